@@ -1,0 +1,15 @@
+//! Compiles `proto/` with protox, so that a fresh machine needs no `protoc`.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files = [
+        "proto/folkmoot/v1/folkmoot.proto",
+        "proto/folkmoot/internal/v1/log.proto",
+        "proto/folkmoot/internal/v1/peer.proto",
+    ];
+    let descriptors = protox::compile(files, ["proto"])?;
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("folkmoot.bin"), prost::Message::encode_to_vec(&descriptors))?;
+    tonic_prost_build::configure().bytes(".").build_transport(true).compile_fds(descriptors)?;
+    println!("cargo:rerun-if-changed=proto");
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! What can be asked of the rules, and what they answer.
+
+use crate::chat::event::{EventKind, Hash, Role, Salt};
+use crate::chat::state::RoomKind;
+use crate::error::{Code, Error};
+use crate::id::{Epoch, RequestId, RoomId, Seq, UserId};
+
+/// A command with who asks. Encoded once, where it enters the cluster; the same bytes are
+/// forwarded, logged and applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Who asks, as the gateway authenticated them.
+    pub actor: Actor,
+    /// Makes repeats harmless for the dedup horizon.
+    pub id: RequestId,
+    /// What is asked.
+    pub command: Command,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// The user.
+    pub user: UserId,
+    /// Whether they administer the cluster; an admin may do all.
+    pub admin: bool,
+}
+
+/// Every mutating command of data shards. The meta group has its own (`meta`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "fields are as in proto/folkmoot/v1, where they are described")]
+pub enum Command {
+    CreateUser { user: UserId, display_name: String, admin: bool, token_hash: Option<Hash> },
+    IssueToken { user: UserId, token_hash: Hash, label: String },
+    RevokeToken { user: UserId, token_hash: Hash },
+    CreateRoom { room: RoomId, title: String, kind: RoomKind, epoch: Epoch, salt: Salt },
+    Join { room: RoomId, salt: Salt },
+    Leave { room: RoomId, salt: Salt },
+    Post { room: RoomId, kind: EventKind, text: String, reply_to: Option<Seq>, salt: Salt },
+    Edit { room: RoomId, target: Seq, text: String, salt: Salt },
+    Redact { room: RoomId, target: Seq, salt: Salt },
+    React { room: RoomId, target: Seq, symbol: String, withdraw: bool, salt: Salt },
+    SetRole { room: RoomId, user: UserId, role: Role, salt: Salt },
+    Import { room: RoomId, source: String, lines: Vec<ImportLine>, salt: Salt },
+}
+
+/// One line of foreign history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in proto/folkmoot/v1, where they are described")]
+pub struct ImportLine {
+    pub line: u64,
+    pub original_at_ms: u64,
+    pub sender: UserId,
+    pub original_sender: String,
+    pub kind: EventKind,
+    pub text: String,
+}
+
+/// What a command's target is, which decides its shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// A room.
+    Room(&'a RoomId),
+    /// A user.
+    User(&'a UserId),
+}
+
+impl Command {
+    /// The room or user that the command changes.
+    pub fn target(&self) -> Target<'_> {
+        match self {
+            Command::CreateUser { user, .. }
+            | Command::IssueToken { user, .. }
+            | Command::RevokeToken { user, .. } => Target::User(user),
+            Command::CreateRoom { room, .. }
+            | Command::Join { room, .. }
+            | Command::Leave { room, .. }
+            | Command::Post { room, .. }
+            | Command::Edit { room, .. }
+            | Command::Redact { room, .. }
+            | Command::React { room, .. }
+            | Command::SetRole { room, .. }
+            | Command::Import { room, .. } => Target::Room(room),
+        }
+    }
+}
+
+/// What a command did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// The event's seq; the room's head when there was nothing to do; 0 for users.
+    pub seq: Seq,
+    /// The room's epoch; `None` for users.
+    pub epoch: Option<Epoch>,
+    /// Log time, milliseconds since the Unix epoch: of the first attempt when `duplicate`.
+    pub at_ms: u64,
+    /// An earlier request with this id, or the very state asked for, was there already.
+    pub duplicate: bool,
+    /// Import only: how many lines became events, and the source's mark after the call.
+    pub imported: Option<Imported>,
+}
+
+/// The outcome of an import command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Imported {
+    /// The source's high-water mark.
+    pub line: u64,
+    /// Lines that became events now.
+    pub count: u64,
+}
+
+/// What `apply` answers: what was done, or a deterministic no.
+pub type Reply = Result<Done, Rejection>;
+
+/// A deterministic no, the same on every replica. Speaks of this attempt only: an earlier one may
+/// have been applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum Rejection {
+    #[error("{0}")]
+    InvalidArgument(String),
+    #[error("the text is larger than {max} bytes")]
+    TooLarge { max: usize },
+    #[error("there is no room {0}")]
+    RoomNotFound(RoomId),
+    #[error("there is no user {0}")]
+    UserNotFound(UserId),
+    #[error("room {room} has no message at seq {seq}")]
+    EventNotFound { room: RoomId, seq: Seq },
+    #[error("{0} exists already, and differs from what was asked")]
+    AlreadyExists(String),
+    #[error("join room {0} first")]
+    NotParticipant(RoomId),
+    #[error("you are muted in room {0}")]
+    Muted(RoomId),
+    #[error("you are banned from room {0}")]
+    Banned(RoomId),
+    #[error("{0}")]
+    Forbidden(String),
+    #[error("this makes no sense in a {0} room")]
+    WrongRoomKind(&'static str),
+    #[error("this request id was used before, with other content")]
+    IdReused,
+    #[error("this request id is older than {horizon_ms} ms, for which repeats are recognised")]
+    Expired { horizon_ms: u64 },
+    #[error("this request id's time is too far ahead of the server's")]
+    ClockSkew { server_time_ms: u64 },
+    #[error("the message was redacted")]
+    Redacted,
+    #[error("{0}")]
+    LimitReached(String),
+    #[error("the command could not be decoded")]
+    Undecodable,
+}
+
+impl Rejection {
+    /// The row of the error table.
+    pub fn code(&self) -> Code {
+        match self {
+            Rejection::InvalidArgument(_) | Rejection::Undecodable => Code::InvalidArgument,
+            Rejection::TooLarge { .. } => Code::TooLarge,
+            Rejection::RoomNotFound(_) => Code::RoomNotFound,
+            Rejection::UserNotFound(_) => Code::UserNotFound,
+            Rejection::EventNotFound { .. } => Code::EventNotFound,
+            Rejection::AlreadyExists(_) => Code::AlreadyExists,
+            Rejection::NotParticipant(_) => Code::NotParticipant,
+            Rejection::Muted(_) => Code::Muted,
+            Rejection::Banned(_) => Code::Banned,
+            Rejection::Forbidden(_) => Code::Forbidden,
+            Rejection::WrongRoomKind(_) => Code::WrongRoomKind,
+            Rejection::IdReused => Code::IdReused,
+            Rejection::Expired { .. } => Code::Expired,
+            Rejection::ClockSkew { .. } => Code::ClockSkew,
+            Rejection::Redacted => Code::Redacted,
+            Rejection::LimitReached(_) => Code::LimitReached,
+        }
+    }
+}
+
+impl From<Rejection> for Error {
+    fn from(rejection: Rejection) -> Error {
+        let server_time_ms = match rejection {
+            Rejection::ClockSkew { server_time_ms } => Some(server_time_ms),
+            _ => None,
+        };
+        Error { server_time_ms, ..Error::new(rejection.code(), rejection.to_string()) }
+    }
+}

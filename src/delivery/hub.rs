@@ -1,0 +1,1 @@
+//! The live end of every room that somebody on this node follows.
