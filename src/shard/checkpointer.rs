@@ -1,0 +1,94 @@
+//! Moves what was applied into the base, every few seconds, and lets go of the log behind it.
+//!
+//! Order, and why: a checkpoint is durable before its log entries may be purged, so a crash at any
+//! point leaves either the entries or their effect.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::shard::Shard;
+use crate::shard::host::Host;
+use crate::shard::log_writer::LogWriter;
+use crate::shard::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+/// How often the checkpointer looks.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// When to take checkpoints.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// At least this often, when something changed.
+    pub interval: Duration,
+    /// At once when the overlays of all groups together reach this many bytes.
+    pub overlay_bytes_max: usize,
+}
+
+/// Takes checkpoints until shutdown, then a last one.
+pub async fn run<R: Runtime>(
+    host: Arc<Host<R>>,
+    writer: LogWriter,
+    options: Options,
+    shutdown: CancellationToken,
+) {
+    let mut since_last = Duration::ZERO;
+    loop {
+        let stopping = matches!(
+            R::select2(shutdown.cancelled(), R::sleep(LOOK_EVERY)).await,
+            openraft::async_runtime::Select2::First(())
+        );
+        since_last += LOOK_EVERY;
+        let shards = host.all();
+        let bytes: usize = shards.iter().map(|s| s.replica().read().overlay_bytes()).sum();
+        if stopping || since_last >= options.interval || bytes >= options.overlay_bytes_max {
+            since_last = Duration::ZERO;
+            for shard in &shards {
+                if let Err(error) = checkpoint::<R>(shard).await {
+                    tracing::error!(shard = %shard.id(), %error,
+                        "checkpoint failed; its changes stay in memory and in the log");
+                }
+            }
+            if let Err(error) = maintain_log::<R>(&writer).await {
+                tracing::error!(%error, "cannot tidy up the log");
+            }
+        }
+        if stopping {
+            return;
+        }
+    }
+}
+
+/// Takes one group's checkpoint, if anything changed since its last one.
+///
+/// # Errors
+/// When the base cannot be written; what was to be written is then applied again on top.
+pub async fn checkpoint<R: Runtime>(shard: &Shard<R>) -> io::Result<()> {
+    let replica = shard.replica();
+    let _exclusive = replica.maintenance.lock().await;
+    let Some(checkpoint) = replica.write().begin_checkpoint() else { return Ok(()) };
+    let (checkpoint, written) = R::blocking(move || {
+        let written = checkpoint.write();
+        (checkpoint, written)
+    })
+    .await?;
+    match written {
+        Ok(written) => replica.write().finish_checkpoint(written),
+        Err(error) => {
+            replica.write().abort_checkpoint(checkpoint);
+            return Err(error);
+        }
+    }
+    // openraft purges the log up to its newest snapshot, less what it keeps for slow followers.
+    shard.raft().trigger().snapshot().await.map_err(io::Error::other)
+}
+
+async fn maintain_log<R: Runtime>(writer: &LogWriter) -> io::Result<()> {
+    let log = writer.log().clone();
+    R::blocking(move || {
+        log.sync_watermark()?;
+        // Groups that hold old files back get their checkpoint, and so their purge, in turn.
+        log.maintain().map(|_groups| ())
+    })
+    .await?
+}

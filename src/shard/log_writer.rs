@@ -1,0 +1,156 @@
+//! The one writer of a node's log: takes what waits from every group, one write, one fsync, then
+//! completes callbacks in the order of submission.
+//!
+//! Appends, votes, truncations and purges of all groups pass through here in one order, so a vote
+//! and the entries after it reach the disk in the order in which openraft asked for them.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::shard::runtime::{Runtime, Wake};
+use crate::store::log::{self, Log, Write};
+
+/// Called once its write is on disk, or has failed for good.
+pub type Flushed = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// What to do about a full disk.
+pub trait Space: Send + Sync + 'static {
+    /// Frees what can be freed, and says that posts must be refused.
+    fn on_full(&self);
+}
+
+/// Submits writes to the log's writer. Cheap to clone.
+#[derive(Clone)]
+pub struct LogWriter(Arc<Inner>);
+
+struct Inner {
+    log: Arc<Log>,
+    queue: Mutex<Queue>,
+    wake: Wake,
+    space: Arc<dyn Space>,
+    stopped: AtomicBool,
+    metrics: Metrics,
+}
+
+#[derive(Default)]
+struct Queue {
+    writes: Vec<Write>,
+    flushed: Vec<Flushed>,
+}
+
+/// What the writer has done since it started.
+#[derive(Debug, Default)]
+struct Metrics {
+    fsyncs: AtomicU64,
+    writes: AtomicU64,
+}
+
+impl LogWriter {
+    /// Starts the writer of a log.
+    pub fn start<R: Runtime>(log: Arc<Log>, space: Arc<dyn Space>) -> LogWriter {
+        let inner = Arc::new(Inner {
+            log,
+            queue: Mutex::default(),
+            wake: Wake::default(),
+            space,
+            stopped: AtomicBool::new(false),
+            metrics: Metrics::default(),
+        });
+        let writer = inner.clone();
+        R::spawn_writer(move || writer.drain(), inner.wake.clone());
+        LogWriter(inner)
+    }
+
+    /// The log that is written.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.0.log
+    }
+
+    /// Queues a write. `flushed` is called on the writer's thread, after the fsync.
+    ///
+    /// The queue is bounded by what openraft keeps in flight: each group waits for its own
+    /// entries before it proposes more.
+    pub fn submit(&self, write: Write, flushed: Option<Flushed>) {
+        {
+            let mut queue = self.0.queue.lock().expect("no holder of the lock panics");
+            queue.writes.push(write);
+            queue.flushed.extend(flushed);
+        }
+        self.0.wake.wake();
+    }
+
+    /// Queues a write and waits until it is on disk.
+    ///
+    /// # Errors
+    /// When the log cannot be written; the node stops then.
+    pub async fn write(&self, write: Write) -> io::Result<()> {
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        let flushed = move |result| {
+            // The waiter may have been dropped with its task; the write stands all the same.
+            let _: Result<(), _> = tx.send(result);
+        };
+        self.submit(write, Some(Box::new(flushed)));
+        rx.await.map_err(|_| io::Error::other("the log writer has stopped"))?
+    }
+
+    /// Stops the writer once its queue is empty.
+    pub fn stop(&self) {
+        self.0.stopped.store(true, Ordering::Release);
+        self.0.wake.wake();
+    }
+
+    /// fsyncs and writes so far.
+    pub fn counts(&self) -> (u64, u64) {
+        let metrics = &self.0.metrics;
+        (metrics.fsyncs.load(Ordering::Relaxed), metrics.writes.load(Ordering::Relaxed))
+    }
+}
+
+impl Inner {
+    /// Writes what waits; false when the writer should end.
+    fn drain(&self) -> bool {
+        loop {
+            let Queue { writes, flushed } =
+                std::mem::take(&mut *self.queue.lock().expect("no holder of the lock panics"));
+            if writes.is_empty() {
+                return !self.stopped.load(Ordering::Acquire);
+            }
+            self.write_until_done(&writes);
+            self.metrics.fsyncs.fetch_add(1, Ordering::Relaxed);
+            self.metrics.writes.fetch_add(writes.len() as u64, Ordering::Relaxed);
+            for flushed in flushed {
+                flushed(Ok(()));
+            }
+        }
+    }
+
+    /// Retries a *write* on a full disk, without completing callbacks. An fsync is never retried:
+    /// raft-engine panics on a failed one, and after any other error nothing more is known of
+    /// what is on disk, so the process ends; what was not completed was not acknowledged.
+    fn write_until_done(&self, writes: &[Write]) {
+        loop {
+            let written = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                self.log.write(writes)
+            }));
+            match written {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) if log::is_no_space(&error) => {
+                    tracing::error!(%error, "the log's disk is full; posts wait until there is space");
+                    self.space.on_full();
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "the log cannot be written; stopping");
+                    std::process::abort();
+                }
+                Err(_) => {
+                    tracing::error!("the log's fsync failed; stopping: nothing unsynced was \
+                        acknowledged, check the disk and start again");
+                    std::process::abort();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! One Raft group: orders, replicates and applies the commands of the rooms and users of its slots.
+//!
+//! ```text
+//!  propose ──► queue ──► one log entry of many commands ──► openraft ──► log writer (fsync) ─┐
+//!                                                              │ AppendEntries               │
+//!                                                              ▼                             ▼
+//!                                                            peers ──── quorum on disk ──► commit
+//!  reply ◄── state machine: chat::apply on the overlay, events to the hub ◄──────────────────┘
+//! ```
+//!
+//! This layer is the only one that names openraft. It knows nothing of clients, rooms' followers
+//! or other shards. Every replica applies the same entries in the same order, so `chat` decides
+//! everything that must agree; here is only what makes an entry durable on a quorum.
+//!
+//! Left out: log entries are not compressed; a group's members are set when the cluster is formed.
+
+pub mod checkpointer;
+pub mod host;
+pub mod log_store;
+pub mod log_writer;
+pub mod network;
+pub mod proposer;
+pub mod reader;
+pub mod runtime;
+pub mod snapshot;
+pub mod state_machine;
+pub mod transport;
+pub mod types;
+pub mod wire;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::async_runtime::WatchReceiver;
+use openraft::{ServerState, SnapshotPolicy};
+use tokio::sync::mpsc;
+
+use crate::chat::command::Reply;
+use crate::clock::Clock;
+use crate::error::{Code, Error};
+use crate::id::{NodeId, ShardId};
+use crate::shard::log_store::GroupLog;
+use crate::shard::log_writer::LogWriter;
+use crate::shard::network::NetworkFactory;
+use crate::shard::proposer::Proposal;
+use crate::shard::runtime::Runtime;
+use crate::shard::state_machine::{CommitSink, Replica, StateMachine};
+use crate::shard::transport::Transport;
+use crate::shard::types::{Members, Types};
+use crate::store::state::ShardState;
+
+/// openraft's handle on a group.
+pub type Raft<R> = openraft::Raft<Types<R>, StateMachine>;
+
+/// Raft's timing. Failover takes about `election_timeout_max` plus once more between minimum and
+/// maximum.
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// How often an idle leader shows that it is there.
+    pub heartbeat_interval: Duration,
+    /// The shortest election timeout.
+    pub election_timeout_min: Duration,
+    /// The longest election timeout; also the leader lease.
+    pub election_timeout_max: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout_min: Duration::from_millis(300),
+            election_timeout_max: Duration::from_millis(500),
+        }
+    }
+}
+
+/// What a group needs of its node.
+pub struct Parts {
+    /// This node.
+    pub node: NodeId,
+    /// Names the cluster in logs.
+    pub cluster_id: String,
+    /// The node's log.
+    pub writer: LogWriter,
+    /// Reaches peers.
+    pub transport: Arc<dyn Transport>,
+    /// Stamps commands.
+    pub clock: Arc<dyn Clock>,
+    /// Raft's timing.
+    pub timing: Timing,
+}
+
+/// A request that a shard could not answer, with who might.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Why.
+    pub error: Error,
+    /// The leader, if it is known and is not this node.
+    pub leader: Option<NodeId>,
+}
+
+/// One replica of one Raft group on this node. Cheap to share; stops with [`Shard::stop`].
+pub struct Shard<R: Runtime> {
+    id: ShardId,
+    node: NodeId,
+    raft: Raft<R>,
+    replica: Arc<Replica>,
+    proposals: mpsc::Sender<Proposal>,
+    reads: mpsc::Sender<reader::Waiting>,
+}
+
+/// How a replica stands, for operators.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// leader, follower, candidate, learner or stopped.
+    pub state: &'static str,
+    /// The leader, if known.
+    pub leader: Option<NodeId>,
+    /// The current term.
+    pub term: u64,
+    /// Index of the last log entry.
+    pub last_log: u64,
+    /// Index of the last entry known to be committed.
+    pub commit: u64,
+    /// Index of the last applied entry.
+    pub applied: u64,
+    /// Index of the last entry whose effect is durable in the base.
+    pub durable: u64,
+    /// Bytes in the base, about.
+    pub size_bytes: u64,
+    /// Voting members.
+    pub voters: Vec<NodeId>,
+    /// Learning members.
+    pub learners: Vec<NodeId>,
+}
+
+impl<R: Runtime> Shard<R> {
+    /// Opens a group's log and starts its replica: replays what was committed, then takes part.
+    ///
+    /// # Errors
+    /// When the log cannot be read, or does not reach back to the state's last checkpoint.
+    pub async fn start(
+        id: ShardId,
+        parts: &Parts,
+        state: ShardState,
+        sink: Arc<dyn CommitSink>,
+    ) -> io::Result<Arc<Shard<R>>> {
+        let log = GroupLog::open(id, parts.writer.clone())?;
+        let replica = Replica::new(id, state, sink);
+        let network = NetworkFactory { group: id, transport: parts.transport.clone() };
+        let config = config(id, parts)?;
+        let raft = Raft::<R>::new(
+            parts.node.0,
+            Arc::new(config),
+            network,
+            log,
+            StateMachine(replica.clone()),
+        )
+        .await
+        .map_err(io::Error::other)?;
+        let proposals = proposer::spawn::<R>(raft.clone(), parts.clock.clone());
+        let reads = reader::spawn::<R>(raft.clone());
+        Ok(Arc::new(Shard { id, node: parts.node, raft, replica, proposals, reads }))
+    }
+
+    /// Forms the group out of its first members. Harmless once it is formed.
+    ///
+    /// # Errors
+    /// When the group's log or state failed.
+    pub async fn initialize(&self, members: Members) -> io::Result<()> {
+        use openraft::errors::{InitializeError, RaftError};
+        match self.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    /// Which group this is.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// This node's replica of the state.
+    pub fn replica(&self) -> &Arc<Replica> {
+        &self.replica
+    }
+
+    pub(crate) fn raft(&self) -> &Raft<R> {
+        &self.raft
+    }
+
+    /// Proposes one encoded request; answers once it is durable on a quorum and applied here.
+    ///
+    /// # Errors
+    /// Refused when this replica does not lead, or loses the lead meanwhile; the error says
+    /// whether the request may have been applied all the same.
+    pub async fn propose(&self, request: Bytes) -> Result<Reply, Refused> {
+        self.check_leader()?;
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.proposals.try_send(Proposal { request, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refused {
+                error: Error::new(Code::Overloaded, "the shard has too many requests waiting")
+                    .retry_after(100),
+                leader: None,
+            },
+            mpsc::error::TrySendError::Closed(_) => self.stopped(),
+        })?;
+        match answer.await {
+            Ok(result) => result,
+            Err(_) => Err(Refused { error: self.stopped().error.maybe_applied(), leader: None }),
+        }
+    }
+
+    /// The index that a linearizable read must have applied (ReadIndex, Raft dissertation §6.4).
+    /// Reads that wait at the same time share one round.
+    ///
+    /// # Errors
+    /// Refused when this replica does not lead, or a quorum does not confirm it.
+    pub async fn read_index(&self) -> Result<u64, Refused> {
+        self.check_leader()?;
+        let (answer, index) = tokio::sync::oneshot::channel();
+        self.reads.try_send(answer).map_err(|_| Refused {
+            error: Error::new(Code::Overloaded, "the shard has too many reads waiting")
+                .retry_after(100),
+            leader: None,
+        })?;
+        index.await.unwrap_or_else(|_| Err(self.stopped()))
+    }
+
+    /// Waits until this replica has applied up to an index.
+    ///
+    /// # Errors
+    /// [`Code::ShuttingDown`] when the replica stops first.
+    pub async fn wait_applied(&self, index: u64) -> Result<(), Error> {
+        let mut applied = self.replica.watch_applied();
+        let reached = applied.wait_for(|applied| *applied >= index).await;
+        reached.map(|_| ()).map_err(|_| self.stopped().error)
+    }
+
+    fn check_leader(&self) -> Result<(), Refused> {
+        match self.leader() {
+            Some(leader) if leader == self.node => Ok(()),
+            leader => Err(not_leader(leader)),
+        }
+    }
+
+    fn stopped(&self) -> Refused {
+        Refused { error: Error::new(Code::ShuttingDown, "the shard has stopped"), leader: None }
+    }
+
+    /// The group's leader, as far as this replica knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft.server_metrics().borrow_watched().current_leader.map(NodeId)
+    }
+
+    /// Whether this replica leads its group, as far as it knows.
+    pub fn is_leader(&self) -> bool {
+        self.leader() == Some(self.node)
+    }
+
+    /// Asks another voter to take the lead. Returns at once; a lost request changes nothing.
+    pub async fn transfer_leader(&self, to: NodeId) {
+        if let Err(error) = self.raft.trigger().transfer_leader(to.0).await {
+            tracing::warn!(shard = %self.id, %to, %error, "cannot transfer leadership");
+        }
+    }
+
+    /// How this replica stands.
+    pub fn status(&self) -> Status {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let index = |id: Option<types::LogId>| id.map_or(0, |id| id.index());
+        let state = self.replica.read();
+        let membership = metrics.membership_config.membership();
+        Status {
+            state: match (&metrics.running_state, metrics.state) {
+                (Err(_), _) | (_, ServerState::Shutdown) => "stopped",
+                (_, ServerState::Leader) => "leader",
+                (_, ServerState::Follower) => "follower",
+                (_, ServerState::Candidate) => "candidate",
+                (_, ServerState::Learner) => "learner",
+            },
+            leader: metrics.current_leader.map(NodeId),
+            term: metrics.current_term,
+            last_log: metrics.last_log_index.unwrap_or(0),
+            commit: index(metrics.local_committed),
+            applied: state.applied().log_id.map_or(0, |(_, index)| index),
+            durable: state.durable().log_id.map_or(0, |(_, index)| index),
+            size_bytes: state.size_bytes(),
+            voters: membership.voter_ids().map(NodeId).collect(),
+            learners: membership.learner_ids().map(NodeId).collect(),
+        }
+    }
+
+    /// The error that stopped the group, if one did.
+    pub fn failure(&self) -> Option<String> {
+        match &self.raft.metrics().borrow_watched().running_state {
+            Ok(()) => None,
+            Err(fatal) => Some(fatal.to_string()),
+        }
+    }
+
+    /// Stops the replica. What was proposed and not answered may have been applied.
+    pub async fn stop(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::error!(shard = %self.id, %error, "the group did not stop cleanly");
+        }
+    }
+}
+
+/// The refusal of a replica that does not lead.
+pub(crate) fn not_leader(leader: Option<NodeId>) -> Refused {
+    Refused { error: Error::new(Code::NotLeader, "this replica does not lead the shard"), leader }
+}
+
+fn config(id: ShardId, parts: &Parts) -> io::Result<openraft::Config> {
+    let ms = |duration: Duration| duration.as_millis() as u64;
+    let timing = &parts.timing;
+    let config = openraft::Config {
+        cluster_name: format!("{}/{id}", parts.cluster_id),
+        heartbeat_interval: ms(timing.heartbeat_interval),
+        // Replication shows as much as a heartbeat does.
+        heartbeat_min_interval: Some(ms(timing.heartbeat_interval)),
+        election_timeout_min: ms(timing.election_timeout_min),
+        election_timeout_max: ms(timing.election_timeout_max),
+        enable_pre_vote: Some(true),
+        quorum_loss_probe_interval: Some(2 * ms(timing.election_timeout_max)),
+        // A restarted leader asks for votes like anybody else: it may have lost its lead.
+        enable_leader_restore: Some(false),
+        install_snapshot_timeout: 10 * 60 * 1000,
+        // The log's reader bounds a request by bytes.
+        max_payload_entries: 256,
+        // Only a log that was purged calls for a snapshot.
+        replication_lag_threshold: u64::MAX / 2,
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 64,
+        ..Default::default()
+    };
+    config.validate().map_err(io::Error::other)
+}

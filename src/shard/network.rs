@@ -1,0 +1,287 @@
+//! openraft's network over [`Transport`] streams: pipelined AppendEntries, votes, snapshots.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
+};
+use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, VoteRequest, VoteResponse,
+};
+use openraft::{AsyncRuntime, BasicNode, OptionalSend, RaftNetworkFactory};
+use prost::Message;
+
+use crate::id::{NodeId, ShardId};
+use crate::proto::internal as pb;
+use crate::shard::runtime::Runtime;
+use crate::shard::snapshot::{self, SnapshotData};
+use crate::shard::transport::{Closed, Lane, Stream, Transport};
+use crate::shard::types::{Snapshot, Types, Vote};
+use crate::shard::wire;
+
+/// AppendEntries requests of one stream that wait for an answer.
+const PIPELINE_MAX: usize = 32;
+
+/// Makes clients to the peers of one group.
+pub struct NetworkFactory {
+    /// The group.
+    pub group: ShardId,
+    /// Reaches peers.
+    pub transport: Arc<dyn Transport>,
+}
+
+impl<R: Runtime> RaftNetworkFactory<Types<R>> for NetworkFactory {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: u64, _node: &BasicNode) -> Network {
+        self.client(target, Lane::Append)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, _node: &BasicNode) -> Network {
+        self.client(target, Lane::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, _node: &BasicNode) -> Network {
+        self.client(target, Lane::Snapshot)
+    }
+}
+
+impl NetworkFactory {
+    fn client(&self, target: u64, append_lane: Lane) -> Network {
+        Network {
+            group: self.group,
+            target: NodeId(target),
+            append_lane,
+            transport: self.transport.clone(),
+        }
+    }
+}
+
+/// A client to one peer of one group.
+pub struct Network {
+    group: ShardId,
+    target: NodeId,
+    append_lane: Lane,
+    transport: Arc<dyn Transport>,
+}
+
+impl Network {
+    fn open(&self, lane: Lane, service: pb::open::Service) -> Stream {
+        let open = pb::Open { group: u32::from(self.group.0), service: Some(service) };
+        self.transport.open(self.target, lane, open.encode_to_vec().into())
+    }
+
+    /// One question, one answer.
+    async fn ask<R: Runtime, M: Message + Default>(
+        &self,
+        service: pb::open::Service,
+        timeout: Duration,
+    ) -> Result<M, RPCError<Types<R>>> {
+        let mut stream = self.open(Lane::Control, service);
+        let answer = R::timeout(timeout, stream.recv()).await;
+        let answer = answer.map_err(|_| unreachable::<R>(&Closed))?;
+        let answer = answer.map_err(|closed| unreachable::<R>(&closed))?;
+        M::decode(answer).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+    }
+
+    async fn ask_vote<R: Runtime>(
+        &self,
+        request: VoteRequest<Types<R>>,
+        pre_vote: bool,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
+        let service = pb::open::Service::Vote(wire::vote_request_to(&request, pre_vote));
+        let answer: pb::VoteResponse = self.ask(service, option.hard_ttl()).await?;
+        wire::vote_response_from(answer).map_err(|e| RPCError::Network(NetworkError::new(&e)))
+    }
+}
+
+fn unreachable<R: Runtime>(error: &(impl std::error::Error + 'static)) -> RPCError<Types<R>> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+impl<R: Runtime> NetBackoff<Types<R>> for Network {
+    fn backoff(&self) -> Option<Backoff> {
+        let waits = [20, 50, 100].into_iter().chain(std::iter::repeat(200));
+        Some(Backoff::new(waits.map(Duration::from_millis)))
+    }
+}
+
+impl<R: Runtime> NetVote<Types<R>> for Network {
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
+        self.ask_vote(request, false, option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
+        self.ask_vote(request, true, option).await
+    }
+}
+
+impl<R: Runtime> NetTransferLeader<Types<R>> for Network {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types<R>>, RPCError<Types<R>>> {
+        let service = pb::open::Service::TransferLeader(pb::TransferLeaderRequest {
+            from_leader: Some(wire::vote_to(request.from_leader())),
+            to_node: *request.to_node_id(),
+            last_log_id: request.last_log_id().map(wire::log_id_to),
+        });
+        let answer: pb::TransferLeaderResponse = self.ask(service, option.hard_ttl()).await?;
+        if answer.refused.is_empty() {
+            Ok(Ok(()))
+        } else {
+            Err(RPCError::Network(NetworkError::from_string(answer.refused)))
+        }
+    }
+}
+
+/// A running AppendEntries stream: requests go out while answers come back, in order.
+struct Pipeline<R: Runtime, S> {
+    input: Option<S>,
+    stream: Stream,
+    waiting: usize,
+    runtime: std::marker::PhantomData<fn() -> R>,
+}
+
+impl<R, S> Pipeline<R, S>
+where
+    R: Runtime,
+    S: futures_util::Stream<Item = AppendEntriesRequest<Types<R>>> + OptionalSend + Unpin,
+{
+    /// The next answer; `None` when every request has been answered and there are no more.
+    async fn next(&mut self) -> Option<Result<StreamAppendResult<Types<R>>, RPCError<Types<R>>>> {
+        loop {
+            let Some(input) = &mut self.input else {
+                return if self.waiting == 0 { None } else { Some(self.answer().await) };
+            };
+            if self.waiting >= PIPELINE_MAX {
+                return Some(self.answer().await);
+            }
+            let selected = if self.waiting == 0 {
+                openraft::async_runtime::Select2::First(input.next().await)
+            } else {
+                R::select2(input.next(), self.stream.rx.recv()).await
+            };
+            match selected {
+                openraft::async_runtime::Select2::First(Some(request)) => {
+                    let frame: Bytes = wire::append_request_to(&request).encode_to_vec().into();
+                    if let Err(closed) = self.stream.tx.send(frame).await {
+                        return Some(Err(unreachable::<R>(&closed)));
+                    }
+                    self.waiting += 1;
+                }
+                openraft::async_runtime::Select2::First(None) => self.input = None,
+                openraft::async_runtime::Select2::Second(frame) => {
+                    return Some(self.take(frame));
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self) -> Result<StreamAppendResult<Types<R>>, RPCError<Types<R>>> {
+        let frame = self.stream.rx.recv().await;
+        self.take(frame)
+    }
+
+    fn take(
+        &mut self,
+        frame: Option<Bytes>,
+    ) -> Result<StreamAppendResult<Types<R>>, RPCError<Types<R>>> {
+        let frame = frame.ok_or_else(|| unreachable::<R>(&Closed))?;
+        self.waiting -= 1;
+        let answer = pb::AppendEntriesResponse::decode(frame)
+            .map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+        wire::append_result_from::<R>(answer)
+            .map_err(|error| RPCError::Network(NetworkError::new(&error)))
+    }
+}
+
+impl<R: Runtime> NetStreamAppend<Types<R>> for Network {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<Types<R>>, RPCError<Types<R>>>>,
+            RPCError<Types<R>>,
+        >,
+    >
+    where
+        S: futures_util::Stream<Item = AppendEntriesRequest<Types<R>>>
+            + OptionalSend
+            + Unpin
+            + 'static,
+    {
+        let stream = self.open(self.append_lane, pb::open::Service::Append(pb::Append {}));
+        let pipeline = Pipeline::<R, S> {
+            input: Some(input),
+            stream,
+            waiting: 0,
+            runtime: std::marker::PhantomData,
+        };
+        // After an error nothing more is asked of the stream.
+        let answers = futures_util::stream::unfold(Some(pipeline), |pipeline| async move {
+            let mut pipeline = pipeline?;
+            let answer = pipeline.next().await?;
+            let goes_on = matches!(answer, Ok(Ok(_)));
+            Some((answer, goes_on.then_some(pipeline)))
+        });
+        let answers: BoxStream<'s, _> = Box::pin(answers);
+        Box::pin(std::future::ready(Ok(answers)))
+    }
+}
+
+impl<R: Runtime> NetSnapshot<Types<R>> for Network {
+    type SnapshotData = SnapshotData;
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
+        let SnapshotData::Local(replica) = snapshot.snapshot else {
+            let error = NetworkError::from_string("a received snapshot is installed, not sent");
+            return Err(StreamingError::Network(error));
+        };
+        let failed = |error: snapshot::SnapshotError| match error {
+            snapshot::SnapshotError::Closed(closed) => {
+                StreamingError::Unreachable(Unreachable::new(&closed))
+            }
+            error => StreamingError::Network(NetworkError::new(&error)),
+        };
+        let sending = async {
+            let (source, meta) = replica.begin_snapshot::<R>().await?;
+            let header = snapshot::header(&vote, &meta);
+            let stream = self.open(Lane::Snapshot, pb::open::Service::Snapshot(header));
+            tracing::info!(shard = %self.group, target = %self.target, "sending a snapshot");
+            snapshot::send::<R>(source, stream).await
+        };
+        match R::select2(cancel, sending).await {
+            openraft::async_runtime::Select2::First(closed) => Err(closed.into()),
+            openraft::async_runtime::Select2::Second(sent) => {
+                Ok(SnapshotResponse::new(sent.map_err(failed)?))
+            }
+        }
+    }
+}

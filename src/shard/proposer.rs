@@ -1,0 +1,109 @@
+//! Makes one log entry of the commands that wait.
+//!
+//! No timer: while up to [`IN_FLIGHT`] entries are on their way, the next batch forms by itself.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::errors::ClientWriteError;
+use openraft::impls::OneshotResponder;
+use openraft::raft::ClientWriteResult;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::chat::command::Reply;
+use crate::clock::Clock;
+use crate::error::{Code, Error};
+use crate::id::NodeId;
+use crate::limits;
+use crate::shard::runtime::Runtime;
+use crate::shard::types::{Batch, Types};
+use crate::shard::{Raft, Refused, not_leader};
+
+/// Entries proposed and not yet applied.
+const IN_FLIGHT: usize = 4;
+/// Commands that wait for an entry.
+const QUEUE: usize = 8 * limits::BATCH_COMMANDS_MAX;
+
+/// A command on its way into the log.
+pub(crate) struct Proposal {
+    /// The encoded request.
+    pub request: Bytes,
+    /// Takes the answer.
+    pub reply: oneshot::Sender<Result<Reply, Refused>>,
+}
+
+/// Starts a group's proposer. It ends when every sender is gone.
+pub(crate) fn spawn<R: Runtime>(raft: Raft<R>, clock: Arc<dyn Clock>) -> mpsc::Sender<Proposal> {
+    let (tx, rx) = mpsc::channel(QUEUE);
+    let _task = R::spawn(run::<R>(raft, clock, rx));
+    tx
+}
+
+async fn run<R: Runtime>(
+    raft: Raft<R>,
+    clock: Arc<dyn Clock>,
+    mut proposals: mpsc::Receiver<Proposal>,
+) {
+    let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
+    while let Some(first) = proposals.recv().await {
+        let permit =
+            in_flight.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let (requests, waiting) = gather(first, &mut proposals);
+        let batch = Batch { stamp_ms: clock.now_ms(), requests };
+        let (responder, answer) = OneshotResponder::new_pair();
+        // A stopped group drops the responder, and the answer below says so.
+        let sent = raft.client_write_ff(batch, Some(responder)).await;
+        let _task = R::spawn(async move {
+            let answer = match sent {
+                Ok(()) => answer.await.ok(),
+                Err(_) => None,
+            };
+            distribute::<R>(answer, waiting);
+            drop(permit);
+        });
+    }
+}
+
+type Waiting = Vec<oneshot::Sender<Result<Reply, Refused>>>;
+
+fn gather(first: Proposal, proposals: &mut mpsc::Receiver<Proposal>) -> (Vec<Bytes>, Waiting) {
+    let mut bytes = first.request.len();
+    let mut requests = vec![first.request];
+    let mut waiting = vec![first.reply];
+    while requests.len() < limits::BATCH_COMMANDS_MAX && bytes < limits::BATCH_BYTES_MAX {
+        let Ok(next) = proposals.try_recv() else { break };
+        bytes += next.request.len();
+        requests.push(next.request);
+        waiting.push(next.reply);
+    }
+    (requests, waiting)
+}
+
+/// Every error of a proposed entry leaves it open whether it will be committed.
+fn distribute<R: Runtime>(answer: Option<ClientWriteResult<Types<R>>>, waiting: Waiting) {
+    let refused = match answer {
+        Some(Ok(response)) => {
+            let replies = response.data.0;
+            assert_eq!(replies.len(), waiting.len(), "apply answers every request of a batch");
+            for (reply, waiting) in replies.into_iter().zip(waiting) {
+                // A waiter that went away hears of it when it asks again with the same id.
+                let _: Result<(), _> = waiting.send(Ok(reply));
+            }
+            return;
+        }
+        Some(Err(ClientWriteError::ForwardToLeader(forward))) => {
+            not_leader(forward.leader_id.map(NodeId))
+        }
+        Some(Err(error)) => {
+            Refused { error: Error::new(Code::Unavailable, error.to_string()), leader: None }
+        }
+        None => Refused {
+            error: Error::new(Code::ShuttingDown, "the shard has stopped"),
+            leader: None,
+        },
+    };
+    let refused = Refused { error: refused.error.maybe_applied(), leader: refused.leader };
+    for waiting in waiting {
+        let _: Result<(), _> = waiting.send(Err(refused.clone()));
+    }
+}

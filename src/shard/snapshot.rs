@@ -1,0 +1,167 @@
+//! Bringing a replica up to date when the log no longer reaches back far enough.
+//!
+//! A snapshot is the last durable checkpoint. Its rows are copied when sending begins; rooms'
+//! events are streamed from the base, and only what the receiver lacks. Stream on the snapshot
+//! lane: header → have… → blocks… rows… end → done.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::proto::internal as pb;
+use crate::proto::internal::snapshot_frame::Part;
+use crate::shard::runtime::Runtime;
+use crate::shard::state_machine::Replica;
+use crate::shard::transport::{Closed, Stream};
+use crate::shard::types::{SnapshotMeta, Vote};
+use crate::shard::wire::{self, Malformed};
+use crate::store::snapshot::{Have, Received, SnapshotSink, SnapshotSource};
+
+/// Rooms in one answer of what the receiver has.
+const HAVE_ROOMS: usize = 1000;
+
+/// What openraft passes along as a snapshot.
+pub enum SnapshotData {
+    /// This node's own: read from the replica when it is sent.
+    Local(Arc<Replica>),
+    /// A peer's: blocks are in the base, rows wait to be installed.
+    Received(Box<Received>),
+}
+
+/// Why a snapshot could not be sent or received.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum SnapshotError {
+    #[error(transparent)]
+    Closed(#[from] Closed),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("the store failed: {0}")]
+    Store(#[from] io::Error),
+    #[error("the receiver refused: {0}")]
+    Refused(String),
+}
+
+/// The frame that opens a snapshot's stream.
+pub(crate) fn header(vote: &Vote, meta: &SnapshotMeta) -> pb::SnapshotHeader {
+    pb::SnapshotHeader {
+        vote: Some(wire::vote_to(vote)),
+        last_log_id: meta.last_log_id.as_ref().map(wire::log_id_to),
+        membership: Some(wire::stored_membership_to(&meta.last_membership)),
+    }
+}
+
+/// Sends a source's content over a stream that was opened with its header; returns the
+/// receiver's vote.
+pub(crate) async fn send<R: Runtime>(
+    mut source: SnapshotSource,
+    mut stream: Stream,
+) -> Result<Vote, SnapshotError> {
+    let have = receive_have(&mut stream).await?;
+    source.skip(have);
+    loop {
+        // The base is read off the runtime's threads, one bounded chunk at a time.
+        let (back, chunk) = R::blocking(move || {
+            let chunk = source.next_blocks();
+            (source, chunk)
+        })
+        .await?;
+        source = back;
+        let Some(chunk) = chunk? else { break };
+        send_part(&stream, Part::Blocks(chunk)).await?;
+    }
+    for chunk in source.rows() {
+        send_part(&stream, Part::Rows(chunk)).await?;
+    }
+    send_part(&stream, Part::End(true)).await?;
+    let done = pb::SnapshotDone::decode(stream.recv().await?).map_err(|_| Malformed("done"))?;
+    if !done.error.is_empty() {
+        return Err(SnapshotError::Refused(done.error));
+    }
+    Ok(wire::vote_from(done.vote)?)
+}
+
+async fn send_part(stream: &Stream, part: Part) -> Result<(), Closed> {
+    let frame = pb::SnapshotFrame { part: Some(part) };
+    stream.tx.send(frame.encode_to_vec().into()).await
+}
+
+async fn receive_have(stream: &mut Stream) -> Result<Vec<Have>, SnapshotError> {
+    let mut rooms = Vec::new();
+    loop {
+        let frame =
+            pb::SnapshotHave::decode(stream.recv().await?).map_err(|_| Malformed("have"))?;
+        for room in frame.rooms {
+            rooms.push(Have {
+                room: crate::id::RoomId::parse(&room.room).map_err(|_| Malformed("room"))?,
+                epoch: crate::id::Epoch::parse(&room.epoch).map_err(|_| Malformed("epoch"))?,
+                head: crate::id::Seq(room.head),
+            });
+        }
+        if frame.last {
+            return Ok(rooms);
+        }
+    }
+}
+
+/// Receives a snapshot's content; what it returns is ready to be installed.
+pub(crate) async fn receive<R: Runtime>(
+    mut sink: SnapshotSink,
+    stream: &mut Stream,
+) -> Result<Received, SnapshotError> {
+    let have = sink.have();
+    send_have(stream, &have).await?;
+    loop {
+        let frame =
+            pb::SnapshotFrame::decode(stream.recv().await?).map_err(|_| Malformed("frame"))?;
+        let part = frame.part.ok_or(Malformed("frame"))?;
+        let (back, taken) = R::blocking(move || {
+            let taken = match part {
+                Part::Blocks(chunk) => sink.put_blocks(&chunk).map(|()| None),
+                Part::Rows(chunk) => sink.put_rows(&chunk).map(|()| None),
+                Part::End(_) => return (None, sink.finish().map(Some)),
+            };
+            (Some(sink), taken)
+        })
+        .await?;
+        match (back, taken?) {
+            (_, Some(received)) => return Ok(received),
+            (Some(back), None) => sink = back,
+            (None, None) => return Err(Malformed("end").into()),
+        }
+    }
+}
+
+async fn send_have(stream: &Stream, have: &[Have]) -> Result<(), Closed> {
+    let mut chunks = have.chunks(HAVE_ROOMS).peekable();
+    loop {
+        let rooms = chunks.next().unwrap_or_default();
+        let frame = pb::SnapshotHave {
+            rooms: rooms
+                .iter()
+                .map(|have| pb::RoomHead {
+                    room: have.room.as_str().into(),
+                    epoch: have.epoch.as_str().into(),
+                    head: have.head.0,
+                })
+                .collect(),
+            last: chunks.peek().is_none(),
+        };
+        let last = frame.last;
+        stream.tx.send(frame.encode_to_vec().into()).await?;
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+/// The answer that ends a snapshot's stream.
+pub(crate) fn done(result: Result<Vote, String>) -> Bytes {
+    let done = match result {
+        Ok(vote) => pb::SnapshotDone { vote: Some(wire::vote_to(&vote)), error: String::new() },
+        Err(error) => pb::SnapshotDone { vote: None, error },
+    };
+    done.encode_to_vec().into()
+}

@@ -1,0 +1,214 @@
+//! A group's replica of the state: applies committed entries, answers reads, takes checkpoints.
+//!
+//! **Invariants.** One entry is applied under one write lock, events are published inside it, and
+//! `applied` moves before the lock is released, so whoever holds the read lock sees state, `applied`
+//! and the hub's position agree. `apply` does no I/O but for rows that are not in memory.
+
+use std::io;
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{OptionalSend, RaftSnapshotBuilder};
+use tokio::sync::watch;
+
+use crate::chat;
+use crate::chat::event::Event;
+use crate::id::{RoomId, ShardId};
+use crate::meta;
+use crate::shard::runtime::Runtime;
+use crate::shard::snapshot::SnapshotData;
+use crate::shard::types::{
+    Batch, LogId, Payload, Replies, Snapshot, SnapshotMeta, StoredMembership, Types, log_id, log_id_parts,
+};
+use crate::shard::wire;
+use crate::store;
+use crate::store::snapshot::SnapshotSource;
+use crate::store::state::{Applied, ShardState};
+
+/// Where committed events go: the hub of the shard's room followers.
+pub trait CommitSink: Send + Sync + 'static {
+    /// Takes a room's new events, in seq order. Called inside the apply critical section: it must
+    /// neither wait nor call back into the replica.
+    fn committed(&self, room: &RoomId, events: &[Arc<Event>]);
+    /// The state was replaced as a whole, by a snapshot.
+    fn replaced(&self);
+}
+
+/// A group's replica of the state on this node.
+pub struct Replica {
+    group: ShardId,
+    state: RwLock<ShardState>,
+    sink: Arc<dyn CommitSink>,
+    applied: watch::Sender<u64>,
+    /// Held by a checkpoint, by the copying of a snapshot, and while one is received.
+    pub(crate) maintenance: tokio::sync::Mutex<()>,
+}
+
+impl Replica {
+    /// Wraps an opened state.
+    pub fn new(group: ShardId, state: ShardState, sink: Arc<dyn CommitSink>) -> Arc<Replica> {
+        let index = state.applied().log_id.map_or(0, |(_, index)| index);
+        let applied = watch::Sender::new(index);
+        Arc::new(Replica { group, state: RwLock::new(state), sink, applied, maintenance: tokio::sync::Mutex::new(()) })
+    }
+
+    /// The state, for reading. Apply waits meanwhile: keep it short.
+    pub fn read(&self) -> RwLockReadGuard<'_, ShardState> {
+        self.state.read().expect("apply does not panic: a panic aborts the process")
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, ShardState> {
+        self.state.write().expect("apply does not panic: a panic aborts the process")
+    }
+
+    /// Follows the index of the last applied entry.
+    pub fn watch_applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// The log id and membership that a snapshot taken now would have: those of the last durable
+    /// checkpoint.
+    pub(crate) fn durable_meta(&self) -> io::Result<SnapshotMeta> {
+        meta_of(self.read().durable())
+    }
+
+    fn apply_batch(&self, batch: &Batch, state: &mut ShardState) -> Replies {
+        if self.group == ShardId::META {
+            return apply_meta(batch, state);
+        }
+        let outcome = chat::apply::apply_batch(state, batch.stamp_ms, &batch.requests);
+        let mut events = outcome.events.as_slice();
+        while let Some((room, _)) = events.first() {
+            let run = events.iter().take_while(|(other, _)| other == room).count();
+            let (mine, rest) = events.split_at(run);
+            let mine: Vec<Arc<Event>> = mine.iter().map(|(_, event)| event.clone()).collect();
+            self.sink.committed(room, &mine);
+            events = rest;
+        }
+        Replies(outcome.replies)
+    }
+
+    /// Copies what a snapshot needs of the last durable checkpoint.
+    pub(crate) async fn begin_snapshot<R: Runtime>(
+        self: &Arc<Self>,
+    ) -> io::Result<(SnapshotSource, SnapshotMeta)> {
+        let replica = self.clone();
+        let _no_checkpoint = self.maintenance.lock().await;
+        let source = R::blocking(move || replica.read().begin_snapshot()).await??;
+        let meta = meta_of(source.applied())?;
+        Ok((source, meta))
+    }
+
+    pub(crate) fn install(&self, received: store::snapshot::Received) -> io::Result<()> {
+        let mut state = self.write();
+        state.install(received)?;
+        self.applied.send_replace(state.applied().log_id.map_or(0, |(_, index)| index));
+        self.sink.replaced();
+        Ok(())
+    }
+}
+
+fn apply_meta(batch: &Batch, state: &mut ShardState) -> Replies {
+    use chat::state::{State, StateMut};
+    state.advance_log_time(batch.stamp_ms);
+    let bytes = state.blob(meta::MAP_BLOB).unwrap_or_default();
+    let mut map = meta::ClusterMap::decode(&bytes)
+        .expect("the map in the state was encoded by this code, and rows have checksums");
+    let log_time = state.log_time_ms();
+    let replies = batch.requests.iter().map(|request| map.apply(request, log_time)).collect();
+    state.put_blob(meta::MAP_BLOB, map.encode());
+    Replies(replies)
+}
+
+fn meta_of(applied: &Applied) -> io::Result<SnapshotMeta> {
+    Ok(SnapshotMeta {
+        last_log_id: applied.log_id.map(|(term, index)| log_id(term, index)),
+        last_membership: wire::decode_stored_membership(applied.membership.clone())?,
+    })
+}
+
+/// What openraft drives: a handle on the replica.
+#[derive(Clone)]
+pub struct StateMachine(pub Arc<Replica>);
+
+impl<R: Runtime> RaftStateMachine<Types<R>> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = StateMachine;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let meta = meta_of(self.0.read().applied())?;
+        Ok((meta.last_log_id, meta.last_membership))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = io::Result<EntryResponder<Types<R>>>> + Unpin + OptionalSend,
+    {
+        while let Some(entry) = entries.next().await {
+            let (entry, responder) = entry?;
+            let replies = {
+                let mut state = self.0.write();
+                let mut applied = state.applied().clone();
+                let replies = match &entry.payload {
+                    Payload::Blank => Replies::default(),
+                    Payload::Normal(batch) => self.0.apply_batch(batch, &mut state),
+                    Payload::Membership(membership) => {
+                        let stored =
+                            StoredMembership::new(Some(entry.log_id), membership.clone());
+                        applied.membership = wire::encode_stored_membership(&stored);
+                        Replies::default()
+                    }
+                };
+                applied.log_id = Some(log_id_parts(&entry.log_id));
+                state.set_applied(applied);
+                self.0.applied.send_replace(entry.log_id.index());
+                replies
+            };
+            if let Some(responder) = responder {
+                responder.send(replies);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> StateMachine {
+        self.clone()
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        _meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> io::Result<()> {
+        match snapshot {
+            SnapshotData::Received(received) => self.0.install(*received),
+            SnapshotData::Local(_) => {
+                Err(io::Error::other("a replica cannot install its own snapshot"))
+            }
+        }
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> io::Result<Option<Snapshot>> {
+        let meta = self.0.durable_meta()?;
+        if meta.last_log_id.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(openraft::Snapshot { meta, snapshot: SnapshotData::Local(self.0.clone()) }))
+    }
+}
+
+impl<R: Runtime> RaftSnapshotBuilder<Types<R>> for StateMachine {
+    type SnapshotData = SnapshotData;
+
+    /// Builds nothing: the durable checkpoint is the snapshot, and its rows are copied when it is
+    /// sent.
+    async fn build_snapshot(
+        &mut self,
+    ) -> io::Result<Snapshot> {
+        let meta = self.0.durable_meta()?;
+        Ok(openraft::Snapshot { meta, snapshot: SnapshotData::Local(self.0.clone()) })
+    }
+}
