@@ -2,8 +2,45 @@
 //!
 //! No clock, no randomness, no I/O, no floats, and no hash-map iteration decide anything here:
 //! every replica must come to the same state from the same log.
+//!
+//! ```text
+//! bytes ──codec──► Request ──dedup──► verb (create_room, post, …) ──append──► events, room's row
+//!                              │            │
+//!                              │            └ access: who may see and speak
+//!                              └ a repeat: the first outcome again
+//! ```
+//!
+//! A shard calls [`apply::apply_batch`] for every committed entry and [`query::query`] for reads.
+//! State is behind the traits of [`state`]; [`memory`] implements them over plain maps.
 
+pub mod apply;
+pub mod codec;
 pub mod command;
 pub mod event;
+pub mod memory;
 pub mod query;
 pub mod state;
+
+mod access;
+mod append;
+mod check;
+mod dedup;
+mod page;
+
+// One file per verb.
+mod create_room;
+mod create_user;
+mod edit;
+mod import;
+mod join;
+mod leave;
+mod post;
+mod react;
+mod redact;
+mod set_role;
+mod token;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod scripts;

@@ -1,10 +1,18 @@
 //! What can be read, and the permission rules of reading.
+//!
+//! Called by a shard on any replica that has applied enough. Whoever may not see a private or
+//! direct room gets the answer that a missing one gives.
 
 use std::sync::Arc;
 
+use crate::chat::access;
+use crate::chat::command::{Actor, Rejection};
 use crate::chat::event::Event;
-use crate::chat::state::{Notes, Participant, Room, User};
+use crate::chat::page;
+use crate::chat::state::{Notes, Participant, Room, RoomKind, State, User};
+use crate::error::{Code, Error};
 use crate::id::{Cursor, Epoch, RoomId, Seq, UserId};
+use crate::limits;
 
 /// A read. Encodable, so that a node without a replica can forward it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,4 +108,86 @@ pub struct Annotated {
     pub notes: Option<Arc<Notes>>,
     /// Edits' seq, log time and text, oldest first; the last one's text is the current one.
     pub edits: Vec<(Seq, u64, String)>,
+}
+
+/// Rooms are looked through in pages of this many.
+const SCAN: usize = 256;
+
+/// Answers a query from one shard's state, as far as the actor may see it. Limits are clamped to
+/// what a page may hold.
+///
+/// # Errors
+/// The codes that rejections have, and [`Code::InvalidCursor`].
+pub fn query(state: &impl State, actor: &Actor, query: &Query) -> Result<Answer, Error> {
+    match query {
+        Query::Room { room } => {
+            let room = readable(state, actor, room)?;
+            let participants = state.participants(&room.id, None, limits::PARTICIPANTS_SHOWN_MAX);
+            Ok(Answer::Room { room, participants })
+        }
+        Query::Rooms { after, limit } => {
+            Ok(Answer::Rooms { rooms: rooms(state, actor, after.clone(), clamp(*limit)) })
+        }
+        Query::Events { room, page, limit } => {
+            let room = readable(state, actor, room)?;
+            page::events(state, &room, page, clamp(*limit)).map(Answer::Events)
+        }
+        Query::Export { room, after, limit } => {
+            if !actor.admin {
+                return Err(Error::new(Code::Forbidden, "only administrators export rooms"));
+            }
+            let room = readable(state, actor, room)?;
+            if *after > room.head {
+                return Err(page::beyond_head(*after, &room));
+            }
+            let first = (*after).max(Seq(room.first_seq.0.saturating_sub(1))).next();
+            let (limit, bytes) = (clamp(*limit), limits::PAGE_BYTES_MAX);
+            let events = state.events(&room.id, first, room.head, limit, bytes);
+            Ok(Answer::Export { room, events })
+        }
+        Query::User { user } => match state.user(user) {
+            Some(user) => Ok(Answer::User { user }),
+            None => Err(Rejection::UserNotFound(user.clone()).into()),
+        },
+        Query::Users { after, limit } => {
+            Ok(Answer::Users { users: state.users(after.as_ref(), clamp(*limit)) })
+        }
+    }
+}
+
+/// The room's row, if the actor may read the room: anybody a public one, unless banned, its
+/// participants any other, and admins all. Delivery asks this before it follows a room.
+///
+/// # Errors
+/// [`Code::RoomNotFound`], and [`Code::Banned`] for public rooms.
+pub fn readable(state: &impl State, actor: &Actor, room: &RoomId) -> Result<Arc<Room>, Error> {
+    Ok(access::see(state, actor, room)?.room)
+}
+
+fn clamp(limit: usize) -> usize {
+    limit.clamp(1, limits::PAGE_ITEMS_MAX)
+}
+
+/// The first `limit` rooms above `after` that the actor may know of. Those that only a ban keeps
+/// them from are public knowledge.
+fn rooms(
+    state: &impl State,
+    actor: &Actor,
+    mut after: Option<RoomId>,
+    limit: usize,
+) -> Vec<Arc<Room>> {
+    let mut visible = Vec::new();
+    loop {
+        let page = state.rooms(after.as_ref(), SCAN);
+        let Some(last) = page.last() else { return visible };
+        after = Some(last.id.clone());
+        for room in page {
+            if room.kind == RoomKind::Public || readable(state, actor, &room.id).is_ok() {
+                visible.push(room);
+                if visible.len() == limit {
+                    return visible;
+                }
+            }
+        }
+    }
 }

@@ -1,0 +1,201 @@
+//! Answers to queries, as they come back from the node that has a replica.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+
+use crate::chat::codec::event::{from_wire as event_from_wire, to_wire as event_to_wire};
+use crate::chat::codec::{Malformed, array, nonzero, open, parse, seal};
+use crate::chat::event::Event;
+use crate::chat::query::{Annotated, Answer, Events};
+use crate::chat::state::{Notes, Participant, Room, Token, User};
+use crate::id::{Seq, UserId};
+use crate::proto::internal::chat_answer as wire;
+use crate::proto::internal::{ChatAnswer, StoredEvent};
+
+/// Encodes an answer.
+pub fn encode_answer(answer: &Answer) -> Bytes {
+    let answer = match answer {
+        Answer::Room { room, participants } => wire::Answer::Room(wire::OneRoom {
+            room: Some(room_to_wire(room)),
+            participants: participants.iter().map(participant_to_wire).collect(),
+        }),
+        Answer::Rooms { rooms } => wire::Answer::Rooms(wire::Rooms {
+            rooms: rooms.iter().map(|room| room_to_wire(room)).collect(),
+        }),
+        Answer::Events(page) => wire::Answer::Events(wire::Events {
+            epoch: page.epoch.as_str().into(),
+            first_seq: page.first_seq.0,
+            head: page.head.0,
+            recovered: page.recovered,
+            events: page.events.iter().map(annotated_to_wire).collect(),
+        }),
+        Answer::Export { room, events } => wire::Answer::Export(wire::Export {
+            room: Some(room_to_wire(room)),
+            events: events.iter().map(|event| event_to_wire(event)).collect(),
+        }),
+        Answer::User { user } => wire::Answer::User(user_to_wire(user)),
+        Answer::Users { users } => wire::Answer::Users(wire::Users {
+            users: users.iter().map(|user| user_to_wire(user)).collect(),
+        }),
+    };
+    seal(&ChatAnswer { answer: Some(answer) })
+}
+
+/// Decodes an answer.
+///
+/// # Errors
+/// [`Malformed`].
+pub fn decode_answer(bytes: impl Buf) -> Result<Answer, Malformed> {
+    let answer: ChatAnswer = open(bytes, "answer")?;
+    Ok(match answer.answer.ok_or(Malformed("answer"))? {
+        wire::Answer::Room(a) => Answer::Room {
+            room: room_from_wire(a.room)?,
+            participants: all(a.participants, participant_from_wire)?,
+        },
+        wire::Answer::Rooms(a) => {
+            Answer::Rooms { rooms: all(a.rooms, |room| room_from_wire(Some(room)))? }
+        }
+        wire::Answer::Events(a) => Answer::Events(Events {
+            epoch: parse::epoch(&a.epoch)?,
+            first_seq: Seq(a.first_seq),
+            head: Seq(a.head),
+            recovered: a.recovered,
+            events: all(a.events, annotated_from_wire)?,
+        }),
+        wire::Answer::Export(a) => Answer::Export {
+            room: room_from_wire(a.room)?,
+            events: all(a.events, |event| event_from_wire(event).map(Arc::new))?,
+        },
+        wire::Answer::User(user) => Answer::User { user: user_from_wire(user)? },
+        wire::Answer::Users(a) => Answer::Users { users: all(a.users, user_from_wire)? },
+    })
+}
+
+fn all<W, T>(
+    wire: Vec<W>,
+    decode: impl FnMut(W) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
+    wire.into_iter().map(decode).collect()
+}
+
+fn room_to_wire(room: &Room) -> wire::Room {
+    wire::Room {
+        room: room.id.as_str().into(),
+        kind: room.kind as u32,
+        title: room.title.clone(),
+        topic: room.topic.clone(),
+        epoch: room.epoch.as_str().into(),
+        first_seq: room.first_seq.0,
+        head: room.head.0,
+        chain: Bytes::copy_from_slice(&room.chain),
+        chain_base: Bytes::copy_from_slice(&room.chain_base),
+        participants: room.participants,
+        created_at_ms: room.created_at_ms,
+        creator: room.creator.as_str().into(),
+    }
+}
+
+fn room_from_wire(room: Option<wire::Room>) -> Result<Arc<Room>, Malformed> {
+    let room = room.ok_or(Malformed("room"))?;
+    Ok(Arc::new(Room {
+        id: parse::room(&room.room)?,
+        kind: parse::room_kind(room.kind)?,
+        title: room.title,
+        topic: room.topic,
+        epoch: parse::epoch(&room.epoch)?,
+        first_seq: Seq(room.first_seq),
+        head: Seq(room.head),
+        chain: array(&room.chain, "chain")?,
+        chain_base: array(&room.chain_base, "chain base")?,
+        participants: room.participants,
+        created_at_ms: room.created_at_ms,
+        creator: parse::user(&room.creator)?,
+    }))
+}
+
+fn participant_to_wire((user, part): &(UserId, Participant)) -> wire::Participant {
+    wire::Participant {
+        user: user.as_str().into(),
+        role: part.role as u32,
+        since_ms: part.since_ms,
+    }
+}
+
+fn participant_from_wire(part: wire::Participant) -> Result<(UserId, Participant), Malformed> {
+    let role = parse::role(part.role)?;
+    Ok((parse::user(&part.user)?, Participant { role, since_ms: part.since_ms }))
+}
+
+fn annotated_to_wire(annotated: &Annotated) -> wire::Annotated {
+    let notes = annotated.notes.as_ref().map(|notes| wire::Notes {
+        edits: notes.edits.iter().map(|seq| seq.0).collect(),
+        reactions: notes
+            .reactions
+            .iter()
+            .map(|(symbol, users)| wire::Reaction {
+                symbol: symbol.clone(),
+                users: users.iter().map(|user| user.as_str().into()).collect(),
+            })
+            .collect(),
+        redacted_by: notes.redacted_by.map_or(0, |seq| seq.0),
+    });
+    let edit = |(seq, at_ms, text): &(Seq, u64, String)| wire::Edit {
+        seq: seq.0,
+        at_ms: *at_ms,
+        text: text.clone(),
+    };
+    wire::Annotated {
+        event: Some(event_to_wire(&annotated.event)),
+        notes,
+        edits: annotated.edits.iter().map(edit).collect(),
+    }
+}
+
+fn annotated_from_wire(annotated: wire::Annotated) -> Result<Annotated, Malformed> {
+    let event: StoredEvent = annotated.event.ok_or(Malformed("event"))?;
+    let event: Arc<Event> = Arc::new(event_from_wire(event)?);
+    let edits = annotated.edits.into_iter().map(|e| (Seq(e.seq), e.at_ms, e.text)).collect();
+    Ok(Annotated { event, notes: annotated.notes.map(notes_from_wire).transpose()?, edits })
+}
+
+fn notes_from_wire(notes: wire::Notes) -> Result<Arc<Notes>, Malformed> {
+    Ok(Arc::new(Notes {
+        edits: notes.edits.into_iter().map(Seq).collect(),
+        reactions: all(notes.reactions, |reaction| {
+            Ok((reaction.symbol, all(reaction.users, |user| parse::user(&user))?))
+        })?,
+        redacted_by: nonzero(notes.redacted_by).map(Seq),
+    }))
+}
+
+fn user_to_wire(user: &Arc<User>) -> wire::User {
+    let token = |token: &Token| wire::Token {
+        hash: Bytes::copy_from_slice(&token.hash),
+        label: token.label.clone(),
+        issued_at_ms: token.issued_at_ms,
+    };
+    wire::User {
+        user: user.id.as_str().into(),
+        display_name: user.display_name.clone(),
+        admin: user.admin,
+        created_at_ms: user.created_at_ms,
+        tokens: user.tokens.iter().map(token).collect(),
+    }
+}
+
+fn user_from_wire(user: wire::User) -> Result<Arc<User>, Malformed> {
+    Ok(Arc::new(User {
+        id: parse::user(&user.user)?,
+        display_name: user.display_name,
+        admin: user.admin,
+        created_at_ms: user.created_at_ms,
+        tokens: all(user.tokens, |token| {
+            Ok(Token {
+                hash: array(&token.hash, "token hash")?,
+                label: token.label,
+                issued_at_ms: token.issued_at_ms,
+            })
+        })?,
+    }))
+}

@@ -1,0 +1,86 @@
+//! Queries, as a node without a replica forwards them.
+
+use bytes::{Buf, Bytes};
+
+use crate::chat::codec::{Malformed, open, parse, seal};
+use crate::chat::query::{Page, Query};
+use crate::id::{Cursor, Seq};
+use crate::proto::internal::ChatQuery;
+use crate::proto::internal::chat_query as wire;
+
+/// Encodes a query.
+pub fn encode_query(query: &Query) -> Bytes {
+    let query = match query {
+        Query::Room { room } => wire::Query::Room(wire::Room { room: room.as_str().into() }),
+        Query::Rooms { after, limit } => {
+            let after = after.as_ref().map_or("", |room| room.as_str());
+            wire::Query::Rooms(wire::List { after: after.into(), limit: *limit as u64 })
+        }
+        Query::Events { room, page, limit } => wire::Query::Events(wire::Events {
+            room: room.as_str().into(),
+            limit: *limit as u64,
+            page: match page {
+                Page::After(cursor) => Some(wire::events::Page::After(cursor_to_wire(cursor))),
+                Page::Before(cursor) => Some(wire::events::Page::Before(cursor_to_wire(cursor))),
+                Page::Newest => None,
+            },
+        }),
+        Query::Export { room, after, limit } => wire::Query::Export(wire::Export {
+            room: room.as_str().into(),
+            after: after.0,
+            limit: *limit as u64,
+        }),
+        Query::User { user } => wire::Query::User(wire::User { user: user.as_str().into() }),
+        Query::Users { after, limit } => {
+            let after = after.as_ref().map_or("", |user| user.as_str());
+            wire::Query::Users(wire::List { after: after.into(), limit: *limit as u64 })
+        }
+    };
+    seal(&ChatQuery { query: Some(query) })
+}
+
+/// Decodes a query.
+///
+/// # Errors
+/// [`Malformed`].
+pub fn decode_query(bytes: impl Buf) -> Result<Query, Malformed> {
+    let query: ChatQuery = open(bytes, "query")?;
+    Ok(match query.query.ok_or(Malformed("query"))? {
+        wire::Query::Room(q) => Query::Room { room: parse::room(&q.room)? },
+        wire::Query::Rooms(q) => Query::Rooms {
+            after: if q.after.is_empty() { None } else { Some(parse::room(&q.after)?) },
+            limit: limit(q.limit)?,
+        },
+        wire::Query::Events(q) => Query::Events {
+            room: parse::room(&q.room)?,
+            page: match q.page {
+                Some(wire::events::Page::After(cursor)) => Page::After(cursor_from_wire(cursor)?),
+                Some(wire::events::Page::Before(cursor)) => Page::Before(cursor_from_wire(cursor)?),
+                None => Page::Newest,
+            },
+            limit: limit(q.limit)?,
+        },
+        wire::Query::Export(q) => Query::Export {
+            room: parse::room(&q.room)?,
+            after: Seq(q.after),
+            limit: limit(q.limit)?,
+        },
+        wire::Query::User(q) => Query::User { user: parse::user(&q.user)? },
+        wire::Query::Users(q) => {
+            Query::Users { after: parse::maybe_user(&q.after)?, limit: limit(q.limit)? }
+        }
+    })
+}
+
+fn limit(limit: u64) -> Result<usize, Malformed> {
+    usize::try_from(limit).map_err(|_| Malformed("limit"))
+}
+
+fn cursor_to_wire(cursor: &Cursor) -> wire::Cursor {
+    let epoch = cursor.epoch.as_ref().map_or("", |epoch| epoch.as_str());
+    wire::Cursor { epoch: epoch.into(), seq: cursor.seq.0 }
+}
+
+fn cursor_from_wire(cursor: wire::Cursor) -> Result<Cursor, Malformed> {
+    Ok(Cursor { epoch: parse::maybe_epoch(&cursor.epoch)?, seq: Seq(cursor.seq) })
+}

@@ -1,0 +1,138 @@
+//! Exactly once: recognises a repeated request, for as long as the horizon.
+//!
+//! Called by `apply` before anything else, so a repeat gets the first outcome even when its sender
+//! has been banned since: it has happened already. A rejected request is not remembered, its
+//! repeat is a new attempt.
+//!
+//! Nothing can slip through between remembering and expiry: a row may be dropped once its id's own
+//! time is older than the horizon, and from then on the id itself is refused. Imports have no
+//! horizon; their marks make repeats harmless for ever.
+
+use crate::chat::command::{Command, Done, Rejection, Target};
+use crate::chat::state::{Scope, State};
+use crate::id::{RequestId, UserId};
+use crate::limits;
+
+/// What is known about a request.
+pub(super) enum Verdict {
+    /// It was applied before, with this outcome.
+    Repeat(Done),
+    /// It is new; remember it by this memo, if at all.
+    Fresh(Option<Memo>),
+}
+
+/// What an accepted request is remembered by.
+pub(super) struct Memo {
+    pub scope: Scope,
+    pub body_hash: [u8; 16],
+}
+
+/// Tells whether a request was applied before.
+///
+/// # Errors
+/// `Expired`, `ClockSkew` or `IdReused`.
+pub(super) fn recognise(
+    state: &impl State,
+    sender: &UserId,
+    id: RequestId,
+    command: &Command,
+) -> Result<Verdict, Rejection> {
+    if matches!(command, Command::Import { .. }) {
+        return Ok(Verdict::Fresh(None));
+    }
+    let now_ms = state.log_time_ms();
+    // Saturating: before the first stamp log time is 0, and nothing is older than that.
+    if id.unix_ms() < now_ms.saturating_sub(limits::DEDUP_HORIZON_MS) {
+        return Err(Rejection::Expired { horizon_ms: limits::DEDUP_HORIZON_MS });
+    }
+    if id.unix_ms() > now_ms.saturating_add(limits::CLOCK_SKEW_MS_MAX) {
+        return Err(Rejection::ClockSkew { server_time_ms: now_ms });
+    }
+    let scope = match command.target() {
+        Target::Room(room) => Scope::Room(room.clone()),
+        Target::User(user) => Scope::User(user.clone()),
+    };
+    let body_hash = body_hash(command);
+    let Some(sent) = state.sent(&scope, sender, id) else {
+        return Ok(Verdict::Fresh(Some(Memo { scope, body_hash })));
+    };
+    if sent.body_hash != body_hash {
+        return Err(Rejection::IdReused);
+    }
+    let epoch = match &scope {
+        Scope::Room(room) => state.room(room).map(|room| room.epoch.clone()),
+        Scope::User(_) => None,
+    };
+    let done = Done { seq: sent.seq, epoch, at_ms: sent.at_ms, duplicate: true, imported: None };
+    Ok(Verdict::Repeat(done))
+}
+
+/// Tells one command from another: blake3 of a canonical encoding, cut to 16 bytes. What a gateway
+/// mints (salts, epochs, tokens) is left out, for a client's retry through another gateway gets
+/// new ones. Pinned by a test: it is kept for the horizon, across upgrades.
+fn body_hash(command: &Command) -> [u8; 16] {
+    let mut out = Canonical(Vec::with_capacity(256));
+    match command {
+        Command::CreateUser { user, display_name, admin, token_hash: _ } => {
+            out.byte(10).str(user.as_str()).str(display_name).byte((*admin).into())
+        }
+        Command::IssueToken { user, token_hash: _, label } => {
+            out.byte(11).str(user.as_str()).str(label)
+        }
+        Command::RevokeToken { user, token_hash } => {
+            out.byte(12).str(user.as_str()).bytes(token_hash)
+        }
+        Command::CreateRoom { room, title, kind, epoch: _, salt: _ } => {
+            out.byte(13).str(room.as_str()).str(title).byte(*kind as u8)
+        }
+        Command::Join { room, salt: _ } => out.byte(14).str(room.as_str()),
+        Command::Leave { room, salt: _ } => out.byte(15).str(room.as_str()),
+        Command::Post { room, kind, text, reply_to, salt: _ } => {
+            let reply_to = reply_to.map_or(0, |seq| seq.0);
+            out.byte(16).str(room.as_str()).byte(*kind as u8).str(text).number(reply_to)
+        }
+        Command::Edit { room, target, text, salt: _ } => {
+            out.byte(17).str(room.as_str()).number(target.0).str(text)
+        }
+        Command::Redact { room, target, salt: _ } => {
+            out.byte(18).str(room.as_str()).number(target.0)
+        }
+        Command::React { room, target, symbol, withdraw, salt: _ } => {
+            let out = out.byte(19).str(room.as_str()).number(target.0);
+            out.str(symbol).byte((*withdraw).into())
+        }
+        Command::SetRole { room, user, role, salt: _ } => {
+            out.byte(20).str(room.as_str()).str(user.as_str()).byte(*role as u8)
+        }
+        // Never asked: imports are not remembered.
+        Command::Import { room, source, .. } => out.byte(21).str(room.as_str()).str(source),
+    };
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&blake3::hash(&out.0).as_bytes()[..16]);
+    hash
+}
+
+/// An unambiguous concatenation of fields.
+struct Canonical(Vec<u8>);
+
+impl Canonical {
+    fn byte(&mut self, byte: u8) -> &mut Canonical {
+        self.0.push(byte);
+        self
+    }
+
+    fn number(&mut self, number: u64) -> &mut Canonical {
+        self.0.extend_from_slice(&number.to_le_bytes());
+        self
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Canonical {
+        self.number(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn str(&mut self, s: &str) -> &mut Canonical {
+        self.bytes(s.as_bytes())
+    }
+}
