@@ -69,6 +69,9 @@ pub struct Start {
     pub recovered: bool,
 }
 
+/// A read of history under way.
+type Page = BoxFuture<'static, Result<Vec<Arc<Event>>, Error>>;
+
 /// Where events come from.
 enum Source {
     /// This node's replica.
@@ -77,7 +80,7 @@ enum Source {
         history: Arc<dyn History>,
         /// A read of history under way. Kept here, so that dropping `next` does not lose it: a
         /// caller that ticks more often than a page takes to read would get nowhere.
-        reading: Option<BoxFuture<'static, Result<Vec<Arc<Event>>, Error>>>,
+        reading: Option<Page>,
     },
     /// A subscription at a peer.
     Peer(mpsc::Receiver<Next>),
@@ -189,7 +192,7 @@ impl Subscription {
 async fn next_here(
     tail: &LiveTail,
     history: &Arc<dyn History>,
-    reading: &mut Option<BoxFuture<'static, Result<Vec<Arc<Event>>, Error>>>,
+    reading: &mut Option<Page>,
     cursor: Seq,
     last: Option<Seq>,
 ) -> Next {

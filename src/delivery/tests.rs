@@ -2,7 +2,7 @@
 //! and load.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -414,4 +414,35 @@ async fn five_thousand_followers_of_one_room_get_everything() {
         done.unwrap();
     }
     assert_eq!(shard.hub.followers(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_wake_is_lost_between_looking_and_waiting() {
+    let rounds = 10_000;
+    let shard = Shard::new();
+    let mut follower = shard.follow(0);
+    let delivered = Arc::new(AtomicU64::new(0));
+    let publisher = std::thread::spawn({
+        let (shard, delivered) = (Arc::clone(&shard), Arc::clone(&delivered));
+        move || {
+            // Posts at the very moment at which the follower turns to waiting.
+            for round in 1..=rounds {
+                shard.post(1);
+                let patience = std::time::Instant::now();
+                while delivered.load(SeqCst) < round {
+                    assert!(patience.elapsed() < Duration::from_secs(20), "round {round} hangs");
+                    std::hint::spin_loop();
+                }
+            }
+        }
+    });
+    let reading = async {
+        while follower.last() < rounds {
+            let next = follower.subscription.next().await;
+            follower.take(next);
+            delivered.store(follower.last(), SeqCst);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), reading).await.expect("no wake is lost");
+    publisher.join().unwrap();
 }
