@@ -9,6 +9,7 @@
 #[path = "tidy/lexer.rs"]
 mod lexer;
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -280,15 +281,15 @@ fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = entry.path();
-        let ours = !["target", ".git", "folkmoot-data", "proptest-regressions"].contains(&&*name);
-        if entry.file_type().unwrap().is_dir() && ours {
-            files_below(&path, found);
-        } else if [".rs", ".toml", ".md", ".proto", ".lock", ".sh", ".yml"]
-            .iter()
-            .any(|e| name.ends_with(e))
-            || directory.ends_with("scripts")
-            || directory.ends_with(".ci")
-        {
+        let skipped = ["target", ".git", "folkmoot-data", "proptest-regressions"];
+        let texts = [".rs", ".toml", ".md", ".proto", ".lock", ".sh", ".yml"];
+        let script =
+            path.components().any(|c| [".ci", "scripts"].map(OsStr::new).contains(&c.as_os_str()));
+        if entry.file_type().unwrap().is_dir() {
+            if !skipped.contains(&&*name) {
+                files_below(&path, found);
+            }
+        } else if script || texts.iter().any(|end| name.ends_with(end)) {
             found.push(path);
         }
     }
