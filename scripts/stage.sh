@@ -1,0 +1,40 @@
+# Sourced by the other scripts: runs named stages and says how long each took.
+#
+# stage NAME COMMAND… runs the command. Where STAGE_TIMES names a file, a line "SECONDS STATUS
+# NAME" is appended to it, from which .ci/run prints its table.
+
+stage() {
+    local name=$1 begin=$SECONDS status=0
+    shift
+    printf '\n== %s: %s\n' "$name" "$*"
+    "$@" || status=$?
+    local took=$((SECONDS - begin))
+    if [[ $status == 0 ]]; then
+        printf '== %s: ok, %d s\n' "$name" "$took"
+    else
+        printf '== %s: FAILED with status %d after %d s\n' "$name" "$status" "$took" >&2
+    fi
+    if [[ -n ${STAGE_TIMES:-} ]]; then
+        printf '%d %d %s\n' "$took" "$status" "$name" >>"$STAGE_TIMES"
+    fi
+    return "$status"
+}
+
+# need COMMAND PACKAGE…: installs Debian packages unless the command is there. Returns 1, and says
+# so, where it can't.
+need() {
+    local command=$1
+    shift
+    if command -v "$command" >/dev/null; then
+        return 0
+    fi
+    if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+        printf 'MISSING: %s (Debian: apt-get install %s)\n' "$command" "$*" >&2
+        return 1
+    fi
+    if [[ -z ${APT_UPDATED:-} ]]; then
+        apt-get update -qq
+        APT_UPDATED=yes
+    fi
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@"
+}
