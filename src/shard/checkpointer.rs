@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::shard::Shard;
 use crate::shard::host::Host;
 use crate::shard::log_writer::LogWriter;
-use crate::shard::runtime::Runtime;
+use crate::shard::runtime::{Runtime, Select2};
 use tokio_util::sync::CancellationToken;
 
 /// How often the checkpointer looks.
@@ -36,7 +36,7 @@ pub async fn run<R: Runtime>(
     loop {
         let stopping = matches!(
             R::select2(shutdown.cancelled(), R::sleep(LOOK_EVERY)).await,
-            openraft::async_runtime::Select2::First(())
+            Select2::First(())
         );
         since_last += LOOK_EVERY;
         let shards = host.all();

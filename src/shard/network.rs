@@ -20,7 +20,7 @@ use prost::Message;
 
 use crate::id::{NodeId, ShardId};
 use crate::proto::internal as pb;
-use crate::shard::runtime::Runtime;
+use crate::shard::runtime::{Runtime, Select2};
 use crate::shard::snapshot::{self, SnapshotData};
 use crate::shard::transport::{Closed, Lane, Stream, Transport};
 use crate::shard::types::{Snapshot, Types, Vote};
@@ -175,20 +175,20 @@ where
                 return Some(self.answer().await);
             }
             let selected = if self.waiting == 0 {
-                openraft::async_runtime::Select2::First(input.next().await)
+                Select2::First(input.next().await)
             } else {
                 R::select2(input.next(), self.stream.rx.recv()).await
             };
             match selected {
-                openraft::async_runtime::Select2::First(Some(request)) => {
+                Select2::First(Some(request)) => {
                     let frame: Bytes = wire::append_request_to(&request).encode_to_vec().into();
                     if let Err(closed) = self.stream.tx.send(frame).await {
                         return Some(Err(unreachable::<R>(&closed)));
                     }
                     self.waiting += 1;
                 }
-                openraft::async_runtime::Select2::First(None) => self.input = None,
-                openraft::async_runtime::Select2::Second(frame) => {
+                Select2::First(None) => self.input = None,
+                Select2::Second(frame) => {
                     return Some(self.take(frame));
                 }
             }
@@ -278,8 +278,8 @@ impl<R: Runtime> NetSnapshot<Types<R>> for Network {
             snapshot::send::<R>(source, stream).await
         };
         match R::select2(cancel, sending).await {
-            openraft::async_runtime::Select2::First(closed) => Err(closed.into()),
-            openraft::async_runtime::Select2::Second(sent) => {
+            Select2::First(closed) => Err(closed.into()),
+            Select2::Second(sent) => {
                 Ok(SnapshotResponse::new(sent.map_err(failed)?))
             }
         }

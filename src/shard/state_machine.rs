@@ -31,8 +31,10 @@ pub trait CommitSink: Send + Sync + 'static {
     /// Takes a room's new events, in seq order. Called inside the apply critical section: it must
     /// neither wait nor call back into the replica.
     fn committed(&self, room: &RoomId, events: &[Arc<Event>]);
-    /// The state was replaced as a whole, by a snapshot.
-    fn replaced(&self);
+    /// The state was replaced as a whole, by a snapshot. Called inside the critical section too.
+    fn replaced(&self, state: &ShardState);
+    /// The critical section in which the above were called has ended: wake whom it concerns.
+    fn released(&self);
 }
 
 /// A group's replica of the state on this node.
@@ -77,16 +79,15 @@ impl Replica {
         if self.group == ShardId::META {
             return apply_meta(batch, state);
         }
-        let outcome = chat::apply::apply_batch(state, batch.stamp_ms, &batch.requests);
-        let mut events = outcome.events.as_slice();
-        while let Some((room, _)) = events.first() {
-            let run = events.iter().take_while(|(other, _)| other == room).count();
-            let (mine, rest) = events.split_at(run);
-            let mine: Vec<Arc<Event>> = mine.iter().map(|(_, event)| event.clone()).collect();
-            self.sink.committed(room, &mine);
-            events = rest;
+        let mut replies = Vec::with_capacity(batch.requests.len());
+        let mut events = chat::apply::Appended::new();
+        let replied = |_index, reply| replies.push(reply);
+        chat::apply::apply_batch(state, batch.stamp_ms, &batch.requests, replied, &mut events);
+        for run in events.chunk_by(|(room, _), (other, _)| room == other) {
+            let run_events: Vec<Arc<Event>> = run.iter().map(|(_, event)| event.clone()).collect();
+            self.sink.committed(&run[0].0, &run_events);
         }
-        Replies(outcome.replies)
+        Replies(replies)
     }
 
     /// Copies what a snapshot needs of the last durable checkpoint.
@@ -104,7 +105,9 @@ impl Replica {
         let mut state = self.write();
         state.install(received)?;
         self.applied.send_replace(state.applied().log_id.map_or(0, |(_, index)| index));
-        self.sink.replaced();
+        self.sink.replaced(&state);
+        drop(state);
+        self.sink.released();
         Ok(())
     }
 }
@@ -168,6 +171,7 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for StateMachine {
             if let Some(responder) = responder {
                 responder.send(replies);
             }
+            self.0.sink.released();
         }
         Ok(())
     }
