@@ -1,14 +1,44 @@
 //! From a request to the replica that can answer it: room → slot → shard → leader, with safe
 //! retries.
+//!
+//! A node without a replica of a shard serves its rooms all the same, by forwarding. A command is
+//! retried with the same bytes, and so the same request id, until the deadline: that is safe, since
+//! `apply` recognises repeats.
 
-use std::sync::Arc;
+pub mod feed;
+mod forward;
+mod placement;
+mod read;
+mod relay;
+pub mod serve;
+mod status;
 
-use crate::chat::command::{Actor, Done, Request};
-use crate::chat::query::{Answer, Query};
-use crate::chat::state::{Room, User};
-use crate::delivery::subscription::Subscription;
-use crate::error::Error;
-use crate::id::{Cursor, NodeId, RoomId, UserId};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::chat::codec;
+use crate::chat::command::{Done, Reply, Request};
+use crate::delivery::hub::Hub;
+use crate::error::{Code, Error};
+use crate::id::{NodeId, ShardId};
+use crate::meta::ClusterMap;
+use crate::router::feed::Feed;
+use crate::router::forward::Forwarder;
+use crate::shard::Refused;
+use crate::shard::host::Host;
+use crate::shard::runtime::{Runtime, TokioRuntime};
+use crate::shard::transport::Transport;
+
+pub use crate::router::status::Readiness;
+
+/// Waits between attempts, in milliseconds; the last one repeats.
+const BACKOFF_MS: [u64; 5] = [2, 5, 10, 20, 40];
 
 /// What a read must see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,87 +49,287 @@ pub enum Consistency {
     Local,
 }
 
-/// Whether this node can serve.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Readiness {
-    /// Every group of this node has a leader and is caught up.
-    pub ready: bool,
-    /// For a person: what is missing.
-    pub reason: String,
+/// What the router asks of the node as a whole.
+pub trait Control: Send + Sync + 'static {
+    /// Forms a cluster of the nodes that have joined; returns its id.
+    fn init_cluster(&self, nodes: usize, shards: u16) -> BoxFuture<'_, Result<String, Error>>;
+    /// Rewrites this node's base; returns its size in bytes before and after.
+    fn compact(&self) -> BoxFuture<'_, Result<(u64, u64), Error>>;
+    /// Whether a peer answers.
+    fn connected(&self, node: NodeId) -> bool;
+    /// Bytes that this node's data takes on disk.
+    fn disk_bytes(&self) -> u64;
+}
+
+/// The router's settings.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long a request may take, retries included.
+    pub request_timeout: Duration,
+    /// A replica that sees no leader for this long ends its streams.
+    pub stall_after: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            request_timeout: Duration::from_secs(10),
+            stall_after: Duration::from_millis(600),
+        }
+    }
 }
 
 /// Routes requests from this node to wherever they can be answered.
-#[derive(Debug)]
-pub struct Router {}
+pub struct Router<R: Runtime = TokioRuntime> {
+    host: Arc<Host<R>>,
+    transport: Arc<dyn Transport>,
+    options: Options,
+    node: OnceLock<NodeId>,
+    map: watch::Sender<Arc<ClusterMap>>,
+    leaders: Mutex<BTreeMap<ShardId, NodeId>>,
+    forwarders: Mutex<BTreeMap<NodeId, Forwarder>>,
+    feeds: RwLock<BTreeMap<ShardId, Arc<Feed>>>,
+    control: OnceLock<Arc<dyn Control>>,
+    stopping: AtomicBool,
+    disk_full: AtomicBool,
+}
 
-impl Router {
-    /// Executes a command on its target's shard, retrying safely until the request deadline.
-    pub async fn execute(&self, _request: Request) -> Result<Done, Error> {
-        unimplemented!()
+impl<R: Runtime> std::fmt::Debug for Router<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl<R: Runtime> Router<R> {
+    /// A router that knows no cluster yet.
+    pub fn new(
+        host: Arc<Host<R>>,
+        transport: Arc<dyn Transport>,
+        options: Options,
+    ) -> Arc<Router<R>> {
+        Arc::new(Router {
+            host,
+            transport,
+            options,
+            node: OnceLock::new(),
+            map: watch::Sender::new(Arc::default()),
+            leaders: Mutex::default(),
+            forwarders: Mutex::default(),
+            feeds: RwLock::default(),
+            control: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            disk_full: AtomicBool::new(false),
+        })
     }
 
-    /// Answers a query about one room or user. `actor`'s permissions are checked.
-    pub async fn query(
-        &self,
-        _actor: &Actor,
-        _query: Query,
-        _consistency: Consistency,
-    ) -> Result<Answer, Error> {
-        unimplemented!()
+    /// Says who acts for the node as a whole; once.
+    pub fn set_control(&self, control: Arc<dyn Control>) {
+        assert!(self.control.set(control).is_ok(), "node wires the router once");
     }
 
-    /// Follows a room from a cursor, or from its head when `after` is `None`.
-    pub async fn subscribe(
-        &self,
-        _actor: &Actor,
-        _room: &RoomId,
-        _after: Option<Cursor>,
-    ) -> Result<Subscription, Error> {
-        unimplemented!()
+    /// Says which node this is; once.
+    pub fn set_node_id(&self, node: NodeId) {
+        assert!(self.node.set(node).is_ok(), "a node's id never changes");
     }
 
-    /// The rooms of all shards that `actor` may see, ascending.
-    pub async fn rooms(
-        &self,
-        _actor: &Actor,
-        _after: Option<RoomId>,
-        _limit: usize,
-    ) -> Result<Vec<Arc<Room>>, Error> {
-        unimplemented!()
+    /// Takes a newer cluster map; an older one is ignored.
+    pub fn set_map(&self, map: ClusterMap) {
+        self.map.send_if_modified(|known| {
+            let newer = map.version() > known.version();
+            if newer {
+                *known = Arc::new(map);
+            }
+            newer
+        });
     }
 
-    /// The users of all shards, ascending.
-    pub async fn users(
-        &self,
-        _actor: &Actor,
-        _after: Option<UserId>,
-        _limit: usize,
-    ) -> Result<Vec<Arc<User>>, Error> {
-        unimplemented!()
+    /// The cluster map, as far as this node knows.
+    pub fn map(&self) -> Arc<ClusterMap> {
+        self.map.borrow().clone()
+    }
+
+    /// Follows the cluster map.
+    pub fn watch_map(&self) -> watch::Receiver<Arc<ClusterMap>> {
+        self.map.subscribe()
+    }
+
+    /// The groups of this node.
+    pub fn host(&self) -> &Arc<Host<R>> {
+        &self.host
+    }
+
+    /// What feeds a shard's followers on this node, made when first asked for.
+    pub fn feed(&self, shard: ShardId) -> Arc<Feed> {
+        let mut feeds = self.feeds.write().expect("no holder of the lock panics");
+        feeds.entry(shard).or_default().clone()
+    }
+
+    fn hubs(&self) -> Vec<(ShardId, Hub)> {
+        let feeds = self.feeds.read().expect("no holder of the lock panics");
+        feeds.iter().map(|(shard, feed)| (*shard, feed.hub().clone())).collect()
     }
 
     /// This node's id, once it has one.
     pub fn node_id(&self) -> Option<NodeId> {
-        unimplemented!()
+        self.node.get().copied()
     }
 
-    /// Whether this node can serve, for `/health/ready`.
-    pub fn readiness(&self) -> Readiness {
-        unimplemented!()
+    /// Refuses new commands while the disk is nearly full.
+    pub fn set_disk_full(&self, full: bool) {
+        if self.disk_full.swap(full, Ordering::Relaxed) != full {
+            match full {
+                true => tracing::error!("the disk is nearly full: posts are refused, reads go on"),
+                false => tracing::info!("there is space on the disk again: posts are accepted"),
+            }
+        }
     }
 
-    /// The cluster as this node sees it.
-    pub async fn status(&self) -> crate::proto::v1::StatusResponse {
-        unimplemented!()
+    /// Ends every stream and takes no more; for a node that stops.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let error = Error::new(Code::ShuttingDown, "the node is stopping: follow again elsewhere");
+        for (_, hub) in self.hubs() {
+            hub.close(&error);
+        }
     }
 
     /// Forms a cluster of the nodes that have joined; returns its id.
-    pub async fn init_cluster(&self, _nodes: usize, _shards: u16) -> Result<String, Error> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// [`Code::AlreadyInitialized`]; [`Code::Unavailable`] when fewer nodes than asked for have
+    /// joined.
+    pub async fn init_cluster(&self, nodes: usize, shards: u16) -> Result<String, Error> {
+        self.control()?.init_cluster(nodes, shards).await
     }
 
     /// Rewrites this node's base; returns its size in bytes before and after.
+    ///
+    /// # Errors
+    /// When the disk has no room for it, or fails.
     pub async fn compact(&self) -> Result<(u64, u64), Error> {
-        unimplemented!()
+        self.control()?.compact().await
     }
+
+    fn control(&self) -> Result<&Arc<dyn Control>, Error> {
+        let starting = || Error::new(Code::NotReady, "the node is starting");
+        self.control.get().ok_or_else(starting)
+    }
+
+    /// Executes a command on its target's shard, retrying safely until the request deadline.
+    ///
+    /// # Errors
+    /// The rules' rejection; or why no leader could be reached in time, which leaves open whether
+    /// the command was applied if the error says so.
+    pub async fn execute(&self, request: Request) -> Result<Done, Error> {
+        let shard = self.shard_of(&request.command)?;
+        self.propose(shard, codec::encode_request(&request)).await
+    }
+
+    /// Proposes an encoded request to a shard, wherever its leader is.
+    pub(crate) async fn propose(&self, shard: ShardId, request: Bytes) -> Result<Done, Error> {
+        let mut maybe_applied = false;
+        let ask = |leader| self.propose_at(shard, leader, request.clone());
+        let reply = self.at_leader(shard, &mut maybe_applied, ask).await;
+        let flag = |error: Error| match maybe_applied {
+            true => error.maybe_applied(),
+            false => error,
+        };
+        reply?.map_err(|rejection| flag(Error::from(rejection)))
+    }
+
+    async fn propose_at(
+        &self,
+        shard: ShardId,
+        node: NodeId,
+        request: Bytes,
+    ) -> Result<Reply, Refused> {
+        if Some(node) == self.node_id() {
+            let replica = self.host.get(shard).ok_or_else(|| crate::shard::not_leader(None))?;
+            self.check_space()?;
+            return replica.propose(request).await;
+        }
+        let forward = forward::Request::Propose(request);
+        match self.forwarder(node).ask(shard, forward).await? {
+            forward::Reply::Reply(reply) => codec::decode_reply(reply).map_err(|_| odd_reply()),
+            _ => Err(odd_reply()),
+        }
+    }
+
+    pub(crate) fn check_space(&self) -> Result<(), Refused> {
+        if !self.disk_full.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let error = Error::new(Code::DiskFull, "the leader's disk is nearly full; reads go on");
+        Err(Refused { error: error.retry_after(1000), leader: None })
+    }
+
+    /// Asks a shard's leader, wherever it is, until one answers or the deadline passes.
+    async fn at_leader<T, F>(
+        &self,
+        shard: ShardId,
+        maybe_applied: &mut bool,
+        mut ask: impl FnMut(NodeId) -> F + Send,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Refused>> + Send,
+        T: Send,
+    {
+        let mut last = Error::new(Code::Unavailable, "the shard has no leader");
+        let mut asked = false;
+        let attempts = async {
+            let mut hint = None;
+            for attempt in 0.. {
+                if let Some(leader) = self.candidate(shard, hint.take(), attempt) {
+                    asked = true;
+                    match ask(leader).await {
+                        Ok(answer) => {
+                            self.note_leader(shard, Some(leader));
+                            return Ok(answer);
+                        }
+                        Err(refused) => {
+                            *maybe_applied |= refused.error.may_have_applied;
+                            if !self.worth_a_retry(&refused.error) {
+                                return Err(refused.error);
+                            }
+                            last = refused.error;
+                            hint = refused.leader;
+                            self.note_leader(shard, hint);
+                        }
+                    }
+                }
+                let wait = BACKOFF_MS[(attempt as usize).min(BACKOFF_MS.len() - 1)];
+                R::sleep(Duration::from_millis(wait)).await;
+            }
+            unreachable!("the loop above has no end")
+        };
+        let error = match R::timeout(self.options.request_timeout, attempts).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error,
+            // The attempt that was cut off may have been applied.
+            Err(_) => {
+                *maybe_applied |= asked;
+                match last.code {
+                    Code::NotLeader => Error::new(Code::Unavailable, "the shard has no leader"),
+                    _ => last,
+                }
+            }
+        };
+        Err(if *maybe_applied { error.maybe_applied() } else { error })
+    }
+
+    fn worth_a_retry(&self, error: &Error) -> bool {
+        let here = matches!(error.code, Code::NotLeader | Code::Unavailable | Code::ShuttingDown);
+        here && !self.stopping.load(Ordering::Relaxed)
+    }
+
+    fn forwarder(&self, node: NodeId) -> Forwarder {
+        let mut forwarders = self.forwarders.lock().expect("no holder of the lock panics");
+        let start = || Forwarder::start::<R>(node, self.transport.clone());
+        forwarders.entry(node).or_insert_with(start).clone()
+    }
+}
+
+fn odd_reply() -> Refused {
+    let error = Error::new(Code::Internal, "a peer's reply makes no sense").maybe_applied();
+    Refused { error, leader: None }
 }

@@ -61,10 +61,8 @@ impl<R: Runtime> Accept for Host<R> {
             tracing::warn!(%from, "malformed stream from a peer");
             return;
         };
-        if matches!(
-            open.service,
-            Some(pb::open::Service::Forward(_) | pb::open::Service::Relay(_))
-        ) {
+        if matches!(open.service, Some(pb::open::Service::Forward(_) | pb::open::Service::Relay(_)))
+        {
             if let Some(upper) = self.upper.get() {
                 upper.accept(from, open, stream);
             }
@@ -100,9 +98,7 @@ async fn serve<R: Runtime>(
     match service.ok_or(wire::Malformed("open"))? {
         pb::open::Service::Append(_) => serve_append(shard, stream).await,
         pb::open::Service::Vote(request) => serve_vote(shard, request, stream).await,
-        pb::open::Service::TransferLeader(request) => {
-            serve_transfer(shard, request, stream).await
-        }
+        pb::open::Service::TransferLeader(request) => serve_transfer(shard, request, stream).await,
         pb::open::Service::Snapshot(header) => serve_snapshot(shard, header, stream).await,
         pb::open::Service::Forward(_)
         | pb::open::Service::Relay(_)
@@ -110,10 +106,7 @@ async fn serve<R: Runtime>(
     }
 }
 
-async fn serve_append<R: Runtime>(
-    shard: &Arc<Shard<R>>,
-    stream: Stream,
-) -> Result<(), ServeError> {
+async fn serve_append<R: Runtime>(shard: &Arc<Shard<R>>, stream: Stream) -> Result<(), ServeError> {
     let Stream { tx, rx } = stream;
     let requests = futures_util::stream::unfold(rx, |mut rx| async move {
         let frame = rx.recv().await?;
@@ -184,8 +177,7 @@ async fn serve_snapshot<R: Runtime>(
         let sink = replica.read().begin_receive().map_err(SnapshotError::Store)?;
         let received = snapshot::receive::<R>(sink, &mut stream).await?;
         let snapshot = SnapshotData::Received(Box::new(received));
-        let installed =
-            shard.raft().install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
+        let installed = shard.raft().install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
         installed.map_err(|fatal| SnapshotError::Refused(fatal.to_string()))
     };
     let result = received.await.map(|response| response.vote).map_err(|error| error.to_string());

@@ -244,8 +244,7 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for GroupLog {
             return Ok(());
         };
         let (first, last) = (first.log_id.index(), last.log_id);
-        let encoded =
-            entries.iter().map(|e| (e.log_id.index(), wire::encode_entry(e))).collect();
+        let encoded = entries.iter().map(|e| (e.log_id.index(), wire::encode_entry(e))).collect();
         let mut state = self.lock();
         assert!(
             state.last.is_none_or(|id| first <= id.index() + 1),

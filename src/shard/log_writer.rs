@@ -131,9 +131,8 @@ impl Inner {
     /// what is on disk, so the process ends; what was not completed was not acknowledged.
     fn write_until_done(&self, writes: &[Write]) {
         loop {
-            let written = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                self.log.write(writes)
-            }));
+            let written =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.log.write(writes)));
             match written {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) if log::is_no_space(&error) => {
@@ -146,8 +145,10 @@ impl Inner {
                     std::process::abort();
                 }
                 Err(_) => {
-                    tracing::error!("the log's fsync failed; stopping: nothing unsynced was \
-                        acknowledged, check the disk and start again");
+                    tracing::error!(
+                        "the log's fsync failed; stopping: nothing unsynced was \
+                        acknowledged, check the disk and start again"
+                    );
                     std::process::abort();
                 }
             }

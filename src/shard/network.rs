@@ -11,11 +11,11 @@ use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError
 use openraft::network::{
     Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
 };
-use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
 use openraft::raft::{
     AppendEntriesRequest, SnapshotResponse, StreamAppendResult, VoteRequest, VoteResponse,
 };
-use openraft::{AsyncRuntime, BasicNode, OptionalSend, RaftNetworkFactory};
+use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
+use openraft::{BasicNode, OptionalSend, RaftNetworkFactory};
 use prost::Message;
 
 use crate::id::{NodeId, ShardId};
@@ -279,9 +279,7 @@ impl<R: Runtime> NetSnapshot<Types<R>> for Network {
         };
         match R::select2(cancel, sending).await {
             Select2::First(closed) => Err(closed.into()),
-            Select2::Second(sent) => {
-                Ok(SnapshotResponse::new(sent.map_err(failed)?))
-            }
+            Select2::Second(sent) => Ok(SnapshotResponse::new(sent.map_err(failed)?)),
         }
     }
 }

@@ -97,10 +97,9 @@ fn distribute<R: Runtime>(answer: Option<ClientWriteResult<Types<R>>>, waiting: 
         Some(Err(error)) => {
             Refused { error: Error::new(Code::Unavailable, error.to_string()), leader: None }
         }
-        None => Refused {
-            error: Error::new(Code::ShuttingDown, "the shard has stopped"),
-            leader: None,
-        },
+        None => {
+            Refused { error: Error::new(Code::ShuttingDown, "the shard has stopped"), leader: None }
+        }
     };
     let refused = Refused { error: refused.error.maybe_applied(), leader: refused.leader };
     for waiting in waiting {

@@ -19,7 +19,8 @@ use crate::meta;
 use crate::shard::runtime::Runtime;
 use crate::shard::snapshot::SnapshotData;
 use crate::shard::types::{
-    Batch, LogId, Payload, Replies, Snapshot, SnapshotMeta, StoredMembership, Types, log_id, log_id_parts,
+    Batch, LogId, Payload, Replies, Snapshot, SnapshotMeta, StoredMembership, Types, log_id,
+    log_id_parts,
 };
 use crate::shard::wire;
 use crate::store;
@@ -52,7 +53,13 @@ impl Replica {
     pub fn new(group: ShardId, state: ShardState, sink: Arc<dyn CommitSink>) -> Arc<Replica> {
         let index = state.applied().log_id.map_or(0, |(_, index)| index);
         let applied = watch::Sender::new(index);
-        Arc::new(Replica { group, state: RwLock::new(state), sink, applied, maintenance: tokio::sync::Mutex::new(()) })
+        Arc::new(Replica {
+            group,
+            state: RwLock::new(state),
+            sink,
+            applied,
+            maintenance: tokio::sync::Mutex::new(()),
+        })
     }
 
     /// The state, for reading. Apply waits meanwhile: keep it short.
@@ -157,8 +164,7 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for StateMachine {
                     Payload::Blank => Replies::default(),
                     Payload::Normal(batch) => self.0.apply_batch(batch, &mut state),
                     Payload::Membership(membership) => {
-                        let stored =
-                            StoredMembership::new(Some(entry.log_id), membership.clone());
+                        let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
                         applied.membership = wire::encode_stored_membership(&stored);
                         Replies::default()
                     }
@@ -193,9 +199,7 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for StateMachine {
         }
     }
 
-    async fn get_current_snapshot(
-        &mut self,
-    ) -> io::Result<Option<Snapshot>> {
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         let meta = self.0.durable_meta()?;
         if meta.last_log_id.is_none() {
             return Ok(None);
@@ -209,9 +213,7 @@ impl<R: Runtime> RaftSnapshotBuilder<Types<R>> for StateMachine {
 
     /// Builds nothing: the durable checkpoint is the snapshot, and its rows are copied when it is
     /// sent.
-    async fn build_snapshot(
-        &mut self,
-    ) -> io::Result<Snapshot> {
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let meta = self.0.durable_meta()?;
         Ok(openraft::Snapshot { meta, snapshot: SnapshotData::Local(self.0.clone()) })
     }

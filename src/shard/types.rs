@@ -61,8 +61,7 @@ pub type Entry = openraft::Entry<CommittedLeaderId, Payload>;
 /// Who votes and who learns.
 pub type Membership = openraft::Membership<u64, openraft::BasicNode>;
 /// A membership with the entry that set it.
-pub type StoredMembership =
-    openraft::StoredMembership<CommittedLeaderId, u64, openraft::BasicNode>;
+pub type StoredMembership = openraft::StoredMembership<CommittedLeaderId, u64, openraft::BasicNode>;
 /// A snapshot's metadata.
 pub type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId, u64, openraft::BasicNode>;
 /// The members of a group, by node id, with their peer addresses.

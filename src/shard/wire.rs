@@ -110,8 +110,7 @@ pub(crate) fn entry_to(entry: &Entry) -> pb::Entry {
     let payload = match &entry.payload {
         Payload::Blank => None,
         Payload::Normal(batch) => {
-            let batch =
-                pb::Batch { stamp_ms: batch.stamp_ms, requests: batch.requests.clone() };
+            let batch = pb::Batch { stamp_ms: batch.stamp_ms, requests: batch.requests.clone() };
             Some(pb::entry::Payload::Normal(batch.encode_to_vec().into()))
         }
         Payload::Membership(membership) => {
@@ -219,9 +218,7 @@ pub(crate) type AppendResult<R> = Result<Option<LogId>, StreamAppendError<Types<
 pub(crate) fn append_result_to<R: Runtime>(result: &AppendResult<R>) -> pb::AppendEntriesResponse {
     use pb::append_entries_response::Result as Wire;
     let result = match result {
-        Ok(matched) => {
-            Wire::Matched(pb::MaybeLogId { log_id: matched.as_ref().map(log_id_to) })
-        }
+        Ok(matched) => Wire::Matched(pb::MaybeLogId { log_id: matched.as_ref().map(log_id_to) }),
         Err(StreamAppendError::Conflict(log_id)) => Wire::Conflict(log_id_to(log_id)),
         Err(StreamAppendError::HigherVote(vote)) => Wire::HigherVote(vote_to(vote)),
     };

@@ -143,9 +143,11 @@ impl FrameSink for Sink {
         match self.connection.frames.try_send(frame) {
             Ok(()) => Box::pin(std::future::ready(Ok(()))),
             Err(mpsc::error::TrySendError::Closed(_)) => Box::pin(std::future::ready(Err(Closed))),
-            Err(mpsc::error::TrySendError::Full(frame)) => Box::pin(async move {
-                self.connection.frames.send(frame).await.map_err(|_| Closed)
-            }),
+            Err(mpsc::error::TrySendError::Full(frame)) => {
+                Box::pin(
+                    async move { self.connection.frames.send(frame).await.map_err(|_| Closed) },
+                )
+            }
         }
     }
 }

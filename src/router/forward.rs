@@ -1,0 +1,163 @@
+//! Requests to another node: one long-lived stream a peer, many requests a frame.
+//!
+//! Whatever waits when a frame can go out goes with it, so that forwarding costs a frame for many
+//! requests under load, and one frame at once when idle.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prost::Message;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::{Code, Error};
+use crate::id::{NodeId, ShardId};
+use crate::proto::internal as pb;
+use crate::shard::Refused;
+use crate::shard::runtime::{Runtime, Select2};
+use crate::shard::transport::{Lane, Stream, Transport};
+
+pub(crate) use pb::forward_reply::Result as Reply;
+pub(crate) use pb::forward_request::Request;
+
+/// Requests waiting for a frame to one peer.
+const QUEUE: usize = 8192;
+/// Requests of one frame, and their size in bytes.
+const FRAME_REQUESTS: usize = 1024;
+const FRAME_BYTES: usize = 1024 * 1024;
+
+struct Waiting {
+    group: ShardId,
+    request: Request,
+    answer: oneshot::Sender<Result<Reply, Refused>>,
+}
+
+/// Sends requests to one peer. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Forwarder(mpsc::Sender<Waiting>);
+
+impl Forwarder {
+    /// Starts forwarding to a peer. It ends when every clone is gone.
+    pub fn start<R: Runtime>(peer: NodeId, transport: Arc<dyn Transport>) -> Forwarder {
+        let (tx, rx) = mpsc::channel(QUEUE);
+        let _task = R::spawn(run::<R>(peer, transport, rx));
+        Forwarder(tx)
+    }
+
+    /// Sends a request and waits for its reply.
+    ///
+    /// # Errors
+    /// Refused by the peer, or when the peer cannot be reached; the error says whether the request
+    /// may have been taken all the same.
+    pub async fn ask(&self, group: ShardId, request: Request) -> Result<Reply, Refused> {
+        let (answer, reply) = oneshot::channel();
+        self.0.try_send(Waiting { group, request, answer }).map_err(|_| Refused {
+            error: Error::new(Code::Overloaded, "too many requests wait for a peer")
+                .retry_after(100),
+            leader: None,
+        })?;
+        reply.await.unwrap_or_else(|_| Err(lost(true)))
+    }
+}
+
+fn lost(maybe_applied: bool) -> Refused {
+    let error = Error::new(Code::Unavailable, "the node that leads the shard cannot be reached");
+    let error = if maybe_applied { error.maybe_applied() } else { error };
+    Refused { error, leader: None }
+}
+
+async fn run<R: Runtime>(
+    peer: NodeId,
+    transport: Arc<dyn Transport>,
+    mut queue: mpsc::Receiver<Waiting>,
+) {
+    let open = pb::Open { group: 0, service: Some(pb::open::Service::Forward(pb::Forward {})) };
+    let open: bytes::Bytes = open.encode_to_vec().into();
+    while let Some(first) = queue.recv().await {
+        let stream = transport.open(peer, Lane::Forward, open.clone());
+        run_stream::<R>(first, stream, &mut queue).await;
+    }
+}
+
+/// Forwards until the stream breaks; everything that waits then fails.
+async fn run_stream<R: Runtime>(
+    first: Waiting,
+    mut stream: Stream,
+    queue: &mut mpsc::Receiver<Waiting>,
+) {
+    let mut pending: HashMap<u64, oneshot::Sender<Result<Reply, Refused>>> = HashMap::new();
+    let mut next_id = 1;
+    let mut ready = Some(first);
+    loop {
+        if let Some(first) = ready.take() {
+            let (frame, answers) = gather(first, queue, &mut next_id);
+            if stream.tx.send(frame.encode_to_vec().into()).await.is_err() {
+                for (_, answer) in answers {
+                    // The asker may be gone; nobody else wants to know.
+                    let _: Result<(), _> = answer.send(Err(lost(false)));
+                }
+                break;
+            }
+            pending.extend(answers);
+        }
+        match R::select2(stream.rx.recv(), queue.recv()).await {
+            Select2::First(Some(frame)) => {
+                let Ok(replies) = pb::ForwardReplies::decode(frame) else { break };
+                for reply in replies.replies {
+                    let Some(answer) = pending.remove(&reply.id) else { continue };
+                    let result = match reply.result {
+                        Some(Reply::Refused(refused)) => Err(refused_from(refused)),
+                        Some(reply) => Ok(reply),
+                        None => Err(lost(true)),
+                    };
+                    let _: Result<(), _> = answer.send(result);
+                }
+            }
+            Select2::First(None) => break,
+            Select2::Second(Some(waiting)) => ready = Some(waiting),
+            Select2::Second(None) => return,
+        }
+    }
+    for answer in pending.into_values() {
+        let _: Result<(), _> = answer.send(Err(lost(true)));
+    }
+}
+
+type Answers = Vec<(u64, oneshot::Sender<Result<Reply, Refused>>)>;
+
+fn gather(
+    first: Waiting,
+    queue: &mut mpsc::Receiver<Waiting>,
+    next_id: &mut u64,
+) -> (pb::ForwardRequests, Answers) {
+    let (mut requests, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let mut next = Some(first);
+    while let Some(Waiting { group, request, answer }) = next {
+        let id = *next_id;
+        *next_id += 1;
+        bytes += match &request {
+            Request::Propose(bytes) => bytes.len(),
+            _ => 64,
+        };
+        answers.push((id, answer));
+        requests.push(pb::ForwardRequest { id, group: u32::from(group.0), request: Some(request) });
+        let room = requests.len() < FRAME_REQUESTS && bytes < FRAME_BYTES;
+        next = if room { queue.try_recv().ok() } else { None };
+    }
+    (pb::ForwardRequests { requests }, answers)
+}
+
+pub(crate) fn refused_to(refused: &Refused) -> pb::Refused {
+    pb::Refused {
+        error: crate::chat::codec::encode_error(&refused.error),
+        leader: refused.leader.map_or(0, |node| node.0),
+    }
+}
+
+fn refused_from(refused: pb::Refused) -> Refused {
+    Refused {
+        error: crate::chat::codec::decode_error(refused.error).unwrap_or_else(|_| {
+            Error::new(Code::Internal, "malformed error from a peer").maybe_applied()
+        }),
+        leader: (refused.leader != 0).then_some(NodeId(refused.leader)),
+    }
+}

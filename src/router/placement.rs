@@ -1,0 +1,68 @@
+//! Which shard, and which node to ask first.
+
+use crate::chat::command::{Command, Target};
+use crate::error::{Code, Error};
+use crate::id::{NodeId, RoomId, ShardId, UserId};
+use crate::router::Router;
+use crate::shard::runtime::Runtime;
+
+fn no_cluster() -> Error {
+    Error::new(Code::NotReady, "this node is in no cluster yet: run `folkmoot cluster init`")
+        .retry_after(500)
+}
+
+impl<R: Runtime> Router<R> {
+    pub(super) fn shard_of(&self, command: &Command) -> Result<ShardId, Error> {
+        match command.target() {
+            Target::Room(room) => self.shard_of_room(room),
+            Target::User(user) => self.shard_of_user(user),
+        }
+    }
+
+    pub(super) fn shard_of_room(&self, room: &RoomId) -> Result<ShardId, Error> {
+        self.map().shard_of_room(room).ok_or_else(no_cluster)
+    }
+
+    pub(super) fn shard_of_user(&self, user: &UserId) -> Result<ShardId, Error> {
+        self.map().shard_of_user(user).ok_or_else(no_cluster)
+    }
+
+    pub(super) fn data_shards(&self) -> Result<Vec<ShardId>, Error> {
+        let map = self.map();
+        if !map.is_formed() {
+            return Err(no_cluster());
+        }
+        Ok(map.data_shards().collect())
+    }
+
+    /// Whom to ask: who the last one asked said leads; else who this node's replica thinks does;
+    /// else who led when last asked; else each replica in turn.
+    pub(super) fn candidate(
+        &self,
+        shard: ShardId,
+        hint: Option<NodeId>,
+        attempt: u64,
+    ) -> Option<NodeId> {
+        if hint.is_some() {
+            return hint;
+        }
+        if let Some(replica) = self.host().get(shard) {
+            // Without a leader in sight, this replica will be among the first to see the next one.
+            return replica.leader();
+        }
+        let noted = self.leaders.lock().expect("no holder of the lock panics").get(&shard).copied();
+        noted.or_else(|| {
+            let replicas = self.map().replicas(shard);
+            let count = replicas.len().max(1) as u64;
+            replicas.get((attempt % count) as usize).copied()
+        })
+    }
+
+    pub(super) fn note_leader(&self, shard: ShardId, leader: Option<NodeId>) {
+        let mut leaders = self.leaders.lock().expect("no holder of the lock panics");
+        match leader {
+            Some(leader) => leaders.insert(shard, leader),
+            None => leaders.remove(&shard),
+        };
+    }
+}

@@ -1,0 +1,218 @@
+//! Reads and subscriptions: here when this node has a replica, else where one is.
+
+use std::sync::Arc;
+
+use futures_util::future;
+
+use crate::chat::codec;
+use crate::chat::command::Actor;
+use crate::chat::query::{self, Answer, Query};
+use crate::chat::state::{Room, User};
+use crate::delivery::subscription::{Start, Subscription};
+use crate::error::{Code, Error};
+use crate::id::{Cursor, RoomId, Seq, ShardId, UserId};
+use crate::proto::internal as pb;
+use crate::router::feed::ReplicaHistory;
+use crate::router::{Consistency, Router, forward, odd_reply, relay};
+use crate::shard::Shard;
+use crate::shard::runtime::Runtime;
+
+impl<R: Runtime> Router<R> {
+    /// Answers a query about one room or user. `actor`'s permissions are checked.
+    ///
+    /// # Errors
+    /// What the rules say to the query; or why no replica could answer in time.
+    pub async fn query(
+        &self,
+        actor: &Actor,
+        query: Query,
+        consistency: Consistency,
+    ) -> Result<Answer, Error> {
+        let shard = match &query {
+            Query::Room { room } | Query::Events { room, .. } | Query::Export { room, .. } => {
+                self.shard_of_room(room)?
+            }
+            Query::User { user } => self.shard_of_user(user)?,
+            Query::Rooms { .. } | Query::Users { .. } => {
+                return Err(Error::new(Code::Internal, "lists are asked of every shard"));
+            }
+        };
+        self.query_shard(shard, actor, query, consistency).await
+    }
+
+    async fn query_shard(
+        &self,
+        shard: ShardId,
+        actor: &Actor,
+        query: Query,
+        consistency: Consistency,
+    ) -> Result<Answer, Error> {
+        if let Some(here) = self.host().get(shard) {
+            return self.read_here(&here, actor.clone(), query, consistency).await;
+        }
+        let read = pb::Read {
+            actor: codec::encode_actor(actor),
+            query: codec::encode_query(&query),
+            local: consistency == Consistency::Local,
+        };
+        let mut maybe_applied = false;
+        let ask = |node| {
+            let (forwarder, read) = (self.forwarder(node), read.clone());
+            async move {
+                match forwarder.ask(shard, forward::Request::Read(read)).await? {
+                    forward::Reply::Answer(answer) => {
+                        codec::decode_answer(answer).map_err(|_| odd_reply())
+                    }
+                    _ => Err(odd_reply()),
+                }
+            }
+        };
+        let answer = self.at_leader(shard, &mut maybe_applied, ask).await;
+        answer.map_err(|error| Error { may_have_applied: false, ..error })
+    }
+
+    /// Answers a query from this node's replica.
+    pub(crate) async fn read_here(
+        &self,
+        shard: &Arc<Shard<R>>,
+        actor: Actor,
+        query: Query,
+        consistency: Consistency,
+    ) -> Result<Answer, Error> {
+        if consistency == Consistency::Linearizable {
+            self.catch_up(shard).await?;
+        }
+        let replica = shard.replica().clone();
+        blocking::<R, _>(move || query::query(&*replica.read(), &actor, &query)).await?
+    }
+
+    /// Waits until this node's replica has everything that was acknowledged before.
+    async fn catch_up(&self, shard: &Arc<Shard<R>>) -> Result<(), Error> {
+        let id = shard.id();
+        let mut maybe_applied = false;
+        let ask = |node| async move {
+            if Some(node) == self.node_id() {
+                return shard.read_index().await;
+            }
+            let request = forward::Request::ReadIndex(pb::ReadIndex {});
+            match self.forwarder(node).ask(id, request).await? {
+                forward::Reply::ReadIndex(index) => Ok(index),
+                _ => Err(odd_reply()),
+            }
+        };
+        let index = self.at_leader(id, &mut maybe_applied, ask).await;
+        let index = index.map_err(|error| Error { may_have_applied: false, ..error })?;
+        let waited = R::timeout(self.options.request_timeout, shard.wait_applied(index)).await;
+        waited.map_err(|_| Error::new(Code::Timeout, "this replica does not catch up"))?
+    }
+
+    /// The rooms of all shards that `actor` may see, ascending.
+    ///
+    /// # Errors
+    /// When a shard cannot answer.
+    pub async fn rooms(
+        &self,
+        actor: &Actor,
+        after: Option<RoomId>,
+        limit: usize,
+    ) -> Result<Vec<Arc<Room>>, Error> {
+        let query = Query::Rooms { after, limit };
+        let mut rooms = Vec::new();
+        for answer in self.query_all(actor, query).await? {
+            let Answer::Rooms { rooms: some } = answer else { return Err(odd_reply().error) };
+            rooms.extend(some);
+        }
+        rooms.sort_by(|a, b| a.id.cmp(&b.id));
+        rooms.truncate(limit);
+        Ok(rooms)
+    }
+
+    /// The users of all shards, ascending.
+    ///
+    /// # Errors
+    /// When a shard cannot answer.
+    pub async fn users(
+        &self,
+        actor: &Actor,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<Arc<User>>, Error> {
+        let query = Query::Users { after, limit };
+        let mut users = Vec::new();
+        for answer in self.query_all(actor, query).await? {
+            let Answer::Users { users: some } = answer else { return Err(odd_reply().error) };
+            users.extend(some);
+        }
+        users.sort_by(|a, b| a.id.cmp(&b.id));
+        users.truncate(limit);
+        Ok(users)
+    }
+
+    async fn query_all(&self, actor: &Actor, query: Query) -> Result<Vec<Answer>, Error> {
+        let shards = self.data_shards()?;
+        let ask = |shard| self.query_shard(shard, actor, query.clone(), Consistency::Linearizable);
+        future::try_join_all(shards.into_iter().map(ask)).await
+    }
+
+    /// Follows a room from a cursor, or from its head when `after` is `None`.
+    ///
+    /// # Errors
+    /// What the rules say to reading the room; [`Code::InvalidCursor`] when the cursor is beyond
+    /// its head; or why no replica could answer in time.
+    pub async fn subscribe(
+        &self,
+        actor: &Actor,
+        room: &RoomId,
+        after: Option<Cursor>,
+    ) -> Result<Subscription, Error> {
+        let shard = self.shard_of_room(room)?;
+        match self.host().get(shard) {
+            Some(here) => self.subscribe_here(&here, actor.clone(), room.clone(), after).await,
+            None => relay::subscribe(self, shard, actor, room, after).await,
+        }
+    }
+
+    pub(super) async fn subscribe_here(
+        &self,
+        shard: &Arc<Shard<R>>,
+        actor: Actor,
+        room: RoomId,
+        after: Option<Cursor>,
+    ) -> Result<Subscription, Error> {
+        self.catch_up(shard).await?;
+        let replica = shard.replica().clone();
+        let feed = self.feed(shard.id());
+        blocking::<R, _>(move || {
+            // Head and registration are of the same moment: apply is kept out meanwhile.
+            let state = replica.read();
+            let row = query::readable(&*state, &actor, &room)?;
+            let start = start(&row, after)?;
+            let tail = feed.hub().register(&room, row.head);
+            Ok(Subscription::new(tail, ReplicaHistory::<R>::new(replica.clone()), start))
+        })
+        .await?
+    }
+}
+
+fn start(room: &Room, after: Option<Cursor>) -> Result<Start, Error> {
+    let oldest = Seq(room.first_seq.0 - 1);
+    let (after, recovered) = match after {
+        None => (room.head, true),
+        Some(cursor) if cursor.epoch.as_ref().is_some_and(|epoch| *epoch != room.epoch) => {
+            (oldest, false)
+        }
+        Some(cursor) if cursor.seq > room.head => {
+            let message = format!("the cursor is beyond the room's head, {}", room.head);
+            return Err(Error::new(Code::InvalidCursor, message));
+        }
+        Some(cursor) if cursor.seq < oldest => (oldest, false),
+        Some(cursor) => (cursor.seq, true),
+    };
+    Ok(Start { epoch: room.epoch.clone(), first_seq: room.first_seq, after, recovered })
+}
+
+async fn blocking<R: Runtime, T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    R::blocking(work).await.map_err(|error| Error::new(Code::Internal, error.to_string()))
+}

@@ -1,0 +1,206 @@
+//! How this node and the cluster stand, for operators and load balancers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future;
+use prost::Message;
+
+use crate::error::{Code, Error};
+use crate::id::{NodeId, ShardId};
+use crate::proto::internal as pb;
+use crate::proto::v1;
+use crate::router::{Router, forward};
+use crate::shard::runtime::Runtime;
+
+/// How long a peer may take to say how it stands.
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often leaders are looked for.
+const WATCH_EVERY: Duration = Duration::from_millis(100);
+/// A replica that trails by no more entries than this has caught up.
+const LAG_READY: u64 = 64;
+
+/// Whether this node can serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// Every group of this node has a leader and is caught up.
+    pub ready: bool,
+    /// For a person: what is missing.
+    pub reason: String,
+}
+
+impl<R: Runtime> Router<R> {
+    /// Whether this node can serve, for `/health/ready`.
+    pub fn readiness(&self) -> Readiness {
+        match self.unready() {
+            None => Readiness { ready: true, reason: "ready".into() },
+            Some(reason) => Readiness { ready: false, reason },
+        }
+    }
+
+    fn unready(&self) -> Option<String> {
+        if self.stopping.load(std::sync::atomic::Ordering::Relaxed) {
+            return Some("the node is stopping".into());
+        }
+        let map = self.map();
+        let Some(node) = self.node_id().filter(|_| map.is_formed()) else {
+            return Some("the node is in no cluster yet".into());
+        };
+        for (shard, replicas) in map.shards() {
+            if !replicas.contains(&node) {
+                continue;
+            }
+            let Some(replica) = self.host().get(shard) else {
+                return Some(format!("shard {shard} has not started"));
+            };
+            let status = replica.status();
+            if status.state == "stopped" {
+                return Some(format!("shard {shard} has stopped"));
+            }
+            if status.leader.is_none() {
+                return Some(format!("shard {shard} has no leader"));
+            }
+            if status.applied + LAG_READY < status.commit {
+                let lag = status.commit - status.applied;
+                return Some(format!("shard {shard} has {lag} entries to apply"));
+            }
+        }
+        None
+    }
+
+    /// This node and its replicas.
+    pub(crate) fn own_status(&self) -> v1::StatusResponse {
+        let map = self.map();
+        let Some(node) = self.node_id() else { return v1::StatusResponse::default() };
+        let shards: Vec<v1::ShardStatus> = self
+            .host()
+            .all()
+            .iter()
+            .map(|shard| {
+                let status = shard.status();
+                v1::ShardStatus {
+                    shard: u32::from(shard.id().0),
+                    node: node.0,
+                    state: status.state.into(),
+                    leader: status.leader.map_or(0, |leader| leader.0),
+                    term: status.term,
+                    last_log: status.last_log,
+                    commit: status.commit,
+                    applied: status.applied,
+                    durable: status.durable,
+                    lag: 0,
+                    size_bytes: status.size_bytes,
+                    voters: status.voters.iter().map(|id| id.0).collect(),
+                    learners: status.learners.iter().map(|id| id.0).collect(),
+                }
+            })
+            .collect();
+        let leaders = shards.iter().filter(|shard| shard.leader == node.0).count();
+        let own = map.nodes().find(|known| known.id == node);
+        let (client_address, peer_address) =
+            own.map(|own| (own.client_address, own.peer_address)).unwrap_or_default();
+        let status = v1::NodeStatus {
+            id: node.0,
+            client_address,
+            peer_address,
+            version: env!("CARGO_PKG_VERSION").into(),
+            state: "up".into(),
+            leaders: leaders as u32,
+            replicas: shards.len() as u32,
+            disk_bytes: self.control.get().map_or(0, |control| control.disk_bytes()),
+        };
+        v1::StatusResponse {
+            cluster_id: map.cluster_id().into(),
+            node_id: node.0,
+            nodes: vec![status],
+            shards,
+            stale: false,
+        }
+    }
+
+    /// The cluster as this node sees it: every peer that answers is asked.
+    pub async fn status(&self) -> v1::StatusResponse {
+        let mut status = self.own_status();
+        let Some(node) = self.node_id() else { return status };
+        let map = self.map();
+        let peers: Vec<_> = map.nodes().filter(|peer| peer.id != node).collect();
+        let answers = future::join_all(peers.iter().map(|peer| self.peer_status(peer.id))).await;
+        for (peer, answer) in peers.into_iter().zip(answers) {
+            match answer {
+                Some(answer) => {
+                    status.nodes.extend(answer.nodes);
+                    status.shards.extend(answer.shards);
+                }
+                None => {
+                    status.stale = true;
+                    status.nodes.push(v1::NodeStatus {
+                        id: peer.id.0,
+                        client_address: peer.client_address,
+                        peer_address: peer.peer_address,
+                        version: peer.version,
+                        state: "down".into(),
+                        ..Default::default()
+                    });
+                }
+            }
+        }
+        status.nodes.sort_by_key(|node| node.id);
+        status.shards.sort_by_key(|shard| (shard.shard, shard.node));
+        fill_lag(&mut status);
+        status
+    }
+
+    async fn peer_status(&self, peer: NodeId) -> Option<v1::StatusResponse> {
+        let forwarder = self.forwarder(peer);
+        let request = forward::Request::Status(pb::PeerStatus {});
+        let answer = R::timeout(ASK_TIMEOUT, forwarder.ask(ShardId::META, request)).await;
+        match answer {
+            Ok(Ok(forward::Reply::Status(bytes))) => v1::StatusResponse::decode(bytes).ok(),
+            _ => None,
+        }
+    }
+
+    /// Ends the streams of shards that see no leader, and takes them again when there is one.
+    /// Runs for as long as the router lives.
+    pub async fn watch_leaders(self: Arc<Self>) {
+        let stalled =
+            Error::new(Code::Unavailable, "this replica sees no leader: follow elsewhere");
+        let mut without = std::collections::BTreeMap::new();
+        loop {
+            R::sleep(WATCH_EVERY).await;
+            for shard in self.host().all() {
+                let waited: &mut Duration = without.entry(shard.id()).or_default();
+                let hub = self.feed(shard.id()).hub().clone();
+                if shard.leader().is_some() {
+                    if *waited >= self.options.stall_after {
+                        hub.resume();
+                    }
+                    *waited = Duration::ZERO;
+                } else {
+                    let before = *waited;
+                    *waited += WATCH_EVERY;
+                    if before < self.options.stall_after && *waited >= self.options.stall_after {
+                        tracing::warn!(shard = %shard.id(), "no leader in sight; streams end");
+                        hub.stall(&stalled);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How far each replica trails its shard's leader.
+fn fill_lag(status: &mut v1::StatusResponse) {
+    let mut last = std::collections::BTreeMap::new();
+    for shard in &status.shards {
+        if shard.leader == shard.node && shard.state == "leader" {
+            last.insert(shard.shard, shard.last_log);
+        }
+    }
+    for shard in &mut status.shards {
+        match last.get(&shard.shard) {
+            Some(last) => shard.lag = last.saturating_sub(shard.applied),
+            None => status.stale = true,
+        }
+    }
+}
