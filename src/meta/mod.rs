@@ -61,6 +61,7 @@ impl ClusterMap {
                 client_address: node.client_address.clone(),
                 peer_address: node.peer_address.clone(),
                 version: String::new(),
+                instance: node.instance.clone(),
             })
             .collect();
         map.form(pb::FormCluster {
@@ -145,8 +146,7 @@ impl ClusterMap {
 
     /// Applies one encoded request to the map. A repeat changes nothing and succeeds.
     pub fn apply(&mut self, request: &Bytes, log_time_ms: u64) -> Reply {
-        let request =
-            pb::Request::decode(request.clone()).map_err(|_| Rejection::Undecodable)?;
+        let request = pb::Request::decode(request.clone()).map_err(|_| Rejection::Undecodable)?;
         let done = |seq: u64, duplicate| Done {
             seq: Seq(seq),
             epoch: None,
@@ -188,15 +188,16 @@ impl ClusterMap {
             return Err(Rejection::InvalidArgument("a node needs two addresses".into()));
         }
         let taken = self.0.nodes.iter().find(|known| {
-            known.peer_address == node.peer_address && known.id != node.node_id
+            known.id != node.node_id
+                && (known.instance == node.instance || known.peer_address == node.peer_address)
         });
         if let Some(taken) = taken {
-            return if node.node_id == 0 && taken.client_address == node.client_address {
+            return if node.node_id == 0 && taken.instance == node.instance {
                 // The answer to an earlier request was lost.
                 Ok(done(taken.id, true))
             } else {
                 Err(Rejection::AlreadyExists(format!(
-                    "peer address {} of node {}",
+                    "peer address {} or its data directory, of node {},",
                     node.peer_address, taken.id
                 )))
             };
@@ -206,6 +207,7 @@ impl ClusterMap {
             client_address: node.client_address,
             peer_address: node.peer_address,
             version: node.version,
+            instance: node.instance,
         };
         if node.node_id == 0 {
             let id = self.0.last_node_id + 1;
@@ -220,6 +222,12 @@ impl ClusterMap {
                 node.node_id
             )));
         };
+        if known.instance != entry.instance {
+            return Err(Rejection::Forbidden(format!(
+                "node {} had another data directory; a wiped node joins under a new id",
+                node.node_id
+            )));
+        }
         if *known == entry {
             return Ok(done(node.node_id, true));
         }
@@ -243,12 +251,13 @@ mod tests {
         pb::Seed { cluster_id: "c".into(), shards: 8, nodes: vec![node(1), node(2), node(3)] }
     }
 
-    fn register(node_id: u64, port: u16) -> Bytes {
+    fn register(node_id: u64, port: u16, instance: &str) -> Bytes {
         let command = pb::request::Command::RegisterNode(pb::RegisterNode {
             node_id,
             client_address: format!("127.0.0.1:{port}"),
             peer_address: format!("127.0.0.1:{}", port + 1),
             version: "0.1.0".into(),
+            instance: instance.into(),
         });
         pb::Request { command: Some(command), ..Default::default() }.encode_to_vec().into()
     }
@@ -269,15 +278,28 @@ mod tests {
     #[test]
     fn a_node_id_is_given_once_and_a_repeat_gets_the_same() {
         let mut map = ClusterMap::of_seed(&seed());
-        assert_eq!(map.apply(&register(0, 9000), 1).unwrap().seq, Seq(4));
-        let again = map.apply(&register(0, 9000), 2).unwrap();
+        assert_eq!(map.apply(&register(0, 9000, "a"), 1).unwrap().seq, Seq(4));
+        let again = map.apply(&register(0, 9000, "a"), 2).unwrap();
         assert_eq!((again.seq, again.duplicate), (Seq(4), true));
-        assert_eq!(map.apply(&register(0, 9010), 3).unwrap().seq, Seq(5));
-        assert!(map.apply(&register(77, 9020), 4).is_err());
-        assert!(map.apply(&register(5, 9000), 5).is_err());
+        assert_eq!(map.apply(&register(0, 9010, "b"), 3).unwrap().seq, Seq(5));
         let version = map.version();
-        assert!(!map.apply(&register(5, 9030), 6).unwrap().duplicate);
+        assert!(!map.apply(&register(5, 9030, "b"), 6).unwrap().duplicate);
         assert_eq!(map.version(), version + 1);
+    }
+
+    #[test]
+    fn a_wiped_or_unknown_node_is_refused() {
+        let mut map = ClusterMap::of_seed(&seed());
+        map.apply(&register(0, 9000, "a"), 1).unwrap();
+        for request in [
+            register(77, 9020, "x"),    // no such id
+            register(0, 9000, "wiped"), // the address of a node that has another directory
+            register(4, 9000, "wiped"), // and under its id
+            register(4, 9000, "i1"),    // a founder's directory under another id
+        ] {
+            let reply = map.apply(&request, 5);
+            assert!(reply.is_err(), "{request:?} {reply:?}");
+        }
     }
 
     #[test]
