@@ -1,0 +1,211 @@
+//! raft-engine behind an object-safe trait, so that nothing above needs its file system's type; and
+//! two of its habits, contained.
+//!
+//! It caches the last block that a *thread* read by position alone, without saying in which engine:
+//! with two engines in one process (the simulator, a test, a log opened again), a thread could read,
+//! and a purge even write on, another log's entries. [`Cached`] sees to it that one thread's cache
+//! serves one engine.
+//!
+//! Some of its failures are panics. While opening, nothing is at stake yet, and they are caught and
+//! reported; later ones are the callers' affair (see [`super::Log::write`]).
+
+use std::cell::Cell;
+use std::io;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use protobuf::well_known_types::BytesValue;
+use raft_engine::env::FileSystem;
+use raft_engine::internals::LogQueue;
+use raft_engine::{Config, LogBatch, ReadableSize, RecoveryMode};
+
+use super::LogOptions;
+use super::error::{Problem, from_engine, invalid};
+use super::format::{self, Queue};
+use super::state::Entry;
+
+/// What the log needs of raft-engine.
+pub(super) trait Engine: Send + Sync {
+    fn write(&self, batch: &mut LogBatch) -> raft_engine::Result<usize>;
+    /// All entries of a range, which must exist, as far as they fit; one at least.
+    fn fetch(
+        &self,
+        group: u64,
+        range: Range<u64>,
+        max_bytes: usize,
+    ) -> raft_engine::Result<Vec<BytesValue>>;
+    fn span(&self, group: u64) -> Option<(u64, u64)>;
+    fn get(&self, group: u64, key: &[u8]) -> Option<Vec<u8>>;
+    fn groups(&self) -> Vec<u64>;
+    fn purge(&self) -> raft_engine::Result<Vec<u64>>;
+    /// Copies whatever is live into new files and drops the old ones.
+    fn rewrite_everything(&self);
+    /// Number of the append file in use.
+    fn append_file(&self) -> u64;
+    fn used_bytes(&self) -> usize;
+    /// Deletes the files in the directory that are in no queue.
+    fn delete_strays(&self) -> io::Result<()>;
+}
+
+struct Opened<F: FileSystem> {
+    engine: raft_engine::Engine<F>,
+    fs: Arc<F>,
+    directory: PathBuf,
+}
+
+impl<F: FileSystem> Engine for Opened<F> {
+    fn write(&self, batch: &mut LogBatch) -> raft_engine::Result<usize> {
+        self.engine.write(batch, true)
+    }
+
+    fn fetch(
+        &self,
+        group: u64,
+        range: Range<u64>,
+        max_bytes: usize,
+    ) -> raft_engine::Result<Vec<BytesValue>> {
+        let mut entries = Vec::new();
+        let (from, to) = (range.start, range.end);
+        self.engine.fetch_entries_to::<Entry>(group, from, to, Some(max_bytes), &mut entries)?;
+        Ok(entries)
+    }
+
+    fn span(&self, group: u64) -> Option<(u64, u64)> {
+        self.engine.first_index(group).zip(self.engine.last_index(group))
+    }
+
+    fn get(&self, group: u64, key: &[u8]) -> Option<Vec<u8>> {
+        self.engine.get(group, key)
+    }
+
+    fn groups(&self) -> Vec<u64> {
+        self.engine.raft_groups()
+    }
+
+    fn purge(&self) -> raft_engine::Result<Vec<u64>> {
+        self.engine.purge_expired_files()
+    }
+
+    fn rewrite_everything(&self) {
+        let manager = self.engine.purge_manager();
+        manager.must_rewrite_append_queue(None, None);
+        manager.must_rewrite_rewrite_queue();
+    }
+
+    fn append_file(&self) -> u64 {
+        self.engine.file_span(LogQueue::Append).1
+    }
+
+    fn used_bytes(&self) -> usize {
+        self.engine.get_used_size()
+    }
+
+    fn delete_strays(&self) -> io::Result<()> {
+        for (queue, theirs) in
+            [(Queue::Append, LogQueue::Append), (Queue::Rewrite, LogQueue::Rewrite)]
+        {
+            let (first, last) = self.engine.file_span(theirs);
+            for (number, path) in format::list(&self.directory, queue)? {
+                if !(first..=last).contains(&number) {
+                    self.fs.delete(path)?;
+                }
+            }
+        }
+        for entry in std::fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(format::is_reserved) {
+                self.fs.delete(entry.path())?;
+            }
+        }
+        std::fs::File::open(&self.directory)?.sync_all()
+    }
+}
+
+/// Opens raft-engine, which cuts off a torn end and deletes recycled files.
+pub(super) fn open<F: FileSystem + 'static>(
+    options: &LogOptions,
+    fs: &Arc<F>,
+) -> Result<Cached, Problem> {
+    let directory = &options.directory;
+    let config = config(options)?;
+    // A panic leaves no engine behind, and files on which the next attempt fails the same way.
+    let engine = catch_unwind(AssertUnwindSafe(|| {
+        raft_engine::Engine::open_with_file_system(config, fs.clone())
+    }));
+    let engine = match engine {
+        Ok(result) => result.map_err(problem)?,
+        Err(panic) => return Err(Problem::Damaged(panic_text(&*panic))),
+    };
+    // The names of the first files; those of later ones raft-engine syncs.
+    std::fs::File::open(directory)?.sync_all()?;
+    Ok(Cached::new(Box::new(Opened { engine, fs: fs.clone(), directory: directory.clone() })))
+}
+
+fn config(options: &LogOptions) -> io::Result<Config> {
+    let path = options.directory.to_str();
+    Ok(Config {
+        dir: path.ok_or_else(|| invalid("the path is not UTF-8".into()))?.to_owned(),
+        recovery_mode: RecoveryMode::TolerateTailCorruption,
+        target_file_size: ReadableSize(options.target_file_bytes),
+        purge_threshold: ReadableSize(options.purge_threshold_bytes),
+        ..Config::default()
+    })
+}
+
+fn problem(error: raft_engine::Error) -> Problem {
+    use raft_engine::Error;
+    match error {
+        Error::Codec(_) | Error::Protobuf(_) => Problem::Damaged(error.to_string()),
+        // It wanted to cut off the end of a file that it had opened for reading.
+        Error::Io(e) if e.kind() == io::ErrorKind::InvalidInput => Problem::Damaged(e.to_string()),
+        error => from_engine(error).into(),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("raft-engine panicked").to_owned()
+}
+
+/// An engine, and the rule about caches.
+pub(super) struct Cached {
+    id: u64,
+    engine: Box<dyn Engine>,
+}
+
+/// Engines opened by this process so far.
+static OPENED: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// The engine whose blocks this thread's cache holds; 0 when it is empty.
+    static OWNER: Cell<u64> = const { Cell::new(0) };
+}
+
+impl Cached {
+    fn new(engine: Box<dyn Engine>) -> Cached {
+        Cached { id: OPENED.fetch_add(1, Ordering::Relaxed) + 1, engine }
+    }
+
+    /// The engine, for anything that reads no entry.
+    pub fn engine(&self) -> &dyn Engine {
+        &*self.engine
+    }
+
+    /// Reads entries: on this thread if its cache is empty or this engine's, else on a new one,
+    /// whose cache is empty. A node has one engine, and never comes to that.
+    pub fn read<R: Send>(&self, read: impl FnOnce(&dyn Engine) -> R + Send) -> R {
+        match OWNER.get() {
+            owner if owner == 0 || owner == self.id => {
+                OWNER.set(self.id);
+                read(&*self.engine)
+            }
+            _ => std::thread::scope(|scope| {
+                let joined = scope.spawn(|| read(&*self.engine)).join();
+                joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }),
+        }
+    }
+}
