@@ -215,7 +215,10 @@ mod tests {
         full.withdrawn = true;
         full.original_at_ms = Some(1000);
         full.original_sender = Some("Ann|away".into());
-        assert_eq!(hex(&full.chain(&plain.chain(&[0; 32]))), "");
+        assert_eq!(
+            hex(&full.chain(&plain.chain(&[0; 32]))),
+            "6f6bc4973e35679767a5e3b1ce3deed2eecac87938c6039b4d147cc5b7405fb1"
+        );
     }
 
     #[test]

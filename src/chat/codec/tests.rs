@@ -83,8 +83,11 @@ fn command() -> impl Strategy<Value = Command> {
                 token_hash
             }
         ),
-        (user(), hash(), text())
-            .prop_map(|(user, token_hash, label)| Command::IssueToken { user, token_hash, label }),
+        (user(), hash(), text()).prop_map(|(user, token_hash, label)| Command::IssueToken {
+            user,
+            token_hash,
+            label
+        }),
         (user(), hash()).prop_map(|(user, token_hash)| Command::RevokeToken { user, token_hash }),
         (room(), text(), room_kind(), epoch(), salt()).prop_map(
             |(room, title, kind, epoch, salt)| Command::CreateRoom {
@@ -100,10 +103,17 @@ fn command() -> impl Strategy<Value = Command> {
         (room(), event_kind(), text(), proptest::option::of(seq()), salt()).prop_map(
             |(room, kind, text, reply_to, salt)| Command::Post { room, kind, text, reply_to, salt }
         ),
-        (room(), seq(), text(), salt())
-            .prop_map(|(room, target, text, salt)| Command::Edit { room, target, text, salt }),
-        (room(), seq(), salt())
-            .prop_map(|(room, target, salt)| Command::Redact { room, target, salt }),
+        (room(), seq(), text(), salt()).prop_map(|(room, target, text, salt)| Command::Edit {
+            room,
+            target,
+            text,
+            salt
+        }),
+        (room(), seq(), salt()).prop_map(|(room, target, salt)| Command::Redact {
+            room,
+            target,
+            salt
+        }),
         (room(), seq(), text(), any::<bool>(), salt()).prop_map(
             |(room, target, symbol, withdraw, salt)| Command::React {
                 room,
@@ -113,8 +123,12 @@ fn command() -> impl Strategy<Value = Command> {
                 salt
             }
         ),
-        (room(), user(), role(), salt())
-            .prop_map(|(room, user, role, salt)| Command::SetRole { room, user, role, salt }),
+        (room(), user(), role(), salt()).prop_map(|(room, user, role, salt)| Command::SetRole {
+            room,
+            user,
+            role,
+            salt
+        }),
         (room(), text(), prop::collection::vec(import_line(), 0..4), salt())
             .prop_map(|(room, source, lines, salt)| Command::Import { room, source, lines, salt }),
     ]
@@ -392,7 +406,8 @@ fn formats_are_pinned() {
     rows.push(("event".into(), codec::encode_event(&event)));
     rows.push(("event erased".into(), codec::encode_event(&erased)));
 
-    let mut text = String::from("# Persisted formats: a change here is a change of what is on disk.\n");
+    let mut text =
+        String::from("# Persisted formats: a change here is a change of what is on disk.\n");
     for (name, bytes) in rows {
         let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
             write!(hex, "{byte:02x}").unwrap();
