@@ -136,3 +136,52 @@ impl Canonical {
         self.bytes(s.as_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::event::EventKind;
+    use crate::chat::state::RoomKind;
+    use crate::id::{Epoch, RoomId, Seq};
+
+    fn hex(command: &Command) -> String {
+        body_hash(command).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn post(text: &str, reply_to: Option<Seq>, salt: u8) -> Command {
+        Command::Post {
+            room: RoomId::parse("general").unwrap(),
+            kind: EventKind::Message,
+            text: text.into(),
+            reply_to,
+            salt: [salt; 16],
+        }
+    }
+
+    #[test]
+    fn the_body_hash_is_pinned() {
+        assert_eq!(hex(&post("hi", Some(Seq(5)), 1)), "b4ecbd666f61fc69b7a28819ff1567aa");
+    }
+
+    #[test]
+    fn what_a_gateway_mints_does_not_tell_requests_apart() {
+        assert_eq!(hex(&post("hi", None, 1)), hex(&post("hi", None, 2)));
+        assert_ne!(hex(&post("hi", None, 1)), hex(&post("ho", None, 1)));
+        assert_ne!(hex(&post("hi", None, 1)), hex(&post("hi", Some(Seq(1)), 1)));
+        let room = |epoch, salt| Command::CreateRoom {
+            room: RoomId::parse("general").unwrap(),
+            title: String::new(),
+            kind: RoomKind::Public,
+            epoch: Epoch::mint([epoch; 8]),
+            salt: [salt; 16],
+        };
+        assert_eq!(hex(&room(1, 1)), hex(&room(2, 2)));
+        let user = |token_hash| Command::CreateUser {
+            user: UserId::parse("ann").unwrap(),
+            display_name: String::new(),
+            admin: false,
+            token_hash,
+        };
+        assert_eq!(hex(&user(None)), hex(&user(Some([1; 32]))));
+    }
+}

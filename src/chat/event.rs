@@ -175,3 +175,86 @@ fn push_option<T>(out: &mut Vec<u8>, value: Option<T>, push: impl FnOnce(&mut Ve
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(hash: &Hash) -> String {
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn event() -> Event {
+        Event {
+            seq: Seq(7),
+            at_ms: 1_700_000_000_000,
+            sender: UserId::parse("ann").unwrap(),
+            kind: EventKind::Message,
+            request_id: RequestId::mint(1_700_000_000_000, [7; 10]),
+            target: None,
+            subject: None,
+            role: None,
+            withdrawn: false,
+            original_at_ms: None,
+            original_sender: None,
+            body: Body::Present { salt: [9; 16], text: "hi".into() },
+        }
+    }
+
+    #[test]
+    fn the_chain_is_pinned() {
+        let plain = event();
+        assert_eq!(
+            hex(&plain.chain(&[0; 32])),
+            "73003f9212b95a819d0ac9f44c4a970e35232143c99af989c490f0730b2af988"
+        );
+        let mut full = event();
+        full.target = Some(Seq(5));
+        full.subject = Some(UserId::parse("bob").unwrap());
+        full.role = Some(Role::Muted);
+        full.withdrawn = true;
+        full.original_at_ms = Some(1000);
+        full.original_sender = Some("Ann|away".into());
+        assert_eq!(
+            hex(&full.chain(&plain.chain(&[0; 32]))),
+            "6f6bc4973e35679767a5e3b1ce3deed2eecac87938c6039b4d147cc5b7405fb1"
+        );
+    }
+
+    #[test]
+    fn erasing_a_body_keeps_the_chain() {
+        let before = event();
+        let mut after = event();
+        after.body = Body::Erased { hash: before.body.hash() };
+        assert_eq!(before.chain(&[3; 32]), after.chain(&[3; 32]));
+        assert_eq!(after.body.text(), "");
+    }
+
+    #[test]
+    fn the_chain_tells_every_field_apart() {
+        type Change = fn(&mut Event);
+        let changes: [Change; 12] = [
+            |e| e.seq = Seq(8),
+            |e| e.at_ms += 1,
+            |e| e.sender = UserId::parse("anna").unwrap(),
+            |e| e.kind = EventKind::Action,
+            |e| e.request_id = RequestId::mint(1, [0; 10]),
+            |e| e.target = Some(Seq(1)),
+            |e| e.subject = Some(UserId::parse("bob").unwrap()),
+            |e| e.role = Some(Role::Owner),
+            |e| e.withdrawn = true,
+            |e| e.original_at_ms = Some(1),
+            |e| e.original_sender = Some("x".into()),
+            |e| e.body = Body::Present { salt: [9; 16], text: "ho".into() },
+        ];
+        let mut chains = vec![event().chain(&[0; 32]), event().chain(&[1; 32])];
+        for change in changes {
+            let mut event = event();
+            change(&mut event);
+            chains.push(event.chain(&[0; 32]));
+        }
+        chains.sort();
+        chains.dedup();
+        assert_eq!(chains.len(), 14);
+    }
+}
