@@ -1,0 +1,282 @@
+//! A cluster of real `folkmoot` processes on this machine.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::http::Http;
+use super::wait_for;
+
+/// How long a node may take to become ready, on a busy machine.
+const READY: Duration = Duration::from_secs(60);
+/// Lines of each node's log that a failing test prints.
+const LOG_LINES: usize = 60;
+
+/// A running cluster. Its processes die with it, and its directories go.
+pub struct TestCluster {
+    nodes: Vec<Node>,
+    admin_token: String,
+    directory: tempfile::TempDir,
+    options: Options,
+}
+
+/// How nodes are started.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Further arguments of `serve`.
+    pub arguments: Vec<String>,
+    /// Environment of the nodes.
+    pub environment: Vec<(String, String)>,
+    /// Further arguments of `cluster init`.
+    pub init_arguments: Vec<String>,
+    /// A config file for each node, given as `--config`.
+    pub configs: Vec<PathBuf>,
+}
+
+struct Node {
+    directory: PathBuf,
+    log: PathBuf,
+    client: String,
+    peer: String,
+    child: Option<Child>,
+}
+
+/// A port that is free now, and that the system does not hand out by itself: a node must find its
+/// own port free again after a restart.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 10_000 + (std::process::id() % 400) as u16 * 50;
+    for _ in 0..20_000 {
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port");
+}
+
+/// The product's binary, without settings from the tests' own environment.
+pub fn folkmoot() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_folkmoot"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FOLKMOOT_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+impl TestCluster {
+    /// Starts a cluster of `n` nodes and waits until it is ready.
+    pub fn start(n: usize) -> TestCluster {
+        TestCluster::start_with(n, Options::default())
+    }
+
+    /// The same, with options.
+    pub fn start_with(n: usize, options: Options) -> TestCluster {
+        let mut cluster = TestCluster::start_uninitialized(n, options);
+        cluster.init();
+        cluster.wait_ready();
+        cluster
+    }
+
+    /// Starts nodes that form no cluster yet.
+    pub fn start_uninitialized(n: usize, options: Options) -> TestCluster {
+        let directory = tempfile::tempdir().unwrap();
+        let node = |i: usize| Node {
+            directory: directory.path().join(format!("node{i}")),
+            log: directory.path().join(format!("node{i}.log")),
+            client: format!("127.0.0.1:{}", free_port()),
+            peer: format!("127.0.0.1:{}", free_port()),
+            child: None,
+        };
+        let nodes = (0..n).map(node).collect();
+        let mut cluster = TestCluster { nodes, admin_token: String::new(), directory, options };
+        for i in 0..n {
+            cluster.restart(i);
+        }
+        cluster
+    }
+
+    /// Forms the cluster with `folkmoot cluster init`.
+    pub fn init(&mut self) {
+        let nodes = self.nodes.len().to_string();
+        let mut command = folkmoot();
+        command.args(["cluster", "init", "--json", "--nodes", &nodes]);
+        command.args(["--server", &self.url(0)]).args(&self.options.init_arguments);
+        let init = wait_for("cluster init", READY, || {
+            let output = command.output().map_err(|e| e.to_string())?;
+            if !output.status.success() {
+                return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+            }
+            serde_json::from_slice::<Value>(&output.stdout).map_err(|e| e.to_string())
+        });
+        self.admin_token = init["admin_token"].as_str().expect("an admin_token").to_owned();
+    }
+
+    /// How many nodes there are, running or not.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The admin's token.
+    pub fn admin_token(&self) -> &str {
+        &self.admin_token
+    }
+
+    /// A node's client URL.
+    pub fn url(&self, i: usize) -> String {
+        format!("http://{}", self.nodes[i].client)
+    }
+
+    /// Every node's client URL.
+    pub fn client_urls(&self) -> Vec<String> {
+        (0..self.len()).map(|i| self.url(i)).collect()
+    }
+
+    /// A client of a node, without a token.
+    pub fn http(&self, i: usize) -> Http {
+        Http::new(&self.url(i))
+    }
+
+    /// A client of a node, as the admin.
+    pub fn admin(&self, i: usize) -> Http {
+        self.http(i).with_token(&self.admin_token)
+    }
+
+    /// A node's data directory.
+    pub fn data_dir(&self, i: usize) -> &Path {
+        &self.nodes[i].directory
+    }
+
+    /// A directory for the test's own files, gone with the cluster.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A running node's process id.
+    pub fn pid(&self, i: usize) -> u32 {
+        self.nodes[i].child.as_ref().expect("the node runs").id()
+    }
+
+    /// Starts a node that does not run, on its old directory and ports.
+    pub fn restart(&mut self, i: usize) {
+        let others = self.nodes.iter().enumerate().filter(|(j, _)| *j != i);
+        let join: Vec<_> = others.map(|(_, node)| node.peer.clone()).collect();
+        let node = &self.nodes[i];
+        assert!(node.child.is_none(), "node {i} runs already");
+        let log = File::options().create(true).append(true).open(&node.log).unwrap();
+        let mut command = folkmoot();
+        command.arg("serve").arg("--data-dir").arg(&node.directory);
+        command.args(["--client-listen", &node.client, "--peer-listen", &node.peer]);
+        if !join.is_empty() {
+            command.args(["--join", &join.join(",")]);
+        }
+        if let Some(config) = self.options.configs.get(i) {
+            command.arg("--config").arg(config);
+        }
+        command.args(&self.options.arguments);
+        command.envs(self.options.environment.iter().map(|(k, v)| (k, v)));
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.nodes[i].child = Some(command.spawn().expect("the binary starts"));
+    }
+
+    /// Kills a node with SIGKILL.
+    pub fn kill(&mut self, i: usize) {
+        let mut child = self.nodes[i].child.take().expect("the node runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Asks a node to stop with SIGTERM, and waits until it has.
+    pub fn stop(&mut self, i: usize) -> ExitStatus {
+        self.signal(i, Signal::TERM);
+        let mut child = self.nodes[i].child.take().expect("the node runs");
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            if begin.elapsed() > Duration::from_secs(30) {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("node {i} does not stop on SIGTERM");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends a signal to a running node.
+    pub fn signal(&self, i: usize, signal: Signal) {
+        let pid = i32::try_from(self.pid(i)).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits until every running node answers `/health/ready` with 200.
+    ///
+    /// # Panics
+    /// After a minute, and at once where a node has exited.
+    pub fn wait_ready(&mut self) {
+        for i in 0..self.len() {
+            if self.nodes[i].child.is_some() {
+                self.wait_ready_node(i);
+            }
+        }
+    }
+
+    /// Waits until one node is ready.
+    pub fn wait_ready_node(&mut self, i: usize) {
+        let http = self.http(i);
+        let child = self.nodes[i].child.as_mut().expect("the node runs");
+        wait_for(&format!("node {i} to be ready"), READY, || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("node {i} exited with {status}");
+            }
+            match http.get("/health/ready") {
+                Ok(answer) if answer.status == 200 => Ok(()),
+                Ok(answer) => Err(String::from_utf8_lossy(&answer.body).into_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+    }
+
+    /// Creates a user; their token.
+    pub fn user(&self, user: &str) -> String {
+        let answer = self.admin(0).post("/v1/users", &json!({ "user": user })).unwrap();
+        assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+        answer.json()["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Creates a public room, as the admin, who is in it then.
+    pub fn room(&self, room: &str) {
+        let body = json!({ "room": room, "title": room, "kind": "public" });
+        let answer = self.admin(0).post("/v1/rooms", &body).unwrap();
+        assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+    }
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(mut child) = node.child.take() {
+                // A node that has exited by itself can't be killed; the log says why.
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        if std::thread::panicking() {
+            for node in &self.nodes {
+                let log = fs::read_to_string(&node.log).unwrap_or_default();
+                let lines: Vec<_> = log.lines().collect();
+                let tail = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+                eprintln!("---- end of {}\n{tail}", node.log.display());
+            }
+        }
+    }
+}

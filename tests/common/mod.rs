@@ -1,0 +1,40 @@
+//! What the tests against real binaries share: a cluster, an HTTP client, a load.
+//!
+//! Waiting is always for a condition, with a deadline. A failing test prints the end of each
+//! node's log.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+pub mod cluster;
+pub mod http;
+pub mod load;
+pub mod sse;
+
+use std::time::{Duration, Instant};
+
+/// Tries until `attempt` succeeds.
+///
+/// # Panics
+/// When it has not within `deadline`, with the last reason.
+pub fn wait_for<T>(
+    what: &str,
+    deadline: Duration,
+    mut attempt: impl FnMut() -> Result<T, String>,
+) -> T {
+    let begin = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return value,
+            Err(reason) if begin.elapsed() > deadline => {
+                panic!("waited {deadline:?} for {what}: {reason}")
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// A fresh request id.
+pub fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}

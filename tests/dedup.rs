@@ -1,0 +1,125 @@
+//! A repeated `client_msg_id` has one effect: at once, on another node, after a failover, after a
+//! restart; and with another body it is refused.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use common::cluster::TestCluster;
+use common::{load, new_id, wait_for};
+use serde_json::{Value, json};
+
+struct Message {
+    room: String,
+    id: String,
+    text: String,
+    seq: u64,
+    epoch: Value,
+    at: Value,
+}
+
+fn path(room: &str) -> String {
+    format!("/v1/rooms/{room}/messages")
+}
+
+/// Repeats each message on a node: each gets its first answer. With another body: refused.
+fn repeat_all(cluster: &TestCluster, node: usize, messages: &[Message]) {
+    let admin = cluster.admin(node);
+    for message in messages {
+        let body = json!({ "client_msg_id": message.id, "text": message.text });
+        let again = wait_for("an answer", std::time::Duration::from_secs(30), || {
+            let answer = admin.post(&path(&message.room), &body).map_err(|e| e.to_string())?;
+            if answer.status == 503 || answer.status == 504 {
+                return Err(format!("{answer:?}"));
+            }
+            Ok(answer.expect(200))
+        });
+        assert_eq!(again["duplicate"], true, "node {node}");
+        assert_eq!(again["seq"], message.seq);
+        assert_eq!((&again["epoch"], &again["at"]), (&message.epoch, &message.at));
+        let other = json!({ "client_msg_id": message.id, "text": "something else" });
+        let refused = admin.post(&path(&message.room), &other).unwrap();
+        let error = refused.expect_error(409, "id_reused");
+        assert_eq!(
+            (&error["temporary"], &error["may_have_applied"]),
+            (&false.into(), &false.into())
+        );
+    }
+}
+
+#[test]
+fn a_repeat_gets_the_first_answer_everywhere_and_for_good() {
+    let mut cluster = TestCluster::start(3);
+    let rooms: Vec<_> = (0..8).map(|i| format!("room-{i}")).collect();
+    rooms.iter().for_each(|room| cluster.room(room));
+    let mut messages = vec![];
+    for (i, room) in rooms.iter().cycle().take(24).enumerate() {
+        let (id, text) = (new_id(), format!("message {i}"));
+        let body = json!({ "client_msg_id": id, "text": text });
+        let answer = cluster.admin(i % 3).post(&path(room), &body).unwrap().expect(200);
+        assert_eq!(answer["duplicate"], false);
+        messages.push(Message {
+            room: room.clone(),
+            id,
+            text,
+            seq: answer["seq"].as_u64().unwrap(),
+            epoch: answer["epoch"].clone(),
+            at: answer["at"].clone(),
+        });
+    }
+    let before: Vec<_> =
+        rooms.iter().map(|r| load::read_room(&cluster.admin(0), r, "linearizable")).collect();
+    for node in 0..3 {
+        repeat_all(&cluster, node, &messages);
+    }
+    for victim in 0..3 {
+        cluster.kill(victim);
+        repeat_all(&cluster, (victim + 1) % 3, &messages);
+        cluster.restart(victim);
+        cluster.wait_ready();
+    }
+    for node in 0..3 {
+        cluster.kill(node);
+    }
+    for node in 0..3 {
+        cluster.restart(node);
+    }
+    cluster.wait_ready();
+    repeat_all(&cluster, 0, &messages);
+    let after: Vec<_> =
+        rooms.iter().map(|r| load::read_room(&cluster.admin(0), r, "linearizable")).collect();
+    assert_eq!(before, after, "repeats changed nothing");
+}
+
+#[test]
+fn the_same_id_at_once_on_all_nodes_becomes_one_message() {
+    let cluster = TestCluster::start(3);
+    cluster.room("general");
+    for _ in 0..20 {
+        let body = json!({ "client_msg_id": new_id(), "text": "only once" });
+        let posts = (0..6).map(|i| {
+            let (http, body) = (cluster.admin(i % 3), body.clone());
+            std::thread::spawn(move || http.post(&path("general"), &body).unwrap().expect(200))
+        });
+        let posts: Vec<_> = posts.collect();
+        let answers: Vec<_> = posts.into_iter().map(|post| post.join().unwrap()).collect();
+        let first = answers.iter().filter(|answer| answer["duplicate"] == false).count();
+        assert_eq!(first, 1, "{answers:?}");
+        assert!(answers.iter().all(|answer| answer["seq"] == answers[0]["seq"]), "{answers:?}");
+    }
+}
+
+#[test]
+fn ids_of_different_senders_and_rooms_are_different_requests() {
+    let cluster = TestCluster::start(1);
+    cluster.room("general");
+    cluster.room("random");
+    let admin = cluster.admin(0);
+    let alice = cluster.http(0).with_token(&cluster.user("alice"));
+    alice.post("/v1/rooms/general/join", &json!({})).unwrap().expect(200);
+    let body = json!({ "client_msg_id": new_id(), "text": "hello" });
+    for (http, room) in [(&admin, "general"), (&alice, "general"), (&admin, "random")] {
+        assert_eq!(http.post(&path(room), &body).unwrap().expect(200)["duplicate"], false);
+        assert_eq!(http.post(&path(room), &body).unwrap().expect(200)["duplicate"], true);
+    }
+}

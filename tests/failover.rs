@@ -1,0 +1,113 @@
+//! Nodes are killed while messages are posted: none is lost, none is there twice, and posts go on.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::cluster::TestCluster;
+use common::load::{self, Load};
+use common::wait_for;
+
+/// With eight shards on three nodes, a node that is killed leads the shard of one of these.
+fn rooms(cluster: &TestCluster, n: usize) -> Vec<String> {
+    let rooms: Vec<_> = (0..n).map(|i| format!("room-{i}")).collect();
+    rooms.iter().for_each(|room| cluster.room(room));
+    rooms
+}
+
+/// From `when` until each room has acknowledged something again: the slowest room's time.
+fn slowest_next_ack(load: &Load, rooms: &[String], when: Instant) -> Duration {
+    let next = rooms.iter().map(|room| {
+        wait_for("the next ack", Duration::from_secs(60), || {
+            load.first_ack_after(room, when).ok_or_else(|| format!("none in {room}"))
+        })
+    });
+    next.max().unwrap().duration_since(when)
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[test]
+fn kill_nine_under_load_loses_nothing_and_posts_go_on() {
+    let mut cluster = TestCluster::start(3);
+    let rooms = rooms(&cluster, 12);
+    let load = Load::start(&cluster.client_urls(), cluster.admin_token(), &rooms, 24);
+    load.wait_more(200);
+    let kills = kills();
+    let mut outages = vec![];
+    for kill in 0..kills {
+        let victim = kill % 3;
+        cluster.kill(victim);
+        outages.push(slowest_next_ack(&load, &rooms, Instant::now()));
+        load.wait_more(100);
+        cluster.restart(victim);
+        cluster.wait_ready_node(victim);
+        load.wait_more(100);
+    }
+    let acked = load.finish();
+    load::check_everywhere(&cluster, &rooms, &acked);
+    let worst = *outages.iter().max().unwrap();
+    eprintln!(
+        "{kills} kills, {} messages: every room acknowledged again after {:?} (median), {worst:?} \
+         (worst)",
+        acked.len(),
+        median(outages),
+    );
+    // The target is 1.2 s and 2 s on an idle machine; tests share theirs, so only a hang fails.
+    assert!(worst < Duration::from_secs(15), "posts stopped for {worst:?}");
+}
+
+/// `FOLKMOOT_TEST_KILLS` makes the test as long as one likes.
+fn kills() -> usize {
+    std::env::var("FOLKMOOT_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(6)
+}
+
+#[test]
+fn a_graceful_stop_hands_leadership_over() {
+    let mut cluster = TestCluster::start(3);
+    let rooms = rooms(&cluster, 12);
+    let load = Load::start(&cluster.client_urls(), cluster.admin_token(), &rooms, 12);
+    load.wait_more(100);
+    let mut outages = vec![];
+    for i in 0..3 {
+        let begin = Instant::now();
+        let status = cluster.stop(i);
+        assert!(status.success(), "node {i} stops with {status}");
+        outages.push(slowest_next_ack(&load, &rooms, begin));
+        load.wait_more(50);
+        cluster.restart(i);
+        cluster.wait_ready_node(i);
+    }
+    let acked = load.finish();
+    load::check_everywhere(&cluster, &rooms, &acked);
+    eprintln!("graceful stops: every room acknowledged again after {outages:?}");
+}
+
+#[test]
+fn without_a_majority_posts_are_refused_as_temporary_and_come_back() {
+    let mut cluster = TestCluster::start(3);
+    let rooms = rooms(&cluster, 4);
+    let (urls, token) = (cluster.client_urls(), cluster.admin_token().to_owned());
+    let before = load::post(&urls, &token, &rooms[0], &common::new_id(), "before");
+    cluster.kill(0);
+    cluster.kill(1);
+    let lonely = cluster.admin(2).with_timeout(Duration::from_secs(30));
+    let body =
+        serde_json::json!({ "text": "nobody hears this", "client_msg_id": common::new_id() });
+    let answer = lonely.post(&format!("/v1/rooms/{}/messages", rooms[0]), &body).unwrap();
+    assert!(matches!(answer.status, 503 | 504), "{answer:?}");
+    assert_eq!(answer.json()["error"]["temporary"], true);
+    // What this replica has can be read all the same, when asked for as such.
+    let seen = load::read_room(&lonely, &rooms[0], "local");
+    assert!(seen.iter().any(|seen| seen.id == before.id));
+    cluster.restart(0);
+    cluster.restart(1);
+    cluster.wait_ready();
+    let after = load::post(&urls, &token, &rooms[0], &common::new_id(), "after");
+    assert!(after.seq > before.seq);
+}

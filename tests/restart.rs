@@ -1,0 +1,71 @@
+//! All nodes stop or are killed at once: everything acknowledged is there afterwards.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::time::Instant;
+
+use common::cluster::TestCluster;
+use common::load::{self, Load};
+
+#[test]
+fn everything_acknowledged_survives_a_kill_of_all_nodes() {
+    let mut cluster = TestCluster::start(3);
+    let rooms: Vec<_> = (0..6).map(|i| format!("room-{i}")).collect();
+    rooms.iter().for_each(|room| cluster.room(room));
+    let mut acked = vec![];
+    for round in 0..3 {
+        let load = Load::start(&cluster.client_urls(), cluster.admin_token(), &rooms, 12);
+        // From a few messages, still in memory, to many, across checkpoints.
+        load.wait_more([20, 300, 1500][round]);
+        for i in 0..3 {
+            cluster.kill(i);
+        }
+        // The workers go on retrying until somebody acknowledges what they hold.
+        for i in 0..3 {
+            cluster.restart(i);
+        }
+        let begin = Instant::now();
+        cluster.wait_ready();
+        eprintln!("round {round}: ready again after {:?}", begin.elapsed());
+        load.wait_more(10);
+        acked.extend(load.finish());
+        load::check_everywhere(&cluster, &rooms, &acked);
+    }
+}
+
+#[test]
+fn a_clean_stop_of_one_node_keeps_everything() {
+    let mut cluster = TestCluster::start(1);
+    cluster.room("general");
+    let rooms = [String::from("general")];
+    let load = Load::start(&cluster.client_urls(), cluster.admin_token(), &rooms, 8);
+    load.wait_more(500);
+    let acked = load.finish();
+    let before = load::read_room(&cluster.admin(0), "general", "linearizable");
+    for _ in 0..3 {
+        let status = cluster.stop(0);
+        assert!(status.success(), "it stops with {status}");
+        cluster.restart(0);
+        cluster.wait_ready();
+        assert_eq!(load::read_room(&cluster.admin(0), "general", "linearizable"), before);
+    }
+    load::check_log(&before, &acked);
+}
+
+#[test]
+fn a_node_that_was_away_catches_up() {
+    let mut cluster = TestCluster::start(3);
+    cluster.room("general");
+    let rooms = [String::from("general")];
+    let load = Load::start(&cluster.client_urls(), cluster.admin_token(), &rooms, 8);
+    load.wait_more(50);
+    cluster.kill(2);
+    load.wait_more(1000);
+    cluster.restart(2);
+    cluster.wait_ready_node(2);
+    load.wait_more(50);
+    let acked = load.finish();
+    load::check_everywhere(&cluster, &rooms, &acked);
+}
