@@ -6,7 +6,9 @@ pub mod delivery;
 pub mod error;
 pub mod id;
 pub mod limits;
+pub mod meta;
 pub mod router;
+pub mod shard;
 pub mod store;
 
 /// Generated from `proto/`.

@@ -51,7 +51,7 @@ impl GroupLog {
     /// # Errors
     /// When what the log holds of the group cannot be read.
     pub fn open(group: ShardId, writer: LogWriter) -> io::Result<GroupLog> {
-        let found = writer.log().group(group)?;
+        let found = writer.log().group(group);
         let purged = found.purged.map(|(_, bytes)| wire::decode_log_id(bytes)).transpose()?;
         let last = match found.last {
             None => purged,
@@ -291,7 +291,7 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for GroupLog {
         state.flushed = state.flushed.min(keep);
         state.last = last.max(state.purged);
         // openraft's indexes begin at 0, where initialisation puts the first membership.
-        let write = Write::TruncateAfter { group: self.group, index: last.map(|id| id.index()) };
+        let write = Write::TruncateAfter { group: self.group, kept: last.map(|id| id.index()) };
         self.writer.submit(write, None);
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! and the entries after it reach the disk in the order in which openraft asked for them.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -40,11 +40,21 @@ struct Queue {
     flushed: Vec<Flushed>,
 }
 
-/// What the writer has done since it started.
-#[derive(Debug, Default)]
+/// Registered once.
 struct Metrics {
-    fsyncs: AtomicU64,
-    writes: AtomicU64,
+    duration: metrics::Histogram,
+    bytes: metrics::Counter,
+    batched: metrics::Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics {
+            duration: metrics::histogram!("folkmoot_log_write_duration_seconds"),
+            bytes: metrics::counter!("folkmoot_log_written_bytes_total"),
+            batched: metrics::histogram!("folkmoot_log_writes_per_fsync"),
+        }
+    }
 }
 
 impl LogWriter {
@@ -100,12 +110,6 @@ impl LogWriter {
         self.0.stopped.store(true, Ordering::Release);
         self.0.wake.wake();
     }
-
-    /// fsyncs and writes so far.
-    pub fn counts(&self) -> (u64, u64) {
-        let metrics = &self.0.metrics;
-        (metrics.fsyncs.load(Ordering::Relaxed), metrics.writes.load(Ordering::Relaxed))
-    }
 }
 
 impl Inner {
@@ -118,8 +122,7 @@ impl Inner {
                 return !self.stopped.load(Ordering::Acquire);
             }
             self.write_until_done(&writes);
-            self.metrics.fsyncs.fetch_add(1, Ordering::Relaxed);
-            self.metrics.writes.fetch_add(writes.len() as u64, Ordering::Relaxed);
+            self.metrics.batched.record(writes.len() as f64);
             for flushed in flushed {
                 flushed(Ok(()));
             }
@@ -134,7 +137,11 @@ impl Inner {
             let written =
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.log.write(writes)));
             match written {
-                Ok(Ok(())) => return,
+                Ok(Ok(written)) => {
+                    self.metrics.duration.record(written.took.as_secs_f64());
+                    self.metrics.bytes.increment(written.bytes as u64);
+                    return;
+                }
                 Ok(Err(error)) if log::is_no_space(&error) => {
                     tracing::error!(%error, "the log's disk is full; posts wait until there is space");
                     self.space.on_full();

@@ -71,6 +71,11 @@ impl Draft<'_> {
             Write::Append { group, entries } => self.append(*group, entries),
             Write::TruncateAfter { group, kept } => self.truncate(*group, *kept),
             Write::Purge { group, upto, log_id } => self.purge(*group, *upto, log_id),
+            Write::Committed { group, log_id } => {
+                self.change(*group).committed = Some(log_id.clone());
+                self.put(*group);
+                Ok(())
+            }
             Write::Vote { group, vote } => {
                 self.change(*group).vote = Some(vote.clone());
                 self.put(*group);

@@ -115,6 +115,13 @@ pub enum Write {
         /// The vote.
         vote: Bytes,
     },
+    /// Notes that an entry was committed. A hint for the next start; it may be old.
+    Committed {
+        /// The group.
+        group: ShardId,
+        /// The entry's id.
+        log_id: Bytes,
+    },
 }
 
 /// What the log has of one group.
@@ -122,6 +129,8 @@ pub enum Write {
 pub struct GroupState {
     /// The last vote written.
     pub vote: Option<Bytes>,
+    /// The last entry noted as committed.
+    pub committed: Option<Bytes>,
     /// Index and id of the last purged entry.
     pub purged: Option<(u64, Bytes)>,
     /// Index of the first entry; `None` when there are none.
@@ -226,7 +235,13 @@ impl Log {
     pub fn group(&self, group: ShardId) -> GroupState {
         let state = read(&self.groups).get(&group).cloned().unwrap_or_default();
         let (first, last) = state.span.unzip();
-        GroupState { vote: state.vote, purged: state.purged, first, last }
+        GroupState {
+            vote: state.vote,
+            committed: state.committed,
+            purged: state.purged,
+            first,
+            last,
+        }
     }
 
     /// Reads the durable entries of a range, in order: as many as fit into `max_bytes`, but at least

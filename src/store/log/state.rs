@@ -46,6 +46,8 @@ pub(super) enum Unreadable {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct State {
     pub vote: Option<Bytes>,
+    /// The id of an entry that was committed; a hint, so never more than what is true.
+    pub committed: Option<Bytes>,
     /// Index and id of the last purged entry: nothing up to it is looked at.
     pub purged: Option<(u64, Bytes)>,
     /// First and last index; `None` when there are no entries.
@@ -92,6 +94,10 @@ impl State {
             out[1] |= 8;
             out.put_u64(end);
         }
+        if let Some(committed) = &self.committed {
+            out[1] |= 16;
+            put_bytes(&mut out, committed);
+        }
         out
     }
 
@@ -115,7 +121,10 @@ impl State {
         if flags & 8 != 0 {
             state.end = Some(take_u64(from).ok_or(malformed.clone())?);
         }
-        if flags < 16 && from.is_empty() { Ok(state) } else { Err(malformed) }
+        if flags & 16 != 0 {
+            state.committed = Some(take_bytes(from).ok_or(malformed.clone())?);
+        }
+        if flags < 32 && from.is_empty() { Ok(state) } else { Err(malformed) }
     }
 }
 
@@ -218,6 +227,7 @@ mod tests {
     #[test]
     fn encodings_are_pinned() {
         let state = State {
+            committed: Some(Bytes::from_static(b"c")),
             vote: Some(Bytes::from_static(b"v")),
             purged: Some((7, Bytes::from_static(b"id"))),
             span: Some((8, 10)),
@@ -255,7 +265,7 @@ mod tests {
             span in any::<Option<(u64, u64)>>(),
             end in any::<Option<u64>>(),
         ) {
-            let state = State { vote, purged, span, end };
+            let state = State { vote, committed: None, purged, span, end };
             prop_assert_eq!(State::decode(&state.encode()), Ok(state));
         }
 
