@@ -12,3 +12,5 @@ pub mod ballast;
 pub mod durable_sync;
 pub mod identity;
 pub mod log;
+pub mod snapshot;
+pub mod state;

@@ -235,8 +235,8 @@ mod tests {
         };
         assert_eq!(
             hex(&state.encode()),
-            "010f00000001760000000000000007000000026964\
-             0000000000000008000000000000000a000000000000000b"
+            "011f00000001760000000000000007000000026964\
+             0000000000000008000000000000000a000000000000000b0000000163"
         );
         assert_eq!(hex(&State::default().encode()), "0100");
         assert_eq!(hex(&Stamp { number: 258, full: true }.encode()), "01010000000000000102");
@@ -247,7 +247,7 @@ mod tests {
     fn newer_and_malformed_values_are_refused() {
         assert_eq!(State::decode(&[2, 0]), Err(Unreadable::Newer(2)));
         assert_eq!(Stamp::decode(&[9]), Err(Unreadable::Newer(9)));
-        for bad in [&[][..], &[0, 0], &[1], &[1, 16], &[1, 1, 0, 0], &[1, 0, 0]] {
+        for bad in [&[][..], &[0, 0], &[1], &[1, 32], &[1, 1, 0, 0], &[1, 0, 0]] {
             assert_eq!(State::decode(bad), Err(Unreadable::Malformed("group state")), "{bad:?}");
         }
         assert_eq!(decode_entry(BytesValue::default()), None);
