@@ -146,11 +146,21 @@ impl TestCluster {
             command.args(["--join", &join.join(",")]);
         }
         if let Some(config) = self.options.configs.get(i) {
+            // The file's addresses are those of other machines.
             command.arg("--config").arg(config);
+            command.args(["--client-advertise", &node.client, "--peer-advertise", &node.peer]);
         }
         command.args(&self.options.arguments);
         command.envs(self.options.environment.iter().map(|(k, v)| (k, v)));
         command.stdin(Stdio::null());
+        command
+    }
+
+    /// The command line, pointed at a node as the admin.
+    pub fn cli(&self, i: usize, arguments: &[&str]) -> Command {
+        let mut command = folkmoot();
+        command.args(arguments).stdin(Stdio::null());
+        command.env("FOLKMOOT_SERVER", self.url(i)).env("FOLKMOOT_TOKEN", &self.admin_token);
         command
     }
 
