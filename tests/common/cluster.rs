@@ -47,6 +47,18 @@ struct Node {
     child: Option<Child>,
 }
 
+impl Node {
+    fn new(directory: &Path, i: usize) -> Node {
+        Node {
+            directory: directory.join(format!("node{i}")),
+            log: directory.join(format!("node{i}.log")),
+            client: format!("127.0.0.1:{}", free_port()),
+            peer: format!("127.0.0.1:{}", free_port()),
+            child: None,
+        }
+    }
+}
+
 /// A port that is free now, and that the system does not hand out by itself: a node must find its
 /// own port free again after a restart.
 pub fn free_port() -> u16 {
@@ -89,14 +101,7 @@ impl TestCluster {
     /// Starts nodes that form no cluster yet.
     pub fn start_uninitialized(n: usize, options: Options) -> TestCluster {
         let directory = tempfile::tempdir().unwrap();
-        let node = |i: usize| Node {
-            directory: directory.path().join(format!("node{i}")),
-            log: directory.path().join(format!("node{i}.log")),
-            client: format!("127.0.0.1:{}", free_port()),
-            peer: format!("127.0.0.1:{}", free_port()),
-            child: None,
-        };
-        let nodes = (0..n).map(node).collect();
+        let nodes = (0..n).map(|i| Node::new(directory.path(), i)).collect();
         let mut cluster = TestCluster { nodes, admin_token: String::new(), directory, options };
         for i in 0..n {
             cluster.restart(i);
@@ -118,6 +123,45 @@ impl TestCluster {
             serde_json::from_slice::<Value>(&output.stdout).map_err(|e| e.to_string())
         });
         self.admin_token = init["admin_token"].as_str().expect("an admin_token").to_owned();
+    }
+
+    /// Starts one more node, which joins the cluster and has no replica of any shard at first.
+    /// Returns its number.
+    pub fn add_node(&mut self) -> usize {
+        let i = self.len();
+        self.nodes.push(Node::new(self.directory.path(), i));
+        self.restart(i);
+        i
+    }
+
+    /// The command that starts a node, for tests that start it in another way.
+    pub fn serve_command(&self, i: usize) -> Command {
+        let others = self.nodes.iter().enumerate().filter(|(j, _)| *j != i);
+        let join: Vec<_> = others.map(|(_, node)| node.peer.clone()).collect();
+        let node = &self.nodes[i];
+        let mut command = folkmoot();
+        command.arg("serve").arg("--data-dir").arg(&node.directory);
+        command.args(["--client-listen", &node.client, "--peer-listen", &node.peer]);
+        if !join.is_empty() {
+            command.args(["--join", &join.join(",")]);
+        }
+        if let Some(config) = self.options.configs.get(i) {
+            // The file's addresses are those of other machines.
+            command.arg("--config").arg(config);
+            command.args(["--client-advertise", &node.client, "--peer-advertise", &node.peer]);
+        }
+        command.args(&self.options.arguments);
+        command.envs(self.options.environment.iter().map(|(k, v)| (k, v)));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// The command line, pointed at a node as the admin.
+    pub fn cli(&self, i: usize, arguments: &[&str]) -> Command {
+        let mut command = folkmoot();
+        command.args(arguments).stdin(Stdio::null());
+        command.env("FOLKMOOT_SERVER", self.url(i)).env("FOLKMOOT_TOKEN", &self.admin_token);
+        command
     }
 
     /// How many nodes there are, running or not.
@@ -167,23 +211,11 @@ impl TestCluster {
 
     /// Starts a node that does not run, on its old directory and ports.
     pub fn restart(&mut self, i: usize) {
-        let others = self.nodes.iter().enumerate().filter(|(j, _)| *j != i);
-        let join: Vec<_> = others.map(|(_, node)| node.peer.clone()).collect();
         let node = &self.nodes[i];
         assert!(node.child.is_none(), "node {i} runs already");
         let log = File::options().create(true).append(true).open(&node.log).unwrap();
-        let mut command = folkmoot();
-        command.arg("serve").arg("--data-dir").arg(&node.directory);
-        command.args(["--client-listen", &node.client, "--peer-listen", &node.peer]);
-        if !join.is_empty() {
-            command.args(["--join", &join.join(",")]);
-        }
-        if let Some(config) = self.options.configs.get(i) {
-            command.arg("--config").arg(config);
-        }
-        command.args(&self.options.arguments);
-        command.envs(self.options.environment.iter().map(|(k, v)| (k, v)));
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let mut command = self.serve_command(i);
+        command.stdout(log.try_clone().unwrap()).stderr(log);
         self.nodes[i].child = Some(command.spawn().expect("the binary starts"));
     }
 

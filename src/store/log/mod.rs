@@ -439,21 +439,27 @@ pub fn is_missing(directory: &Path) -> io::Result<bool> {
     match watermark::read(directory, &DefaultFileSystem) {
         Ok(None) => Ok(true),
         Ok(Some(number)) => Ok(number > 0 && files.is_empty()),
-        // Not missing; whoever opens the log will say more.
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(false),
+        // If there are files, not missing, but damaged: who opens the log will say more.
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(files.is_empty()),
         Err(e) => Err(e),
     }
 }
 
-/// Whether any part of a log is in a directory.
+/// Whether anything was ever written to a log in a directory, as far as its files tell.
 ///
 /// # Errors
-/// When the directory cannot be read.
-pub fn is_present(directory: &Path) -> io::Result<bool> {
+/// When the directory or the watermark file cannot be read.
+pub fn is_written(directory: &Path) -> io::Result<bool> {
     let some = |queue| Ok::<_, io::Error>(!format::list(directory, queue)?.is_empty());
-    Ok(some(format::Queue::Append)?
-        || some(format::Queue::Rewrite)?
-        || directory.join(watermark::FILE).try_exists()?)
+    if some(format::Queue::Append)? || some(format::Queue::Rewrite)? {
+        return Ok(true);
+    }
+    match watermark::read(directory, &DefaultFileSystem) {
+        Ok(number) => Ok(number.is_some_and(|number| number > 0)),
+        // A power cut before it was first synced.
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// Creates an empty log, durably: from now on, [`is_missing`] tells if it is lost.

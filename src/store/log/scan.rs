@@ -60,6 +60,8 @@ impl<F: FileSystem> Scan<'_, F> {
         let mut files = format::list(self.directory, Queue::Append).map_err(io_error)?;
         let watermark = match watermark::read(self.directory, self.fs) {
             Ok(watermark) => watermark,
+            // A power cut before it was first synced; nothing is written before that.
+            Err(e) if e.kind() == io::ErrorKind::InvalidData && files.is_empty() => None,
             Err(e) if e.kind() == io::ErrorKind::InvalidData => return Err(self.lost(e)),
             Err(e) => return Err(self.io(&self.directory.join(watermark::FILE), e)),
         };

@@ -431,6 +431,15 @@ fn a_log_that_ends_before_its_watermark_is_lost() {
 }
 
 #[test]
+fn an_interrupted_creation_is_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("log")).unwrap();
+    fs::write(dir.path().join("log/watermark"), [0; 100]).unwrap();
+    open(dir.path()).write(&[vote("v")]).unwrap();
+    assert_eq!(open(dir.path()).group(G).vote.unwrap(), "v");
+}
+
+#[test]
 fn a_log_without_a_watermark_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).write(&[vote("v")]).unwrap();

@@ -1,0 +1,93 @@
+//! A redacted text can't be read through any interface at once, and is gone from every disk after
+//! `compact`; the room's log goes on around it.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::path::Path;
+use std::time::Duration;
+
+use common::cluster::TestCluster;
+use common::sse::Sse;
+use common::{load, new_id};
+use serde_json::json;
+
+const SECRET: &str = "Xq7vT2mPzR9wKd4LbN8sHf3JcY6gUa5E";
+
+/// Whether any file below a directory has these bytes.
+fn disk_has(directory: &Path, needle: &[u8]) -> bool {
+    std::fs::read_dir(directory).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return disk_has(&path, needle);
+        }
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        bytes.windows(needle.len()).any(|window| window == needle)
+    })
+}
+
+fn restart_all(cluster: &mut TestCluster) {
+    for i in 0..cluster.len() {
+        cluster.stop(i);
+    }
+    for i in 0..cluster.len() {
+        cluster.restart(i);
+    }
+    cluster.wait_ready();
+}
+
+#[test]
+fn redacted_text_is_unreadable_at_once_and_gone_after_compact() {
+    let mut cluster = TestCluster::start(3);
+    cluster.room("general");
+    let (urls, token) = (cluster.client_urls(), cluster.admin_token().to_owned());
+    let admin = cluster.admin(0).with_timeout(Duration::from_secs(30));
+    // A follower that keeps the room's recent events in memory.
+    let mut early = Sse::open(&admin, "general", Some(0), None).unwrap();
+    load::post(&urls, &token, "general", &new_id(), "before");
+    let secret = load::post(&urls, &token, "general", &new_id(), SECRET);
+    load::post(&urls, &token, "general", &new_id(), "after");
+    while early.next().unwrap().seq() != Some(secret.seq + 1) {}
+    restart_all(&mut cluster);
+    for i in 0..3 {
+        assert!(disk_has(cluster.data_dir(i), SECRET.as_bytes()), "the search finds it on {i}");
+    }
+
+    let path = format!("/v1/rooms/general/messages/{}", secret.seq);
+    admin.send("DELETE", &path, &[], b"").unwrap().expect(200);
+    for i in 0..3 {
+        let admin = cluster.admin(i);
+        let page = admin.get("/v1/rooms/general/events?after=0").unwrap();
+        let events = page.expect(200)["events"].clone();
+        assert_eq!(events[secret.seq as usize - 1]["redacted"], true);
+        assert!(!String::from_utf8_lossy(&page.body).contains(SECRET), "node {i}");
+        let mut stream = Sse::open(&admin, "general", Some(0), None).unwrap();
+        loop {
+            let event = stream.next().unwrap();
+            assert!(!event.data.contains(SECRET), "node {i}");
+            if event.is_caught_up() {
+                break;
+            }
+        }
+    }
+    for i in 0..3 {
+        let admin = cluster.admin(i).with_timeout(Duration::from_secs(60));
+        admin.post("/v1/node/compact", &json!({})).unwrap().expect(200);
+    }
+    // The repeat above brought the text to the log once more, as any request does.
+    for i in 0..3 {
+        assert!(!disk_has(cluster.data_dir(i), SECRET.as_bytes()), "still on node {i}'s disk");
+    }
+    let log = load::read_room(&cluster.admin(1), "general", "linearizable");
+    assert_eq!(log[secret.seq as usize - 1].id, secret.id);
+    restart_all(&mut cluster);
+    assert_eq!(load::read_room(&cluster.admin(2), "general", "linearizable"), log);
+
+    // A repeat of the post gets the first answer still, and brings nothing back.
+    let body = json!({ "client_msg_id": secret.id, "text": SECRET });
+    let again = cluster.admin(0).post("/v1/rooms/general/messages", &body).unwrap().expect(200);
+    assert_eq!((again["seq"].as_u64(), &again["duplicate"]), (Some(secret.seq), &true.into()));
+    let page = cluster.admin(0).get("/v1/rooms/general/events?after=0").unwrap();
+    assert!(!String::from_utf8_lossy(&page.body).contains(SECRET));
+}
