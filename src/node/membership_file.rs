@@ -1,0 +1,130 @@
+//! What a node remembers of the cluster it belongs to: `cluster.bin` in its data directory.
+//!
+//! Written before the identity, so that an identity always comes with it.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Mutex;
+
+use prost::Message;
+
+use crate::id::NodeId;
+use crate::meta::ClusterMap;
+use crate::node::formation::Membership;
+use crate::proto::internal as pb;
+use crate::store::identity::{DataDir, Identity, Refusal};
+
+const FILE: &str = "cluster.bin";
+const INSTANCE: &str = "instance";
+const VERSION: u8 = 1;
+
+/// The data directory, with what it says of the cluster.
+pub(super) struct MembershipFile(Mutex<DataDir>);
+
+/// Why the membership cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// The identity was refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The disk failed.
+    #[error("cannot use {FILE}: {0}")]
+    Io(#[from] io::Error),
+    /// The file is not what it should be.
+    #[error(
+        "{FILE} in the data directory is damaged. Restore it from a backup, or remove this node \
+         from the cluster, move its data directory away, and let it join under a new id"
+    )]
+    Damaged,
+}
+
+impl MembershipFile {
+    pub fn new(directory: DataDir) -> MembershipFile {
+        MembershipFile(Mutex::new(directory))
+    }
+
+    fn directory(&self) -> std::sync::MutexGuard<'_, DataDir> {
+        self.0.lock().expect("no holder of the lock panics")
+    }
+
+    /// The membership on disk, if there is one; finishes what a crash interrupted.
+    pub fn read(&self) -> Result<Option<Membership>, MembershipError> {
+        let mut directory = self.directory();
+        let identity = directory.identity().cloned();
+        let bytes = match fs::read(directory.path().join(FILE)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return if identity.is_none() { Ok(None) } else { Err(MembershipError::Damaged) };
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let membership = decode(&bytes).ok_or(MembershipError::Damaged)?;
+        match identity {
+            None => directory.adopt(membership.identity())?,
+            Some(identity) if identity == membership.identity() => {}
+            Some(_) => return Err(MembershipError::Damaged),
+        }
+        Ok(Some(membership))
+    }
+
+    /// Writes a membership, and this node's identity with it, durably.
+    pub fn write(&self, membership: &Membership) -> Result<(), MembershipError> {
+        let mut directory = self.directory();
+        replace(directory.path(), FILE, &encode(membership))?;
+        Ok(directory.adopt(membership.identity())?)
+    }
+
+    /// The directory's random name, made when it is first asked for.
+    pub fn instance(&self) -> Result<String, MembershipError> {
+        let directory = self.directory();
+        match fs::read_to_string(directory.path().join(INSTANCE)) {
+            Ok(instance) if instance.len() == 32 => Ok(instance),
+            Ok(_) => Err(MembershipError::Damaged),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let instance = uuid::Uuid::from_bytes(rand::random()).simple().to_string();
+                replace(directory.path(), INSTANCE, instance.as_bytes())?;
+                Ok(instance)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Membership {
+    fn identity(&self) -> Identity {
+        Identity { cluster_id: self.cluster_id.clone(), node_id: self.node_id }
+    }
+}
+
+/// Replaces a file, durably: a crash leaves the old one or the new one.
+fn replace(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let new = directory.join(format!("{name}.new"));
+    let mut file = File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, directory.join(name))?;
+    File::open(directory)?.sync_all()
+}
+
+fn encode(membership: &Membership) -> Vec<u8> {
+    let stored = pb::StoredClusterMembership {
+        node_id: membership.node_id.0,
+        map: membership.map.encode(),
+        seed: membership.seed.clone(),
+    };
+    let mut out = vec![VERSION];
+    out.extend_from_slice(&stored.encode_to_vec());
+    out
+}
+
+fn decode(bytes: &[u8]) -> Option<Membership> {
+    let (version, stored) = bytes.split_first()?;
+    if *version != VERSION {
+        return None;
+    }
+    let stored = pb::StoredClusterMembership::decode(stored).ok()?;
+    let map = ClusterMap::decode(&stored.map).ok().filter(ClusterMap::is_formed)?;
+    let cluster_id = map.cluster_id().to_string();
+    Some(Membership { cluster_id, node_id: NodeId(stored.node_id), map, seed: stored.seed })
+}
