@@ -99,7 +99,7 @@ fn command(ask: &Ask, mint: u8) -> Command {
             token_hash: Some([mint; 32]),
         },
         1 => Command::IssueToken { user: other, token_hash: [mint; 32], label: text },
-        2 => Command::RevokeToken { user: other, token_hash: [ask.number; 32] },
+        2 => Command::RevokeToken { user: other, token_hash: [ask.number % 16; 32] },
         3 => Command::CreateRoom {
             kind: [RoomKind::Public, RoomKind::Private, RoomKind::Direct, RoomKind::Public]
                 [ask.room],
@@ -162,16 +162,17 @@ impl Play {
         match step {
             Step::Wait(ms) => self.now_ms += ms,
             Step::Ask(ask) => {
+                let ask = self.aim(ask.clone());
                 self.minted += 1;
                 let mut random = [0; 10];
                 random[6..].copy_from_slice(&self.minted.to_be_bytes());
                 let request = Request {
                     actor: actor(ask.user),
                     id: RequestId::mint(self.now_ms, random),
-                    command: command(ask, self.minted as u8),
+                    command: command(&ask, self.minted as u8),
                 };
                 let reply = self.apply(&request);
-                self.asked.push((ask.clone(), request, reply));
+                self.asked.push((ask, request, reply));
             }
             Step::Repeat(index) if !self.asked.is_empty() => {
                 let index = index % self.asked.len();
@@ -179,6 +180,32 @@ impl Play {
             }
             Step::Repeat(_) => {}
         }
+    }
+
+    /// Mostly, makes an ask one that has a chance: on a message that is there, by its sender; on
+    /// users, by an admin or themselves.
+    fn aim(&self, mut ask: Ask) -> Ask {
+        if ask.number % 5 == 0 {
+            return ask;
+        }
+        match ask.verb {
+            0 => ask.user = 4,
+            1 | 2 => ask.user = ask.number as usize % USERS.len(),
+            7..=14 => {
+                let room = RoomId::parse(ROOMS[ask.room]).unwrap();
+                let all = self.state.events(&room, Seq(1), Seq(u64::MAX), usize::MAX, usize::MAX);
+                let mut said: Vec<_> = all.iter().filter(|e| e.kind.is_message()).collect();
+                said.truncate(4);
+                if !said.is_empty() {
+                    let message = said[ask.target as usize % said.len()];
+                    ask.target = message.seq.0;
+                    let sender = USERS.iter().position(|user| *user == message.sender.as_str());
+                    ask.user = sender.unwrap_or(ask.user);
+                }
+            }
+            _ => {}
+        }
+        ask
     }
 
     fn apply(&mut self, request: &Request) -> Reply {
