@@ -116,7 +116,7 @@ pub struct Event {
     pub request_id: RequestId,
     /// The event this one is about: replied to, edited, redacted, reacted to.
     pub target: Option<Seq>,
-    /// The user that a Role or another's Leave is about.
+    /// The user that a Role, or another's Join or Leave, is about; `None` when it is the sender.
     pub subject: Option<UserId>,
     /// Role events: the new role.
     pub role: Option<Role>,

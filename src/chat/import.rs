@@ -107,3 +107,33 @@ fn draft<S: StateMut>(
         ..call.draft(kind, append::derived_salt(salt, line))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::event::EventKind;
+    use crate::id::UserId;
+
+    fn lines(count: usize, bytes: usize) -> Vec<ImportLine> {
+        let line = |line: usize| ImportLine {
+            line: line as u64,
+            original_at_ms: 0,
+            sender: UserId::parse("ann").unwrap(),
+            original_sender: String::new(),
+            kind: EventKind::Message,
+            text: "x".repeat(bytes),
+        };
+        (1..=count).map(line).collect()
+    }
+
+    #[test]
+    fn an_import_is_bounded_in_lines_and_bytes() {
+        assert_eq!(check(&lines(limits::IMPORT_LINES_MAX, 1)), Ok(()));
+        let many = check(&lines(limits::IMPORT_LINES_MAX + 1, 1));
+        assert!(matches!(many, Err(Rejection::InvalidArgument(_))));
+        assert_eq!(check(&lines(12, limits::TEXT_BYTES_MAX)), Ok(()));
+        let mut large = lines(12, limits::TEXT_BYTES_MAX);
+        large[0].original_sender = "x".into();
+        assert_eq!(check(&large), Err(Rejection::TooLarge { max: limits::IMPORT_BYTES_MAX }));
+    }
+}

@@ -19,7 +19,7 @@ pub(super) fn apply<S: StateMut>(call: &mut Call<'_, S>, room: &RoomId, salt: Sa
         return Err(Rejection::NotParticipant(room.clone()));
     }
     let mut row = Arc::unwrap_or_clone(seen.room);
-    row.participants -= 1;
+    row.participants = row.participants.saturating_sub(1);
     call.state.put_participant(room, &call.actor.user, None);
     Ok(call.append(row, call.draft(EventKind::Leave, salt)))
 }

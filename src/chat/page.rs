@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** a page has no hole inside, and says when there is one between the cursor and its
 //! first event. Its bodies, edits' texts included, stay within `PAGE_BYTES_MAX`, or it holds one
-//! event.
+//! event. So does the number of edits that have to be looked up for it.
 
 use std::sync::Arc;
 
@@ -19,6 +19,11 @@ use crate::limits;
 /// not read in vain.
 const RUN: u64 = 64;
 
+/// Edits on one page together: each is a read of its own.
+const EDITS_MAX: usize = 2 * limits::PAGE_ITEMS_MAX;
+
+const _: () = assert!(limits::EDITS_PER_MESSAGE_MAX <= EDITS_MAX);
+
 /// A page of at most `limit` events.
 ///
 /// # Errors
@@ -31,8 +36,7 @@ pub(super) fn events(
 ) -> Result<Events, Error> {
     let (recovered, events) = match page {
         Page::After(cursor) => {
-            let recovered = starts_here(room, cursor, room.head)?;
-            let first = if recovered { cursor.seq.next() } else { room.first_seq };
+            let (recovered, first) = resume(room, cursor)?;
             (recovered, forward(state, room, first, limit))
         }
         Page::Before(cursor) => {
@@ -45,6 +49,15 @@ pub(super) fn events(
     };
     let Room { epoch, first_seq, head, .. } = room;
     Ok(Events { epoch: epoch.clone(), first_seq: *first_seq, head: *head, recovered, events })
+}
+
+/// Where reading on after a cursor starts: whether that is right behind it, and the first seq.
+///
+/// # Errors
+/// As [`events`].
+pub(super) fn resume(room: &Room, after: &Cursor) -> Result<(bool, Seq), Error> {
+    let recovered = starts_here(room, after, room.head)?;
+    Ok((recovered, if recovered { after.seq.next() } else { room.first_seq }))
 }
 
 /// The error of a cursor that no event has reached.
@@ -68,41 +81,51 @@ fn starts_here(room: &Room, cursor: &Cursor, max: Seq) -> Result<bool, Error> {
     Ok(cursor.seq.next() >= room.first_seq)
 }
 
+/// What a page may still take.
+struct Budget {
+    bytes: usize,
+    edits: usize,
+}
+
+impl Budget {
+    const WHOLE: Budget = Budget { bytes: limits::PAGE_BYTES_MAX, edits: EDITS_MAX };
+
+    /// Whether `bytes` more fit.
+    fn fits(&self, bytes: usize) -> bool {
+        bytes <= self.bytes
+    }
+}
+
 fn forward(state: &impl State, room: &Room, first: Seq, limit: usize) -> Vec<Annotated> {
     let events = state.events(&room.id, first, room.head, limit, limits::PAGE_BYTES_MAX);
-    let mut page = Vec::with_capacity(events.len());
-    let mut bytes_left = limits::PAGE_BYTES_MAX;
     let notes = notes_of(state, room, &events);
+    let mut page = Vec::with_capacity(events.len());
+    let mut budget = Budget::WHOLE;
     for (event, notes) in events.into_iter().zip(notes) {
-        match annotate(state, room, event, notes, bytes_left, page.is_empty()) {
-            Some((annotated, bytes)) => {
-                bytes_left = bytes_left.saturating_sub(bytes);
-                page.push(annotated);
-            }
-            None => break,
-        }
+        let Some(annotated) = annotate(state, room, event, notes, &mut budget, page.is_empty())
+        else {
+            break;
+        };
+        page.push(annotated);
     }
     page
 }
 
 /// The newest events below `end`, ascending.
-fn backward(state: &impl State, room: &Room, end: Seq, limit: usize) -> Vec<Annotated> {
+fn backward(state: &impl State, room: &Room, mut end: Seq, limit: usize) -> Vec<Annotated> {
     let mut page = Vec::new();
-    let mut bytes_left = limits::PAGE_BYTES_MAX;
-    let mut end = end;
+    let mut budget = Budget::WHOLE;
     'runs: while page.len() < limit && end > room.first_seq {
         let length = RUN.min((limit - page.len()) as u64);
         let first = Seq(end.0.saturating_sub(length)).max(room.first_seq);
         let run = state.events(&room.id, first, Seq(end.0 - 1), length as usize, usize::MAX);
         let notes = notes_of(state, room, &run);
         for (event, notes) in run.into_iter().zip(notes).rev() {
-            match annotate(state, room, event, notes, bytes_left, page.is_empty()) {
-                Some((annotated, bytes)) => {
-                    bytes_left = bytes_left.saturating_sub(bytes);
-                    page.push(annotated);
-                }
-                None => break 'runs,
-            }
+            let Some(annotated) = annotate(state, room, event, notes, &mut budget, page.is_empty())
+            else {
+                break 'runs;
+            };
+            page.push(annotated);
         }
         end = first;
     }
@@ -119,26 +142,27 @@ fn notes_of(state: &impl State, room: &Room, run: &[Arc<Event>]) -> Vec<Option<A
         .collect()
 }
 
-/// An event with what became of it, and how many bytes of text that is; `None` when it exceeds
-/// `bytes_left`, unless the page would stay empty: then only its oldest edits are left out.
+/// An event with what became of it, taken from the budget; `None` when that does not allow it.
+/// Alone on its page it always goes, with its newest edit, and as many older ones as fit.
 fn annotate(
     state: &impl State,
     room: &Room,
     event: Arc<Event>,
     notes: Option<Arc<Notes>>,
-    bytes_left: usize,
+    budget: &mut Budget,
     alone: bool,
-) -> Option<(Annotated, usize)> {
+) -> Option<Annotated> {
+    let seqs = notes.as_ref().map_or(&[][..], |notes| &notes.edits);
     let mut bytes = event.body.text().len();
-    if bytes > bytes_left && !alone {
+    if !alone && (seqs.len() > budget.edits || !budget.fits(bytes)) {
         return None;
     }
-    let mut edits = Vec::new();
-    for seq in notes.iter().flat_map(|notes| notes.edits.iter().rev()) {
-        // Edits follow their message, so what is kept of it keeps them.
+    let mut edits = Vec::with_capacity(seqs.len());
+    for seq in seqs.iter().rev() {
+        // Edits come after their message, so they are kept as long as it is.
         let Some(edit) = access::event(state, room, *seq) else { continue };
         let Body::Present { text, .. } = &edit.body else { continue };
-        if bytes + text.len() > bytes_left {
+        if !budget.fits(bytes + text.len()) {
             if !alone {
                 return None;
             }
@@ -150,5 +174,7 @@ fn annotate(
         edits.push((*seq, edit.at_ms, text.clone()));
     }
     edits.reverse();
-    Some((Annotated { event, notes, edits }, bytes))
+    budget.bytes = budget.bytes.saturating_sub(bytes);
+    budget.edits = budget.edits.saturating_sub(seqs.len());
+    Some(Annotated { event, notes, edits })
 }

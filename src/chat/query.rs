@@ -164,6 +164,15 @@ pub fn readable(state: &impl State, actor: &Actor, room: &RoomId) -> Result<Arc<
     Ok(access::see(state, actor, room)?.room)
 }
 
+/// Where delivery of a room starts for someone who saw everything up to `after`: whether that is
+/// right behind the cursor, and the first seq to send. The rule is that of pages.
+///
+/// # Errors
+/// [`Code::InvalidCursor`] for a cursor of this epoch that is beyond the head.
+pub fn resume(room: &Room, after: &Cursor) -> Result<(bool, Seq), Error> {
+    page::resume(room, after)
+}
+
 fn clamp(limit: usize) -> usize {
     limit.clamp(1, limits::PAGE_ITEMS_MAX)
 }

@@ -82,3 +82,40 @@ fn take(notes: &mut Notes, symbol: &str, user: &UserId) -> bool {
 fn limit(max: usize, what: &str) -> Rejection {
     Rejection::LimitReached(format!("a message takes reactions with at most {max} {what}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(n: usize) -> UserId {
+        UserId::parse(&format!("u{n}")).unwrap()
+    }
+
+    #[test]
+    fn a_symbol_takes_so_many_users() {
+        let mut notes = Notes::default();
+        for n in 0..limits::USERS_PER_SYMBOL_MAX {
+            assert_eq!(add(&mut notes, "+1", &user(n)), Ok(true));
+        }
+        let next = user(limits::USERS_PER_SYMBOL_MAX);
+        assert!(matches!(add(&mut notes, "+1", &next), Err(Rejection::LimitReached(_))));
+        assert_eq!(add(&mut notes, "+1", &user(0)), Ok(false), "present: nothing to refuse");
+        assert!(take(&mut notes, "+1", &user(0)));
+        assert_eq!(add(&mut notes, "+1", &next), Ok(true));
+    }
+
+    #[test]
+    fn symbols_are_in_order_and_go_with_their_last_user() {
+        let mut notes = Notes::default();
+        for symbol in ["b", "c", "a"] {
+            assert_eq!(add(&mut notes, symbol, &user(1)), Ok(true));
+        }
+        let symbols: Vec<&str> =
+            notes.reactions.iter().map(|(symbol, _)| symbol.as_str()).collect();
+        assert_eq!(symbols, ["a", "b", "c"]);
+        assert!(!take(&mut notes, "b", &user(2)));
+        assert!(take(&mut notes, "b", &user(1)));
+        assert!(!take(&mut notes, "b", &user(1)));
+        assert_eq!(notes.reactions.len(), 2);
+    }
+}

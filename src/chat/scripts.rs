@@ -20,26 +20,22 @@ mod print;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use crate::chat::apply;
 use crate::chat::command::{Actor, Request};
 use crate::chat::memory::Memory;
 use crate::chat::query;
 use crate::chat::state::{State, StateMut};
+use crate::error::Code;
 use crate::id::{Epoch, RequestId, RoomId, Seq, UserId};
 use parse::{Words, parse_command, parse_query, parse_time, room_id, split};
 use print::{print_answer, print_reply, shown};
 
 #[test]
 fn scripts_print_what_they_printed_before() {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/chat/scripts");
     let update = std::env::var_os("UPDATE").is_some();
-    let mut paths: Vec<_> = std::fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
-        .collect();
-    paths.sort();
+    let paths = paths();
     assert!(paths.len() >= 25, "{} scripts", paths.len());
     let mut changed = Vec::new();
     for path in paths {
@@ -52,6 +48,38 @@ fn scripts_print_what_they_printed_before() {
         }
     }
     assert!(changed.is_empty(), "UPDATE=1 rewrites\n{}", changed.join("\n"));
+}
+
+/// The scripts, in order of name.
+fn paths() -> Vec<PathBuf> {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/chat/scripts");
+    let mut paths: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn scripts_show_every_command_query_and_rejection() {
+    let scripts: String =
+        paths().iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let verbs = "create-user issue-token revoke-token create-room join leave post action edit \
+                 redact react unreact set-role import room rooms events export user users";
+    for verb in verbs.split_whitespace() {
+        let shown = scripts
+            .lines()
+            .any(|line| line.starts_with("as ") && line.split(' ').nth(2) == Some(verb));
+        assert!(shown, "no script has {verb}");
+    }
+    // In the order of the table; the edge and errors that are no rejections come after them.
+    let rejections = Code::ALL.iter().take_while(|code| **code != Code::AlreadyInitialized);
+    for code in rejections.filter(|code| **code != Code::NotFound) {
+        let shown = scripts.contains(&format!("no {}: ", code.as_str()));
+        assert!(shown, "no script is refused with {}", code.as_str());
+    }
 }
 
 /// The script with what its commands print now.

@@ -51,7 +51,7 @@ pub(super) fn apply<S: StateMut>(
     let mut row = Arc::unwrap_or_clone(seen.room);
     let inside = |role: Option<Role>| role.is_some_and(|role| role != Role::Banned);
     match (inside(before), role != Role::Banned) {
-        (true, false) => row.participants -= 1,
+        (true, false) => row.participants = row.participants.saturating_sub(1),
         (false, true) => row.participants += 1,
         _ => {}
     }

@@ -35,9 +35,9 @@ pub fn encode_answer(answer: &Answer) -> Bytes {
             events: events.iter().map(|event| event_to_wire(event)).collect(),
         }),
         Answer::User { user } => wire::Answer::User(user_to_wire(user)),
-        Answer::Users { users } => wire::Answer::Users(wire::Users {
-            users: users.iter().map(|user| user_to_wire(user)).collect(),
-        }),
+        Answer::Users { users } => {
+            wire::Answer::Users(wire::Users { users: users.iter().map(user_to_wire).collect() })
+        }
     };
     seal(&ChatAnswer { answer: Some(answer) })
 }

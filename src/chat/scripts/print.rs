@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::chat::command::Reply;
+use crate::chat::command::{Rejection, Reply};
 use crate::chat::event::{Body, Event};
 use crate::chat::query::{Annotated, Answer};
 use crate::chat::state::Room;
@@ -25,6 +25,9 @@ pub(super) fn print_reply(reply: &Reply, out: &mut String) {
         }
         Err(rejection) => {
             writeln!(out, "no {}: {rejection}", rejection.code().as_str()).unwrap();
+            if let Rejection::ClockSkew { server_time_ms } = rejection {
+                writeln!(out, "  server time {server_time_ms}").unwrap();
+            }
         }
     }
 }
