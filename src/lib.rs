@@ -4,6 +4,7 @@ pub mod chat;
 pub mod clock;
 pub mod delivery;
 pub mod error;
+pub mod gateway;
 pub mod id;
 pub mod limits;
 pub mod meta;

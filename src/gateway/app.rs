@@ -1,0 +1,183 @@
+//! What every request handler has at hand: the layers below, who is calling, ids to mint.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+
+use crate::chat::command::{Actor, Command, Done, Request};
+use crate::chat::event::{EventKind, Salt};
+use crate::clock::Clock;
+use crate::error::{Code, Error};
+use crate::gateway::auth::{Authenticator, Credentials};
+use crate::gateway::backend::Backend;
+use crate::gateway::convert;
+use crate::gateway::limits::GatewayLimits;
+use crate::gateway::metrics::Metrics;
+use crate::id::{RequestId, RoomId, Seq};
+use crate::router::Readiness;
+
+/// Shared by all connections of a gateway.
+pub struct App {
+    /// The layers below.
+    pub backend: Arc<dyn Backend>,
+    /// For the ids that the gateway mints.
+    pub clock: Arc<dyn Clock>,
+    /// What clients may do.
+    pub limits: GatewayLimits,
+    /// What they did.
+    pub metrics: Metrics,
+    /// Cancelled when the node stops: streams end, readiness turns false.
+    pub shutdown: CancellationToken,
+    auth: Authenticator,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// Who makes a request, and the proof, to be shown again during a long one.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The verified user.
+    pub actor: Actor,
+    credentials: Credentials,
+    trusted_until: Instant,
+}
+
+/// A message to be posted, validated.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "as in folkmoot.v1.PostRequest")]
+pub struct Post {
+    pub room: RoomId,
+    pub id: Option<RequestId>,
+    pub text: String,
+    pub reply_to: Option<Seq>,
+    pub kind: EventKind,
+}
+
+impl App {
+    /// What one gateway's connections share.
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        clock: Arc<dyn Clock>,
+        limits: GatewayLimits,
+        metrics: Metrics,
+        shutdown: CancellationToken,
+    ) -> App {
+        App { backend, clock, limits, metrics, shutdown, auth: Authenticator::default() }
+    }
+
+    /// Who sent these HTTP headers.
+    ///
+    /// # Errors
+    /// [`Code::Unauthenticated`], or whatever kept the token from being verified.
+    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Error> {
+        let header = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
+        self.verify(Credentials::from_header(header)?).await
+    }
+
+    /// Who sent this gRPC metadata.
+    ///
+    /// # Errors
+    /// As [`App::caller`].
+    pub async fn grpc_caller(&self, metadata: &MetadataMap) -> Result<Caller, Error> {
+        let header = metadata.get("authorization").map(|value| value.as_bytes());
+        self.verify(Credentials::from_header(header)?).await
+    }
+
+    async fn verify(&self, credentials: Credentials) -> Result<Caller, Error> {
+        let trusted_until = Instant::now() + crate::gateway::limits::TOKEN_TRUST;
+        let actor = self.auth.verify(&*self.backend, &credentials).await?;
+        Ok(Caller { actor, credentials, trusted_until })
+    }
+
+    /// Verifies the caller of a long request again, once the trust in their token has run out.
+    ///
+    /// # Errors
+    /// As [`App::caller`].
+    pub async fn trust_again(&self, caller: &mut Caller) -> Result<(), Error> {
+        if Instant::now() >= caller.trusted_until {
+            *caller = self.verify(caller.credentials.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// The client's request id, or a new one.
+    pub fn id_or_mint(&self, id: Option<RequestId>) -> RequestId {
+        id.unwrap_or_else(|| RequestId::mint(self.clock.now_ms(), rand::random()))
+    }
+
+    /// Executes a command.
+    ///
+    /// # Errors
+    /// The router's.
+    pub async fn execute(
+        &self,
+        actor: &Actor,
+        id: Option<RequestId>,
+        command: Command,
+    ) -> Result<Done, Error> {
+        let id = self.id_or_mint(id);
+        self.backend.execute(Request { actor: actor.clone(), id, command }).await
+    }
+
+    /// Checks a post's text against this node's limit.
+    ///
+    /// # Errors
+    /// [`Code::TooLarge`], or [`Code::InvalidArgument`] when there is none.
+    pub fn check_text(&self, text: &str) -> Result<(), Error> {
+        convert::text("text", text, self.limits.text_bytes_max)
+    }
+
+    /// Posts a message, and counts it; also tells the id it got.
+    ///
+    /// # Errors
+    /// The router's, and those of [`App::check_text`].
+    pub async fn post(&self, actor: &Actor, post: Post) -> Result<(Done, RequestId), Error> {
+        self.check_text(&post.text)?;
+        let started = Instant::now();
+        let id = self.id_or_mint(post.id);
+        let Post { room, text, reply_to, kind, .. } = post;
+        let command = Command::Post { room, kind, text, reply_to, salt: salt() };
+        let done = self.backend.execute(Request { actor: actor.clone(), id, command }).await;
+        self.metrics.post_duration.record(started.elapsed());
+        let done = done?;
+        self.metrics.posts.increment(1);
+        Ok((done, id))
+    }
+
+    /// Whether this node takes requests.
+    pub fn readiness(&self) -> Readiness {
+        if self.shutdown.is_cancelled() {
+            return Readiness { ready: false, reason: "the node is stopping".into() };
+        }
+        self.backend.readiness()
+    }
+}
+
+/// Refuses everyone but administrators.
+///
+/// # Errors
+/// [`Code::Forbidden`].
+pub fn require_admin(actor: &Actor) -> Result<(), Error> {
+    if actor.admin {
+        return Ok(());
+    }
+    Err(Error::new(Code::Forbidden, "only administrators may do this"))
+}
+
+/// What streams end with when the node stops.
+pub fn shutting_down() -> Error {
+    Error::new(Code::ShuttingDown, "this node is stopping; go on with another").retry_after(100)
+}
+
+/// Mints a salt.
+pub fn salt() -> Salt {
+    rand::random()
+}

@@ -1,0 +1,203 @@
+//! Client connections: accepting, telling HTTP/1.1 from HTTP/2, limits, and the end.
+//!
+//! **Invariants:** a connection that does not say what it wants within `header_read_timeout` is
+//! closed; there are never more than `connections_max` (and a few being turned away); every
+//! connection's task is in this file's set, and gone when [`Acceptor::run`] returns.
+
+use std::io::{self, Cursor};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tracing::{debug, warn};
+
+use crate::error::{Code, Error};
+use crate::gateway::app::App;
+use crate::gateway::limits::{
+    HEADER_BYTES_MAX, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_SEND_BYTES_MAX,
+    HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, REFUSALS_MAX,
+};
+use crate::gateway::metrics::{InGauge, UPKEEP_INTERVAL};
+use crate::gateway::status;
+
+/// What every HTTP/2 connection begins with (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// After a failed accept (no file descriptors, say), before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// For how long a connection that is turned away may take to hear so.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Response bytes that one HTTP/1 connection may buffer.
+const HTTP1_BUFFER_BYTES_MAX: usize = 128 * 1024;
+
+/// Accepts connections and serves the routes to them.
+#[derive(Debug)]
+pub struct Acceptor {
+    app: Arc<App>,
+    routes: Router,
+    connections: JoinSet<()>,
+    refusals: JoinSet<()>,
+}
+
+impl Acceptor {
+    /// Serves `routes`.
+    pub fn new(app: Arc<App>, routes: Router) -> Acceptor {
+        Acceptor { app, routes, connections: JoinSet::new(), refusals: JoinSet::new() }
+    }
+
+    /// Accepts until shutdown, then waits for connections to close, for `drain_timeout` at most.
+    pub async fn run(mut self, listener: TcpListener) {
+        let mut upkeep = interval(UPKEEP_INTERVAL);
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let shutdown = self.app.shutdown.clone();
+        let mut deadline = None;
+        loop {
+            if deadline.is_some() && self.connections.is_empty() {
+                break;
+            }
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => self.admit(stream),
+                    Err(error) => {
+                        warn!(%error, "could not accept a client connection");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_) = self.connections.join_next() => {}
+                Some(_) = self.refusals.join_next() => {}
+                _ = upkeep.tick() => self.app.metrics.upkeep(),
+                () = shutdown.cancelled(), if deadline.is_none() => {
+                    deadline = Some(Instant::now() + self.app.limits.drain_timeout);
+                }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    warn!(connections = self.connections.len(), "closing busy client connections");
+                    break;
+                }
+            }
+        }
+        drop(listener);
+        self.refusals.shutdown().await;
+        self.connections.shutdown().await;
+    }
+
+    fn admit(&mut self, stream: TcpStream) {
+        if self.connections.len() >= self.app.limits.connections_max {
+            self.app.metrics.connections_refused.increment(1);
+            self.app.metrics.refused(Code::TooManyConnections);
+            if self.refusals.len() < REFUSALS_MAX {
+                self.refusals.spawn(refuse(stream));
+            }
+            return;
+        }
+        self.app.metrics.connections_total.increment(1);
+        let counted = InGauge::enter(&self.app.metrics.connections);
+        let connection = serve(self.app.clone(), self.routes.clone(), stream);
+        self.connections.spawn(async move {
+            let _counted = counted;
+            if let Err(error) = connection.await {
+                // Clients hang up as they like.
+                debug!(%error, "client connection failed");
+            }
+        });
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn serve(app: Arc<App>, routes: Router, mut stream: TcpStream) -> Result<(), BoxError> {
+    stream.set_nodelay(true)?;
+    let opening = timeout(app.limits.header_read_timeout, sniff(&mut stream)).await??;
+    let is_http2 = opening == PREFACE;
+    let (reader, writer) = stream.into_split();
+    let io = TokioIo::new(tokio::io::join(Cursor::new(opening).chain(reader), writer));
+    if is_http2 { serve_http2(&app, routes, io).await } else { serve_http1(&app, routes, io).await }
+}
+
+/// Reads as much as tells the protocol, [`PREFACE`] or something else.
+async fn sniff(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut opening = Vec::with_capacity(PREFACE.len());
+    while PREFACE.starts_with(&opening) && opening.len() < PREFACE.len() {
+        let mut rest = [0; PREFACE.len()];
+        let missing = PREFACE.len() - opening.len();
+        let read = stream.read(&mut rest[..missing]).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        opening.extend_from_slice(&rest[..read]);
+    }
+    Ok(opening)
+}
+
+async fn serve_http1<I>(app: &App, routes: Router, io: TokioIo<I>) -> Result<(), BoxError>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = TowerToHyperService::new(routes);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(app.limits.header_read_timeout)
+        .max_header_size(HEADER_BYTES_MAX)
+        .max_buf_size(HTTP1_BUFFER_BYTES_MAX)
+        .serve_connection(io, service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        result = connection.as_mut() => return Ok(result?),
+        () = app.shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    Ok(connection.await?)
+}
+
+async fn serve_http2<I>(app: &App, routes: Router, io: TokioIo<I>) -> Result<(), BoxError>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = TowerToHyperService::new(routes);
+    // The streams' tasks end with the connection that this future owns.
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(app.limits.keep_alive)
+        .keep_alive_timeout(app.limits.keep_alive)
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(HTTP2_SEND_BYTES_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX as u32)
+        .serve_connection(io, service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        result = connection.as_mut() => return Ok(result?),
+        () = app.shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    Ok(connection.await?)
+}
+
+/// Tells an HTTP/1 client that there are too many connections; closes any other.
+async fn refuse(mut stream: TcpStream) {
+    let answer = async {
+        if sniff(&mut stream).await? == PREFACE {
+            return Ok(());
+        }
+        let error = Error::new(Code::TooManyConnections, "this node has as many as it takes")
+            .retry_after(1000);
+        let body = status::json(&error);
+        let head = format!(
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+             retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(&body).await?;
+        stream.shutdown().await?;
+        // Closing with unread input would reset the connection and the answer with it.
+        tokio::io::copy(&mut (&mut stream).take(64 * 1024), &mut tokio::io::sink()).await?;
+        io::Result::Ok(())
+    };
+    let _ = timeout(REFUSAL_TIMEOUT, answer).await;
+}

@@ -1,0 +1,110 @@
+//! gRPC: the services of `folkmoot.v1`, health and reflection, as routes beside REST's.
+//!
+//! Each service is one file; they translate only, what they do is in `operations.rs`.
+
+pub mod cluster;
+pub mod dialog;
+pub mod export;
+pub mod rooms;
+pub mod session;
+pub mod users;
+pub mod wire;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::extract::State;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use tonic::server::NamedService;
+use tonic_health::pb::health_server::HealthServer;
+use tower::Service;
+
+use crate::error::Error;
+use crate::gateway::app::{App, Caller};
+use crate::gateway::body::TimedBody;
+use crate::gateway::health::HealthService;
+use crate::gateway::status::{self, Refused};
+use crate::limits::BODY_BYTES_MAX;
+use crate::proto::DESCRIPTORS;
+use crate::proto::v1::cluster_server::ClusterServer;
+use crate::proto::v1::rooms_server::RoomsServer;
+use crate::proto::v1::users_server::UsersServer;
+
+/// Answers a unary call: finds out who is calling, acts, counts what was refused.
+pub async fn answer<Q, A, F>(
+    app: &Arc<App>,
+    request: tonic::Request<Q>,
+    act: impl FnOnce(Arc<App>, Caller, Q) -> F,
+) -> Result<tonic::Response<A>, tonic::Status>
+where
+    F: Future<Output = Result<A, Error>>,
+{
+    let result = async {
+        let caller = app.grpc_caller(request.metadata()).await?;
+        act(app.clone(), caller, request.into_inner()).await
+    };
+    Ok(tonic::Response::new(app.metrics.count(result.await)?))
+}
+
+/// The gRPC half of the gateway.
+pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
+    let users = UsersServer::new(users::UsersService::new(app.clone()));
+    let rooms = RoomsServer::new(rooms::RoomsService::new(app.clone()));
+    let cluster = ClusterServer::new(cluster::ClusterService::new(app.clone()));
+    let mut router = Router::new();
+    router = add(router, users.max_decoding_message_size(BODY_BYTES_MAX));
+    router = add(router, rooms.max_decoding_message_size(BODY_BYTES_MAX));
+    router = add(router, cluster.max_decoding_message_size(BODY_BYTES_MAX));
+    router = add(router, HealthServer::new(HealthService::new(app.clone())));
+    router = reflection(router);
+    router
+        .route_layer(from_fn_with_state(app.clone(), bound))
+        // A session's requests may take as long as they like; and it needs no generated service.
+        .route_service("/folkmoot.v1.Rooms/Session", session::service(app.clone()))
+}
+
+fn add<S>(router: Router<Arc<App>>, service: S) -> Router<Arc<App>>
+where
+    S: Service<Request, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+    S::Response: IntoResponse,
+    S::Future: Send + 'static,
+{
+    router.route_service(&format!("/{}/{{*method}}", S::NAME), service)
+}
+
+/// Server reflection in both versions that tools speak.
+fn reflection(mut router: Router<Arc<App>>) -> Router<Arc<App>> {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name("folkmoot.v1.Users")
+            .with_service_name("folkmoot.v1.Rooms")
+            .with_service_name("folkmoot.v1.Cluster")
+            .with_service_name("grpc.health.v1.Health")
+    };
+    // The descriptors are our own; a test holds that they register.
+    if let Ok(service) = builder().build_v1() {
+        router = add(router, service);
+    }
+    if let Ok(service) = builder().build_v1alpha() {
+        router = add(router, service);
+    }
+    router
+}
+
+/// Bounds the time that a request may take to arrive, and shapes tonic's own refusals.
+async fn bound(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let timeout = app.limits.body_read_timeout;
+    let request = request.map(|body| Body::new(TimedBody::new(body, timeout)));
+    let response = status::reshape_grpc(next.run(request).await);
+    if let Some(Refused(code)) = response.extensions().get() {
+        app.metrics.refused(*code);
+    }
+    response
+}

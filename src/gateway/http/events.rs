@@ -1,0 +1,70 @@
+//! `/v1/rooms/{room}/events`: one resource, read as a page, waited on, or streamed.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::ACCEPT;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::Deserialize;
+
+use crate::error::Error;
+use crate::gateway::app::{App, Caller};
+use crate::gateway::convert;
+use crate::gateway::http::extract::{self, Params, Segments};
+use crate::gateway::http::{json, sse};
+use crate::gateway::json::EventsJson;
+use crate::gateway::operations::EventsQuery;
+use crate::id::Cursor;
+
+/// The query string.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventsParams {
+    after: Option<String>,
+    before: Option<String>,
+    limit: Option<String>,
+    wait: Option<String>,
+    consistency: Option<String>,
+}
+
+/// `GET /v1/rooms/{room}/events`: a page, or with `Accept: text/event-stream` a stream.
+pub async fn page_or_stream(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Segments(room): Segments<String>,
+    Params(params): Params<EventsParams>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let room = extract::room(&room)?;
+    let after = params.after.as_deref().map(Cursor::parse).transpose()?;
+    let before = params.before.as_deref().map(Cursor::parse).transpose()?;
+    if accepts_stream(&headers) {
+        if before.is_some() {
+            return Err(Error::invalid("a stream goes forward: use `after`"));
+        }
+        // A browser that reconnects sends both: its first address and where it was.
+        let last = extract::header(&headers, "last-event-id").filter(|id| !id.is_empty());
+        let after = last.map(Cursor::parse).transpose()?.or(after);
+        return sse::stream(app, caller, room, after).await;
+    }
+    let query = EventsQuery {
+        room,
+        page: convert::page(after, before)?,
+        limit: extract::limit(params.limit.as_deref())?,
+        wait: extract::wait(params.wait.as_deref())?,
+        consistency: extract::consistency(params.consistency.as_deref())?,
+    };
+    let events = app.events(&caller.actor, query).await?;
+    Ok(json(StatusCode::OK, &EventsJson::from(&events)))
+}
+
+fn accepts_stream(headers: &HeaderMap) -> bool {
+    headers.get_all(ACCEPT).iter().any(|value| {
+        let value = value.to_str().unwrap_or_default();
+        value.split(',').any(|range| {
+            let essence = range.split(';').next().unwrap_or_default();
+            essence.trim().eq_ignore_ascii_case("text/event-stream")
+        })
+    })
+}

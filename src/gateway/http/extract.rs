@@ -1,0 +1,198 @@
+//! What handlers take out of a request, each failing in the one shape of `status.rs`.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use crate::error::{Code, Error};
+use crate::gateway::app::{App, Caller};
+use crate::gateway::body::{TimedBody, TooSlow};
+use crate::id::{RequestId, RoomId, UserId};
+use crate::limits::{BODY_BYTES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, WAIT_MS_MAX};
+use crate::router::Consistency;
+
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Caller, Error> {
+        app.caller(&parts.headers).await
+    }
+}
+
+/// The variable segments of the path.
+#[derive(Debug)]
+pub struct Segments<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<App>> for Segments<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Error> {
+        match Path::<T>::from_request_parts(parts, app).await {
+            Ok(Path(segments)) => Ok(Segments(segments)),
+            Err(rejection) => Err(Error::invalid(rejection.body_text())),
+        }
+    }
+}
+
+/// The query string.
+#[derive(Debug)]
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<Arc<App>> for Params<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Error> {
+        match Query::<T>::from_request_parts(parts, app).await {
+            Ok(Query(params)) => Ok(Params(params)),
+            Err(rejection) => Err(Error::invalid(rejection.body_text())),
+        }
+    }
+}
+
+/// A JSON body that must be there.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Error> {
+        let bytes = read(request, app.limits.body_read_timeout, true).await?;
+        Ok(Json(decode(&bytes)?))
+    }
+}
+
+/// A JSON body that may be empty, when it stands for the default.
+#[derive(Debug)]
+pub struct MaybeJson<T>(pub T);
+
+impl<T: DeserializeOwned + Default> FromRequest<Arc<App>> for MaybeJson<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Error> {
+        let bytes = read(request, app.limits.body_read_timeout, false).await?;
+        Ok(MaybeJson(if bytes.is_empty() { T::default() } else { decode(&bytes)? }))
+    }
+}
+
+async fn read(request: Request, timeout: Duration, needs_type: bool) -> Result<Bytes, Error> {
+    let too_large = || {
+        let message = format!("the body is larger than {BODY_BYTES_MAX} bytes");
+        Error::new(Code::TooLarge, message)
+    };
+    let announced = header(request.headers(), CONTENT_LENGTH).and_then(|n| n.parse().ok());
+    if announced.is_some_and(|announced: usize| announced > BODY_BYTES_MAX) {
+        return Err(too_large());
+    }
+    let media_type = request.headers().get(CONTENT_TYPE).cloned();
+    let body = TimedBody::new(request.into_body(), timeout);
+    let bytes = match Limited::new(body, BODY_BYTES_MAX).collect().await {
+        Ok(collected) => collected.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Err(error) if error.is::<TooSlow>() => {
+            return Err(Error::new(Code::Timeout, error.to_string()));
+        }
+        Err(_) => return Err(Error::invalid("the body broke off")),
+    };
+    if (needs_type || !bytes.is_empty()) && !is_json(media_type.as_ref()) {
+        let message = "send JSON, as `Content-Type: application/json`";
+        return Err(Error::new(Code::UnsupportedMediaType, message));
+    }
+    Ok(bytes)
+}
+
+fn is_json(media_type: Option<&HeaderValue>) -> bool {
+    let Some(value) = media_type.and_then(|value| value.to_str().ok()) else { return false };
+    let essence = value.split(';').next().unwrap_or(value).trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+/// Decodes JSON. serde_json's own limit of 128 levels bounds nesting.
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    if std::str::from_utf8(bytes).is_err() {
+        return Err(Error::invalid("the body is not UTF-8"));
+    }
+    serde_json::from_slice(bytes).map_err(|error| Error::invalid(format!("bad JSON: {error}")))
+}
+
+/// A header's value, when it is text.
+pub fn header(headers: &HeaderMap, name: impl axum::http::header::AsHeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// A room's id out of the path or a body.
+pub fn room(id: &str) -> Result<RoomId, Error> {
+    Ok(RoomId::parse(id)?)
+}
+
+/// A user's id out of the path or a body.
+pub fn user(id: &str) -> Result<UserId, Error> {
+    Ok(UserId::parse(id)?)
+}
+
+/// A request id in its textual form.
+pub fn request_id(id: Option<&str>) -> Result<Option<RequestId>, Error> {
+    Ok(id.map(RequestId::parse).transpose()?)
+}
+
+/// A page's `limit`.
+pub fn limit(limit: Option<&str>) -> Result<usize, Error> {
+    let Some(limit) = limit else { return Ok(PAGE_ITEMS_DEFAULT) };
+    usize::from_str(limit)
+        .ok()
+        .filter(|limit| (1..=PAGE_ITEMS_MAX).contains(limit))
+        .ok_or_else(|| Error::invalid(format!("limit must be 1 to {PAGE_ITEMS_MAX}")))
+}
+
+/// A long poll's `wait`: milliseconds, or a duration as people write it (`30s`).
+pub fn wait(wait: Option<&str>) -> Result<Duration, Error> {
+    let Some(text) = wait else { return Ok(Duration::ZERO) };
+    let wait = match u64::from_str(text) {
+        Ok(ms) => Some(Duration::from_millis(ms)),
+        Err(_) => humantime::parse_duration(text).ok(),
+    };
+    wait.filter(|wait| *wait <= Duration::from_millis(WAIT_MS_MAX)).ok_or_else(|| {
+        Error::invalid("wait must be milliseconds or a duration like 30s, at most 60s")
+    })
+}
+
+/// A read's `consistency`.
+pub fn consistency(name: Option<&str>) -> Result<Consistency, Error> {
+    match name {
+        None | Some("linearizable") => Ok(Consistency::Linearizable),
+        Some("local") => Ok(Consistency::Local),
+        Some(_) => Err(Error::invalid("consistency must be linearizable or local")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_milliseconds_or_durations() {
+        assert_eq!(wait(None), Ok(Duration::ZERO));
+        assert_eq!(wait(Some("250")), Ok(Duration::from_millis(250)));
+        assert_eq!(wait(Some("30s")), Ok(Duration::from_secs(30)));
+        for bad in ["", "-1", "61s", "60001", "soon", "99999999999999999999s"] {
+            assert!(wait(Some(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits_are_1_to_1000() {
+        assert_eq!(limit(None), Ok(100));
+        assert_eq!(limit(Some("1000")), Ok(1000));
+        for bad in ["0", "1001", "-1", "1.5", "", "ten", "99999999999999999999999"] {
+            assert!(limit(Some(bad)).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! REST over JSON: the routes, and what is the same for all of them.
+//!
+//! Handlers translate only; what they do is in `operations.rs`, what they answer in `json.rs`.
+//! `routes!` makes the router and the table of routes from one list, so that the description in
+//! `openapi.json` can be held against what is served.
+
+pub mod cluster;
+pub mod events;
+pub mod extract;
+pub mod messages;
+pub mod rooms;
+pub mod sse;
+pub mod users;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
+use serde::Serialize;
+
+use crate::error::{Code, Error};
+use crate::gateway::app::App;
+use crate::gateway::status::{self, Refused};
+use crate::gateway::{health, openapi};
+
+macro_rules! routes {
+    ($($path:literal { $($method:ident $handler:path,)* })*) => {
+        /// Every route: method, in lower case, and path.
+        pub const ROUTES: &[(&str, &str)] = &[$($((stringify!($method), $path),)*)*];
+
+        fn paths() -> Router<Arc<App>> {
+            Router::new()$(.route($path, MethodRouter::new()$(.$method($handler))*))*
+        }
+    };
+}
+
+routes! {
+    "/health/live" { get health::live, }
+    "/health/ready" { get health::ready, }
+    "/metrics" { get health::metrics, }
+    "/v1/openapi.json" { get openapi::serve, }
+    "/v1/users" { get users::list, post users::create, }
+    "/v1/users/{user}" { get users::show, }
+    "/v1/users/{user}/tokens" { post users::issue_token, }
+    "/v1/rooms" { get rooms::list, post rooms::create, }
+    "/v1/rooms/{room}" { get rooms::show, }
+    "/v1/rooms/{room}/join" { post rooms::join, }
+    "/v1/rooms/{room}/leave" { post rooms::leave, }
+    "/v1/rooms/{room}/participants/{user}" { put rooms::set_role, }
+    "/v1/rooms/{room}/messages" { post messages::post, }
+    "/v1/rooms/{room}/messages/{seq}" { patch messages::edit, delete messages::redact, }
+    "/v1/rooms/{room}/messages/{seq}/reactions/{symbol}" {
+        put messages::react, delete messages::withdraw,
+    }
+    "/v1/rooms/{room}/events" { get events::page_or_stream, }
+    "/v1/cluster" { get cluster::status, }
+    "/v1/cluster/init" { post cluster::init, }
+    "/v1/node/compact" { post cluster::compact, }
+}
+
+/// The REST half of the gateway, with the answers for unknown paths and methods, gRPC's included.
+pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
+    paths()
+        .route_layer(axum::middleware::from_fn_with_state(app.clone(), count))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+}
+
+async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("", MatchedPath::as_str);
+    app.metrics.http_request(route, response.status().as_u16());
+    if let Some(Refused(code)) = response.extensions().get() {
+        app.metrics.refused(*code);
+    }
+    response
+}
+
+async fn not_found(State(app): State<Arc<App>>, request: Request) -> Response {
+    app.metrics.refused(Code::NotFound);
+    if status::is_grpc(request.headers()) {
+        return status::grpc_response(Error::new(Code::NotFound, "there is no such service"));
+    }
+    Error::new(Code::NotFound, "there is nothing here; see /v1/openapi.json").into_response()
+}
+
+async fn method_not_allowed(State(app): State<Arc<App>>) -> Response {
+    app.metrics.refused(Code::MethodNotAllowed);
+    Error::new(Code::MethodNotAllowed, "this resource does not know this method").into_response()
+}
+
+/// A JSON response.
+pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(body) => {
+            let json_type = HeaderValue::from_static("application/json");
+            (status, [(header::CONTENT_TYPE, json_type)], body).into_response()
+        }
+        Err(_) => Error::new(Code::Internal, "the answer could not be encoded").into_response(),
+    }
+}

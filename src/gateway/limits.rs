@@ -1,0 +1,75 @@
+//! What one gateway takes from its clients: the operator's side of `crate::limits`.
+//!
+//! Made by `node.rs` from the configuration; every bound on memory or time that a client could
+//! stretch is here or in `crate::limits`.
+
+use std::time::Duration;
+
+use crate::limits;
+
+/// Responses of a session that may be owed to its client at once: posts in flight, follows that
+/// are starting, and answers not yet taken.
+pub const SESSION_IN_FLIGHT_MAX: usize = 256;
+/// Rooms that one session may follow.
+pub const SESSION_ROOMS_MAX: usize = 4096;
+/// Batches of responses between a session and its HTTP/2 stream.
+pub const SESSION_BATCHES_MAX: usize = 4;
+/// Events in one `Delivery`.
+pub const DELIVERY_EVENTS_MAX: usize = 256;
+/// Encoded events in one `Delivery`, in bytes; a delivery holds at least one event.
+pub const DELIVERY_BYTES_MAX: usize = 256 * 1024;
+/// Events in one `ExportResponse`.
+pub const EXPORT_EVENTS_MAX: usize = 500;
+/// Requests at once on one HTTP/2 connection.
+pub const HTTP2_STREAMS_MAX: u32 = 1024;
+/// What a client may send ahead on one HTTP/2 stream, in bytes.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// What a client may send ahead on one HTTP/2 connection, in bytes.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Response bytes that one HTTP/2 stream may buffer.
+pub const HTTP2_SEND_BYTES_MAX: usize = 256 * 1024;
+/// A request's headers, in bytes.
+pub const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Connections beyond the limit that get an answer at once; the others are just closed.
+pub const REFUSALS_MAX: usize = 64;
+/// Verified tokens that are remembered.
+pub const TOKEN_CACHE_MAX: usize = 16 * 1024;
+/// For how long a verified token is trusted: a revoked one stops working this much later.
+pub const TOKEN_TRUST: Duration = Duration::from_secs(1);
+
+/// What an operator may set.
+#[derive(Debug, Clone)]
+pub struct GatewayLimits {
+    /// Client connections at once; one more is answered `too_many_connections`.
+    pub connections_max: usize,
+    /// A message's text, in bytes; at most [`limits::TEXT_BYTES_MAX`].
+    pub text_bytes_max: usize,
+    /// For how long a request's headers may take to arrive; also the time for which an HTTP/1
+    /// connection may idle.
+    pub header_read_timeout: Duration,
+    /// For how long a request's body may take to arrive. Sessions have no such bound.
+    pub body_read_timeout: Duration,
+    /// After which silence an HTTP/2 connection is asked whether it is alive, and how long the
+    /// answer may take.
+    pub keep_alive: Duration,
+    /// Time between heartbeats on an event stream.
+    pub heartbeat: Duration,
+    /// For how long requests may go on after a shutdown began.
+    pub drain_timeout: Duration,
+}
+
+impl Default for GatewayLimits {
+    fn default() -> GatewayLimits {
+        GatewayLimits {
+            connections_max: 10_000,
+            text_bytes_max: limits::TEXT_BYTES_MAX,
+            header_read_timeout: Duration::from_secs(30),
+            body_read_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(20),
+            heartbeat: Duration::from_secs(15),
+            drain_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+const _: () = assert!(EXPORT_EVENTS_MAX <= limits::PAGE_ITEMS_MAX);

@@ -1,0 +1,90 @@
+//! The gateway: every way in which clients reach a node, on one port.
+//!
+//! ```text
+//!            ┌ HTTP/1.1 ┐   ┌ http/  REST, event streams, long polls ┐
+//! accept ──► │          ├──►│ grpc/  users, rooms, cluster, session  ├──► operations ──► Backend
+//!            └ HTTP/2   ┘   │ health, metrics, openapi               │    (the router)
+//!           connection.rs   └────────────────────────────────────────┘
+//! ```
+//!
+//! Made and served by `node.rs`. This is an edge layer: tokio and randomness are used freely here,
+//! and it is here that request ids, salts, epochs and tokens are minted, so that everything below
+//! is told what to do and decides nothing by chance.
+//!
+//! **Invariants**
+//! - Nothing that a client sends can panic; each bad input gets its code from `status.rs`, in one
+//!   shape on every interface.
+//! - Everything a client can make grow is bounded: connections, headers, bodies, time to send
+//!   them, requests in flight, rooms followed, responses not taken.
+//! - Only what carries a valid token gets past here, but for health, metrics, the API's
+//!   description, the cluster's status and its first initialisation.
+//! - Tokens and message bodies are not logged.
+//!
+//! Left out: TLS (a proxy's, so far), WebSocket, rate limits for each user.
+
+pub mod app;
+pub mod auth;
+pub mod backend;
+pub mod body;
+pub mod connection;
+pub mod convert;
+pub mod follow;
+pub mod grpc;
+pub mod health;
+pub mod http;
+pub mod json;
+pub mod limits;
+pub mod metrics;
+pub mod openapi;
+pub mod operations;
+pub mod status;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::gateway::app::App;
+use crate::gateway::backend::Backend;
+use crate::gateway::connection::Acceptor;
+use crate::gateway::limits::GatewayLimits;
+use crate::gateway::metrics::Metrics;
+
+/// One node's gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    app: Arc<App>,
+    routes: axum::Router,
+}
+
+impl Gateway {
+    /// Makes a gateway over a router (or whatever answers like one).
+    ///
+    /// `metrics` is what [`metrics::install`] returned. Cancelling `shutdown` turns readiness
+    /// false, ends streams and lets [`Gateway::serve`] return.
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        clock: Arc<dyn Clock>,
+        limits: GatewayLimits,
+        metrics: PrometheusHandle,
+        shutdown: CancellationToken,
+    ) -> Gateway {
+        let app = Arc::new(App::new(backend, clock, limits, Metrics::new(metrics), shutdown));
+        let routes = http::router(&app).merge(grpc::router(&app)).with_state(app.clone());
+        Gateway { app, routes }
+    }
+
+    /// Serves clients until shutdown.
+    ///
+    /// Requests that are under way then have `drain_timeout` to finish; meanwhile new connections
+    /// are still answered, so that a load balancer hears that this node is not ready any more.
+    /// Returns when all connections are closed.
+    pub async fn serve(self, listener: TcpListener) {
+        Acceptor::new(self.app, self.routes).run(listener).await;
+    }
+}

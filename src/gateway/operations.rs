@@ -1,0 +1,291 @@
+//! Every operation of the public API that is more than one command, once for REST and gRPC.
+//!
+//! The callers in `http/` and `grpc/` only translate: arguments arrive here validated, results
+//! leave as the rules' types.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+
+use crate::chat::command::{Actor, Command, Done};
+use crate::chat::query::{Answer, Events, Page, Query};
+use crate::chat::state::{Participant, Room, RoomKind, User};
+use crate::delivery::subscription::Next;
+use crate::error::{Code, Error};
+use crate::gateway::app::{App, require_admin, salt};
+use crate::gateway::auth::mint_token;
+use crate::gateway::convert;
+use crate::id::{Epoch, RequestId, RoomId, UserId};
+use crate::limits;
+use crate::router::Consistency;
+
+/// The user that `cluster init` creates.
+pub const FIRST_ADMIN: &str = "admin";
+
+/// A room with the first of its participants.
+pub type RoomView = (Arc<Room>, Vec<(UserId, Participant)>);
+
+/// A page of a room's log, as asked for.
+#[derive(Debug, Clone)]
+pub struct EventsQuery {
+    /// Which room.
+    pub room: RoomId,
+    /// From where, which way.
+    pub page: Page,
+    /// At most this many events.
+    pub limit: usize,
+    /// How long to wait for an event when there is none after the cursor.
+    pub wait: Duration,
+    /// What the read must see.
+    pub consistency: Consistency,
+}
+
+impl App {
+    /// Creates a user with a first token.
+    ///
+    /// A repeat finds the user there and, as only the hash of the first token was kept, issues
+    /// another one; the token is empty when the user has as many as it may have.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] unless the caller is an administrator, and the router's.
+    pub async fn create_user(
+        &self,
+        actor: &Actor,
+        user: UserId,
+        display_name: String,
+        admin: bool,
+        id: Option<RequestId>,
+    ) -> Result<(Arc<User>, String, bool), Error> {
+        require_admin(actor)?;
+        convert::at_most("display_name", &display_name, limits::DISPLAY_NAME_BYTES_MAX)?;
+        let (mut token, hash) = mint_token(&user);
+        let command =
+            Command::CreateUser { user: user.clone(), display_name, admin, token_hash: Some(hash) };
+        let done = self.execute(actor, id, command).await?;
+        if done.duplicate {
+            token = match self.issue_token(actor, user.clone(), "reissued".into(), None).await {
+                Ok(token) => token,
+                Err(error) if error.code == Code::LimitReached => String::new(),
+                Err(error) => return Err(error),
+            };
+        }
+        let created = self.user(actor, user).await?;
+        Ok((created, token, done.duplicate))
+    }
+
+    /// Issues a further token for a user.
+    ///
+    /// # Errors
+    /// The router's.
+    pub async fn issue_token(
+        &self,
+        actor: &Actor,
+        user: UserId,
+        label: String,
+        id: Option<RequestId>,
+    ) -> Result<String, Error> {
+        convert::at_most("label", &label, limits::LABEL_BYTES_MAX)?;
+        let (token, token_hash) = mint_token(&user);
+        let command = Command::IssueToken { user: user.clone(), token_hash, label: label.clone() };
+        if !self.execute(actor, id, command).await?.duplicate {
+            return Ok(token);
+        }
+        // The token of the first attempt got lost with its answer: only its hash is known.
+        let (token, token_hash) = mint_token(&user);
+        self.execute(actor, None, Command::IssueToken { user, token_hash, label }).await?;
+        Ok(token)
+    }
+
+    /// Reads a user's row.
+    ///
+    /// # Errors
+    /// The router's.
+    pub async fn user(&self, actor: &Actor, user: UserId) -> Result<Arc<User>, Error> {
+        let query = Query::User { user };
+        match self.backend.query(actor, query, Consistency::Linearizable).await? {
+            Answer::User { user } => Ok(user),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Creates a room; tells whether it is new.
+    ///
+    /// # Errors
+    /// The router's.
+    pub async fn create_room(
+        &self,
+        actor: &Actor,
+        room: RoomId,
+        title: String,
+        kind: RoomKind,
+        id: Option<RequestId>,
+    ) -> Result<(RoomView, bool), Error> {
+        convert::at_most("title", &title, limits::TITLE_BYTES_MAX)?;
+        let epoch = Epoch::mint(rand::random());
+        let command = Command::CreateRoom { room: room.clone(), title, kind, epoch, salt: salt() };
+        let done = self.execute(actor, id, command).await?;
+        let view = self.room(actor, room, Consistency::Linearizable).await?;
+        Ok((view, !done.duplicate))
+    }
+
+    /// Reads a room's state.
+    ///
+    /// # Errors
+    /// The router's.
+    pub async fn room(
+        &self,
+        actor: &Actor,
+        room: RoomId,
+        consistency: Consistency,
+    ) -> Result<RoomView, Error> {
+        match self.backend.query(actor, Query::Room { room }, consistency).await? {
+            Answer::Room { room, participants } => Ok((room, participants)),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Lists rooms, and says after which id the next page begins, if there may be one.
+    ///
+    /// # Errors
+    /// The router's.
+    pub async fn rooms(
+        &self,
+        actor: &Actor,
+        after: Option<RoomId>,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Room>>, Option<String>), Error> {
+        let rooms = self.backend.rooms(actor, after, limit).await?;
+        let full = rooms.len() >= limit;
+        let next = rooms.last().filter(|_| full).map(|room| room.id.as_str().to_owned());
+        Ok((rooms, next))
+    }
+
+    /// Lists users, and says after which id the next page begins, if there may be one.
+    ///
+    /// # Errors
+    /// The router's.
+    pub async fn users(
+        &self,
+        actor: &Actor,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<(Vec<Arc<User>>, Option<String>), Error> {
+        let users = self.backend.users(actor, after, limit).await?;
+        let full = users.len() >= limit;
+        let next = users.last().filter(|_| full).map(|user| user.id.as_str().to_owned());
+        Ok((users, next))
+    }
+
+    /// Reads a page of a room's log; when it is empty, waits for an event as long as was asked.
+    ///
+    /// Cancel safe: a client that hangs up frees its subscription with this future.
+    ///
+    /// # Errors
+    /// The router's.
+    pub async fn events(&self, actor: &Actor, query: EventsQuery) -> Result<Events, Error> {
+        if query.wait > Duration::ZERO && !matches!(query.page, Page::After(_)) {
+            return Err(Error::invalid("`wait` needs `after`"));
+        }
+        let events = self.events_now(actor, &query).await?;
+        let Page::After(after) = &query.page else { return Ok(events) };
+        // A gap must be told at once: there is something to be read, from first_seq on.
+        if !events.events.is_empty() || !events.recovered || query.wait.is_zero() {
+            return Ok(events);
+        }
+        let subscribed = self.backend.subscribe(actor, &query.room, Some(after.clone())).await?;
+        let _counted = self.metrics.subscribed();
+        let mut next = subscribed.next;
+        let arrival = async { while let Some(Next::CaughtUp(_)) = next.next().await {} };
+        tokio::select! {
+            () = arrival => self.events_now(actor, &query).await,
+            () = tokio::time::sleep(query.wait) => Ok(events),
+            () = self.shutdown.cancelled() => Ok(events),
+        }
+    }
+
+    async fn events_now(&self, actor: &Actor, query: &EventsQuery) -> Result<Events, Error> {
+        let EventsQuery { room, page, limit, consistency, .. } = query.clone();
+        let query = Query::Events { room, page, limit };
+        match self.backend.query(actor, query, consistency).await? {
+            Answer::Events(events) => Ok(events),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Forms a cluster and its first administrator: the cluster's id, and the token.
+    ///
+    /// The one mutating call without a token, so it does nothing once there is an administrator;
+    /// before, it finishes what an interrupted call left undone.
+    ///
+    /// # Errors
+    /// [`Code::AlreadyInitialized`], and the router's.
+    pub async fn init_cluster(&self, nodes: u32, shards: u32) -> Result<(String, String), Error> {
+        if ![1, 3, 5].contains(&nodes) {
+            return Err(Error::invalid("nodes must be 1, 3 or 5"));
+        }
+        let shards = match u16::try_from(shards) {
+            Ok(0) => 8,
+            Ok(shards) if shards <= 256 => shards,
+            _ => return Err(Error::invalid("shards must be 1 to 256")),
+        };
+        let user = UserId::parse(FIRST_ADMIN)?;
+        let actor = Actor { user: user.clone(), admin: true };
+        let cluster_id = match self.backend.init_cluster(nodes as usize, shards).await {
+            Ok(cluster_id) => cluster_id,
+            Err(error) if error.code == Code::AlreadyInitialized => {
+                match self.user(&actor, user.clone()).await {
+                    Err(missing) if missing.code == Code::UserNotFound => {}
+                    Err(unknown) => return Err(unknown),
+                    Ok(_) => return Err(error),
+                }
+                self.backend.status().await.cluster_id
+            }
+            Err(error) => return Err(error),
+        };
+        let (token, hash) = mint_token(&user);
+        let display_name = "Administrator".into();
+        let command =
+            Command::CreateUser { user, display_name, admin: true, token_hash: Some(hash) };
+        if self.execute(&actor, None, command).await?.duplicate {
+            // Another call was faster; the token it returned is the valid one.
+            return Err(already_initialized());
+        }
+        Ok((cluster_id, token))
+    }
+
+    /// Rewrites this node's base: its size in bytes before and after.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] unless the caller is an administrator, and the router's.
+    pub async fn compact(&self, actor: &Actor) -> Result<(u64, u64), Error> {
+        require_admin(actor)?;
+        self.backend.compact().await
+    }
+
+    /// Appends lines of foreign history.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] unless the caller is an administrator, and the router's.
+    pub async fn import(
+        &self,
+        actor: &Actor,
+        room: RoomId,
+        source: String,
+        lines: Vec<crate::proto::v1::ImportLine>,
+        id: Option<RequestId>,
+    ) -> Result<Done, Error> {
+        require_admin(actor)?;
+        convert::text("source", &source, limits::SOURCE_BYTES_MAX)?;
+        let lines = convert::import_lines(lines, &actor.user)?;
+        self.execute(actor, id, Command::Import { room, source, lines, salt: salt() }).await
+    }
+}
+
+fn already_initialized() -> Error {
+    Error::new(Code::AlreadyInitialized, "the cluster is initialised already")
+}
+
+pub(crate) fn wrong_answer() -> Error {
+    Error::new(Code::Internal, "a query was answered by something else")
+}
