@@ -1,5 +1,11 @@
 //! Folkmoot: a chat server that self-hosters run on three machines and trust.
 
+pub mod cli;
+pub mod config;
+pub mod node;
+
+pub mod client;
+
 pub mod chat;
 pub mod clock;
 pub mod delivery;

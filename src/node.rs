@@ -1,0 +1,1 @@
+//! Builds and joins every layer.
