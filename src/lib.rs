@@ -7,6 +7,7 @@ pub mod error;
 pub mod id;
 pub mod limits;
 pub mod router;
+pub mod store;
 
 /// Generated from `proto/`.
 #[allow(missing_docs, reason = "documented in proto/")]
