@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/folkmoot/internal/v1/peer.proto",
         "proto/folkmoot/internal/v1/route.proto",
         "proto/folkmoot/internal/v1/forward.proto",
+        "proto/folkmoot/internal/v1/rows.proto",
     ];
     let descriptors = protox::compile(files, ["proto"])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);

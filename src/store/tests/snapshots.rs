@@ -1,0 +1,1 @@
+//! Snapshots between two bases, and compaction.
