@@ -41,6 +41,4 @@ mod set_role;
 mod token;
 
 #[cfg(test)]
-mod properties;
-#[cfg(test)]
-mod scripts;
+mod tests;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::chat::codec::{Malformed, array, nonzero, open, parse, seal};
 use crate::chat::command::{Actor, Command, ImportLine, Request};
 use crate::chat::event::{Hash, Salt};
-use crate::id::Seq;
+use crate::id::{RoomId, Seq};
 use crate::proto::internal as proto;
 use crate::proto::internal::request::Command as Wire;
 
@@ -45,7 +45,6 @@ pub fn decode_request(bytes: &Bytes) -> Result<Request, Malformed> {
     })
 }
 
-/// Longer than most: one arm a command, as is its inverse.
 fn encode_command(command: &Command) -> Wire {
     match command {
         Command::CreateUser { user, display_name, admin, token_hash } => {
@@ -111,13 +110,17 @@ fn encode_command(command: &Command) -> Wire {
             role: *role as u32,
             salt: copied(salt),
         }),
-        Command::Import { room, source, lines, salt } => Wire::Import(proto::Import {
-            room: room.as_str().into(),
-            source: source.clone(),
-            lines: lines.iter().map(encode_line).collect(),
-            salt: copied(salt),
-        }),
+        Command::Import { room, source, lines, salt } => encode_import(room, source, lines, salt),
     }
+}
+
+fn encode_import(room: &RoomId, source: &str, lines: &[ImportLine], salt: &Salt) -> Wire {
+    Wire::Import(proto::Import {
+        room: room.as_str().into(),
+        source: source.into(),
+        lines: lines.iter().map(encode_line).collect(),
+        salt: copied(salt),
+    })
 }
 
 fn encode_line(line: &ImportLine) -> proto::ImportLine {

@@ -1,0 +1,172 @@
+//! One value of each kind, with everything set: pinned, or too intricate for a strategy.
+
+use std::sync::Arc;
+
+use crate::chat::command::{Command, ImportLine, Rejection};
+use crate::chat::event::{Body, Event, EventKind, Role};
+use crate::chat::query::{Annotated, Answer, Events};
+use crate::chat::state::{Notes, Participant, Room, RoomKind, Token, User};
+use crate::id::{Epoch, RequestId, RoomId, Seq, UserId};
+
+/// One of each.
+pub(super) fn rejections() -> Vec<Rejection> {
+    let room = || RoomId::parse("general").unwrap();
+    let all = vec![
+        Rejection::InvalidArgument("why".into()),
+        Rejection::TooLarge { max: 7 },
+        Rejection::RoomNotFound(room()),
+        Rejection::UserNotFound(UserId::parse("ann").unwrap()),
+        Rejection::EventNotFound { room: room(), seq: Seq(3) },
+        Rejection::AlreadyExists("room general".into()),
+        Rejection::NotParticipant(room()),
+        Rejection::Muted(room()),
+        Rejection::Banned(room()),
+        Rejection::Forbidden("why".into()),
+        Rejection::WrongRoomKind("direct"),
+        Rejection::IdReused,
+        Rejection::Expired { horizon_ms: 5 },
+        Rejection::ClockSkew { server_time_ms: 6 },
+        Rejection::Redacted,
+        Rejection::LimitReached("why".into()),
+        Rejection::Undecodable,
+    ];
+    // A new rejection needs a place above, and a row in the codec's table.
+    for rejection in &all {
+        match rejection {
+            Rejection::InvalidArgument(_) | Rejection::TooLarge { .. } => {}
+            Rejection::RoomNotFound(_) | Rejection::UserNotFound(_) => {}
+            Rejection::EventNotFound { .. } | Rejection::AlreadyExists(_) => {}
+            Rejection::NotParticipant(_) | Rejection::Muted(_) | Rejection::Banned(_) => {}
+            Rejection::Forbidden(_) | Rejection::WrongRoomKind(_) | Rejection::IdReused => {}
+            Rejection::Expired { .. } | Rejection::ClockSkew { .. } | Rejection::Redacted => {}
+            Rejection::LimitReached(_) | Rejection::Undecodable => {}
+        }
+    }
+    all
+}
+
+/// One answer of each kind, with everything set.
+pub(super) fn answers() -> Vec<Answer> {
+    let ann = UserId::parse("ann").unwrap();
+    let room = Arc::new(Room {
+        id: RoomId::parse("general").unwrap(),
+        kind: RoomKind::Private,
+        title: "General".into(),
+        topic: "talk".into(),
+        epoch: Epoch::parse("e1").unwrap(),
+        first_seq: Seq(2),
+        head: Seq(9),
+        chain: [1; 32],
+        chain_base: [2; 32],
+        participants: 3,
+        created_at_ms: 1000,
+        creator: ann.clone(),
+    });
+    let user = Arc::new(User {
+        id: ann.clone(),
+        display_name: "Ann".into(),
+        admin: true,
+        created_at_ms: 1000,
+        tokens: vec![Token { hash: [3; 32], label: "laptop".into(), issued_at_ms: 1001 }],
+    });
+    let notes = Notes {
+        edits: vec![Seq(3)],
+        reactions: vec![("+1".into(), vec![ann.clone()])],
+        redacted_by: Some(Seq(8)),
+    };
+    let [event, erased] = events().map(Arc::new);
+    let annotated = Annotated {
+        event: event.clone(),
+        notes: Some(Arc::new(notes)),
+        edits: vec![(Seq(3), 1002, "edited".into())],
+    };
+    let plain = Annotated { event: erased.clone(), notes: None, edits: Vec::new() };
+    vec![
+        Answer::Room {
+            room: room.clone(),
+            participants: vec![(ann, Participant { role: Role::Owner, since_ms: 1000 })],
+        },
+        Answer::Rooms { rooms: vec![room.clone()] },
+        Answer::Events(Events {
+            epoch: room.epoch.clone(),
+            first_seq: Seq(2),
+            head: Seq(9),
+            recovered: false,
+            events: vec![annotated, plain],
+        }),
+        Answer::Export { room, events: vec![event, erased] },
+        Answer::User { user: user.clone() },
+        Answer::Users { users: vec![user] },
+    ]
+}
+
+/// Two events that have everything set between them.
+pub(super) fn events() -> [Event; 2] {
+    let event = Event {
+        seq: Seq(7),
+        at_ms: 1_700_000_000_000,
+        sender: UserId::parse("ann").unwrap(),
+        kind: EventKind::Message,
+        request_id: RequestId::mint(1_700_000_000_000, [7; 10]),
+        target: Some(Seq(5)),
+        subject: Some(UserId::parse("bob").unwrap()),
+        role: Some(Role::Muted),
+        withdrawn: true,
+        original_at_ms: Some(1000),
+        original_sender: Some("Ann|away".into()),
+        body: Body::Present { salt: [9; 16], text: "hi".into() },
+    };
+    let mut erased = event.clone();
+    erased.body = Body::Erased { hash: event.body.hash() };
+    [event, erased]
+}
+
+/// One command of each kind.
+pub(super) fn commands() -> Vec<Command> {
+    let room = || RoomId::parse("general").unwrap();
+    let user = || UserId::parse("bob").unwrap();
+    let (salt, target) = ([9; 16], Seq(5));
+    vec![
+        Command::CreateUser {
+            user: user(),
+            display_name: "Bob".into(),
+            admin: true,
+            token_hash: Some([3; 32]),
+        },
+        Command::IssueToken { user: user(), token_hash: [3; 32], label: "laptop".into() },
+        Command::RevokeToken { user: user(), token_hash: [3; 32] },
+        Command::CreateRoom {
+            room: RoomId::parse("dm:ann:bob").unwrap(),
+            title: "Us".into(),
+            kind: RoomKind::Direct,
+            epoch: Epoch::parse("e1").unwrap(),
+            salt,
+        },
+        Command::Join { room: room(), salt },
+        Command::Leave { room: room(), salt },
+        Command::Post {
+            room: room(),
+            kind: EventKind::Action,
+            text: "waves".into(),
+            reply_to: Some(target),
+            salt,
+        },
+        Command::Edit { room: room(), target, text: "nods".into(), salt },
+        Command::Redact { room: room(), target, salt },
+        Command::React { room: room(), target, symbol: "+1".into(), withdraw: true, salt },
+        Command::SetRole { room: room(), user: user(), role: Role::Moderator, salt },
+        Command::Import {
+            room: room(),
+            source: "irc.log".into(),
+            lines: vec![ImportLine {
+                line: 4,
+                original_at_ms: 1000,
+                sender: user(),
+                original_sender: "Bob".into(),
+                kind: EventKind::Notice,
+                text: "joins".into(),
+            }],
+            salt,
+        },
+    ]
+}

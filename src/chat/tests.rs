@@ -1,0 +1,4 @@
+//! Tests of the rules as a whole: golden scripts, and what holds for every history.
+
+mod properties;
+mod scripts;
