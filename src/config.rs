@@ -1,1 +1,338 @@
-//! Configuration.
+//! One configuration, a struct for each layer.
+//!
+//! Read by `cli` from a TOML file, then `FOLKMOOT_<SECTION>_<FIELD>` from the environment, then
+//! flags; each wins over the one before. The table below is the one place where a setting has its
+//! name, type, default and description: parsing, `config print` and the environment follow from
+//! it. What [`Config::validate`] passes, the layers may rely on.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+mod setting;
+mod validate;
+
+pub use setting::{LogFormat, Setting, Size};
+
+/// What the names of all settings in the environment begin with.
+pub const ENVIRONMENT_PREFIX: &str = "FOLKMOOT_";
+
+macro_rules! settings {
+    ($(
+        $(#[doc = $section_doc:literal])*
+        $section:ident: $struct:ident {
+            $($(#[doc = $doc:literal])* $field:ident: $type:ty = $default:expr;)*
+        }
+    )*) => {
+        /// The whole configuration of a node.
+        #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Config {
+            $($(#[doc = $section_doc])* pub $section: $struct,)*
+        }
+
+        $(
+            $(#[doc = $section_doc])*
+            #[derive(Debug, Clone, PartialEq, Deserialize)]
+            #[serde(default, deny_unknown_fields)]
+            pub struct $struct {
+                $($(#[doc = $doc])*
+                #[serde(deserialize_with = "setting::deserialize")]
+                pub $field: $type,)*
+            }
+
+            impl Default for $struct {
+                fn default() -> $struct {
+                    $struct { $($field: $default,)* }
+                }
+            }
+        )*
+
+        impl Config {
+            /// Names of the sections.
+            const SECTIONS: &[&str] = &[$(stringify!($section),)*];
+
+            /// Sets one field from text. `None` when there is no such field.
+            fn set(&mut self, section: &str, field: &str, text: &str) -> Option<Result<(), String>> {
+                match (section, field) {
+                    $($((stringify!($section), stringify!($field)) => {
+                        let parsed = <$type as Setting>::parse(text);
+                        Some(parsed.map(|value| self.$section.$field = value))
+                    })*)*
+                    _ => None,
+                }
+            }
+
+            /// The whole configuration as TOML, each field with its description and default.
+            pub fn to_toml(&self) -> String {
+                let default = Config::default();
+                let mut out = String::new();
+                $(
+                    push_comment(&mut out, &[$($section_doc),*]);
+                    out.push_str(concat!("[", stringify!($section), "]\n\n"));
+                    $(
+                        push_comment(&mut out, &[$($doc),*]);
+                        out.push_str("# Default: ");
+                        out.push_str(&default.$section.$field.to_toml());
+                        out.push_str(concat!("\n", stringify!($field), " = "));
+                        out.push_str(&self.$section.$field.to_toml());
+                        out.push_str("\n\n");
+                    )*
+                )*
+                out.truncate(out.trim_end().len());
+                out.push('\n');
+                out
+            }
+        }
+    };
+}
+
+settings! {
+    /// This node: where it stores, listens, and finds the others.
+    node: Node {
+        /// Directory for everything that the node keeps. One node owns it at a time.
+        data_dir: PathBuf = PathBuf::from("folkmoot-data");
+        /// Address and port for clients: gRPC, REST, SSE, WebSocket, the web page, health and
+        /// metrics. Port 0 takes any free one.
+        client_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7400));
+        /// Address and port for the other nodes of the cluster. Never expose it to clients.
+        peer_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7401));
+        /// `host:port` that clients are told to reach this node at. Empty: `client_listen`.
+        client_advertise: Option<String> = None;
+        /// `host:port` at which the other nodes reach this one. Empty: `peer_listen`.
+        peer_advertise: Option<String> = None;
+        /// Peer addresses (`host:port`) of nodes to join; this node's own may be among them, so
+        /// that all nodes can share one list. Empty on a cluster of one.
+        join: Vec<String> = Vec::new();
+        /// How long a stopping node may take to hand over leadership and finish requests.
+        shutdown_timeout: Duration = Duration::from_secs(10);
+    }
+
+    /// What clients may ask for.
+    limits: Limits {
+        /// The longest message text, in bytes of UTF-8; at most 64KiB.
+        text_bytes_max: Size = Size(64 * 1024);
+        /// Client connections at a time; further ones are refused.
+        connections_max: usize = 10_000;
+        /// Live sessions, event streams and long polls at a time on this node.
+        sessions_max: usize = 20_000;
+        /// Rooms followed at a time in one session.
+        follows_per_session_max: usize = 1_000;
+        /// Unacknowledged posts of one session; further ones wait in the connection.
+        posts_in_flight_per_session_max: usize = 1_024;
+        /// How long a request is retried inside the cluster before the client gets `timeout`.
+        request_timeout: Duration = Duration::from_secs(10);
+    }
+
+    /// Consensus. Must be the same on all nodes.
+    raft: Raft {
+        /// How often a leader assures its followers that it is there.
+        heartbeat_interval: Duration = Duration::from_millis(100);
+        /// A follower that hears nothing from its leader for a random time between this and
+        /// `election_timeout_max`, on top of the longest, stands for election.
+        election_timeout_min: Duration = Duration::from_millis(300);
+        /// See `election_timeout_min`.
+        election_timeout_max: Duration = Duration::from_millis(500);
+    }
+
+    /// The disk.
+    store: Store {
+        /// How often what was applied is written from memory into the base. Longer means less
+        /// writing, and a longer replay after a crash.
+        checkpoint_interval: Duration = Duration::from_secs(3);
+        /// Memory for what was applied and is not in the base yet; a checkpoint begins early
+        /// when it is used up.
+        overlay_bytes: Size = Size(64 << 20);
+        /// Memory for the base's cache.
+        sled_cache: Size = Size(64 << 20);
+        /// Size from which old files of the log are removed.
+        log_purge_threshold: Size = Size(10 << 30);
+        /// Posts are refused with `disk_full` while less than this is free; reads go on.
+        min_free_disk: Size = Size(256 << 20);
+        /// Space kept in a file that is given up when the disk is full all the same, so that
+        /// votes and checkpoints go on.
+        ballast: Size = Size(64 << 20);
+    }
+
+    /// The node's own log, on standard error.
+    log: Log {
+        /// `error`, `warn`, `info`, `debug` or `trace`, also by module: `info,folkmoot::shard=debug`.
+        filter: String = "info".to_string();
+        /// `text` for people, `json` for machines.
+        format: LogFormat = LogFormat::Text;
+    }
+}
+
+fn push_comment(out: &mut String, lines: &[&str]) {
+    for line in lines {
+        out.push('#');
+        out.push_str(line);
+        out.push('\n');
+    }
+}
+
+/// Why a configuration is not usable. Each problem names the field and the fix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    /// One line or paragraph each.
+    pub problems: Vec<String>,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problems.join("\n"))
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+impl From<String> for Invalid {
+    fn from(problem: String) -> Invalid {
+        Invalid { problems: vec![problem] }
+    }
+}
+
+/// One setting from a flag: section, field and text.
+pub type Override<'a> = (&'a str, &'a str, String);
+
+impl Config {
+    /// Reads a file, if one is given, then the environment, then overrides; validates the result.
+    ///
+    /// # Errors
+    /// Every problem found in the first source that has any.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: &[Override<'_>],
+    ) -> Result<Config, Invalid> {
+        let mut config = match file {
+            None => Config::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                Config::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?
+            }
+        };
+        config.apply_environment(environment)?;
+        for (section, field, text) in overrides {
+            match config.set(section, field, text) {
+                Some(Ok(())) => {}
+                Some(Err(why)) => return Err(format!("{section}.{field}: {why}").into()),
+                None => return Err(format!("there is no setting {section}.{field}").into()),
+            }
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Parses TOML; does not validate relations.
+    ///
+    /// # Errors
+    /// What is wrong, with line and column.
+    pub fn parse(text: &str) -> Result<Config, String> {
+        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())
+    }
+
+    /// Takes settings from `FOLKMOOT_<SECTION>_<FIELD>`. Other variables are not ours to judge,
+    /// but a misspelt field of a known section is.
+    fn apply_environment(
+        &mut self,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), Invalid> {
+        let mut problems = Vec::new();
+        for (name, text) in environment {
+            let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
+            let rest = rest.to_ascii_lowercase();
+            let Some((section, field)) = rest.split_once('_') else { continue };
+            if !Config::SECTIONS.contains(&section) {
+                continue;
+            }
+            match self.set(section, field, &text) {
+                Some(Ok(())) => {}
+                Some(Err(why)) => problems.push(format!("{name}: {why}")),
+                None => problems.push(format!(
+                    "{name}: section {section} has no field {field}; see `folkmoot config print`"
+                )),
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Invalid { problems }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(env: &[(&str, &str)], overrides: &[Override<'_>]) -> Result<Config, Invalid> {
+        let env = env.iter().map(|(name, text)| (name.to_string(), text.to_string()));
+        Config::load(None, env, overrides)
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_print_as_themselves() {
+        let config = Config::default();
+        config.validate().unwrap();
+        let printed = config.to_toml();
+        assert_eq!(Config::parse(&printed), Ok(config));
+        assert!(printed.contains("# Default: \"100ms\"\nheartbeat_interval = \"100ms\""), "{printed}");
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_and_that_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("node.toml");
+        std::fs::write(&file, "[raft]\nheartbeat_interval = \"50ms\"\n[store]\nballast = 1048576")
+            .unwrap();
+        let env = [
+            ("FOLKMOOT_RAFT_HEARTBEAT_INTERVAL".to_string(), "60ms".to_string()),
+            ("FOLKMOOT_NODE_JOIN".to_string(), "a:1, b:2".to_string()),
+            ("FOLKMOOT_TOKEN".to_string(), "secret".to_string()),
+            ("FOLKMOOT_PORT_7400_TCP".to_string(), "tcp://1.2.3.4".to_string()),
+        ];
+        let overrides = [("log", "format", "json".to_string())];
+        let config = Config::load(Some(&file), env.clone(), &overrides).unwrap();
+        assert_eq!(config.raft.heartbeat_interval, Duration::from_millis(60));
+        assert_eq!(config.node.join, ["a:1", "b:2"]);
+        assert_eq!(config.store.ballast, Size(1 << 20));
+        assert_eq!(config.log.format, LogFormat::Json);
+        let overrides = [("raft", "heartbeat_interval", "70ms".to_string())];
+        let config = Config::load(Some(&file), env, &overrides).unwrap();
+        assert_eq!(config.raft.heartbeat_interval, Duration::from_millis(70));
+    }
+
+    #[test]
+    fn errors_name_the_line_or_the_variable() {
+        let error = Config::parse("[raft]\nheartbeat_interval = \"soon\"\n").unwrap_err();
+        assert!(error.contains("line 2") && error.contains("expected a duration"), "{error}");
+        let error = Config::parse("[raft]\n\nheartbeat = \"1s\"\n").unwrap_err();
+        assert!(error.contains("line 3") && error.contains("heartbeat_interval"), "{error}");
+        let error = Config::parse("[rafts]\n").unwrap_err();
+        assert!(error.contains("line 1") && error.contains("unknown field"), "{error}");
+        for name in ["FOLKMOOT_RAFT_HEARTBEAT", "FOLKMOOT_RAFT_HEARTBEAT_INTERVAL"] {
+            let error = load(&[(name, "x")], &[]).unwrap_err().to_string();
+            assert!(error.starts_with(name), "{error}");
+        }
+        let error = load(&[], &[("raft", "heartbeat_interval", "x".into())]).unwrap_err();
+        assert!(error.to_string().starts_with("raft.heartbeat_interval:"), "{error}");
+    }
+
+    #[test]
+    fn the_files_to_copy_are_complete_and_valid() {
+        for node in 1..=3 {
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("cluster/node{node}.toml"));
+            let config = Config::load(Some(&file), [], &[]).unwrap();
+            let text = std::fs::read_to_string(&file).unwrap();
+            // What a node would print of it has every field; so must the file.
+            for line in config.to_toml().lines().filter(|line| !line.trim().is_empty()) {
+                assert!(text.contains(line), "{} lacks: {line}", file.display());
+            }
+            let host = format!("chat{node}.example.org");
+            assert_eq!(config.node.client_advertise, Some(format!("{host}:7400")));
+            assert_eq!(config.node.peer_advertise, Some(format!("{host}:7401")));
+            assert_eq!(config.node.join.len(), 3);
+        }
+    }
+}

@@ -1,1 +1,134 @@
-//! The command line.
+//! The command line: one file for each command.
+//!
+//! `main` parses the arguments, starts a runtime and runs one command. Results go to standard
+//! output, everything else to standard error. Exit codes: 0 done, 1 failed, 64 bad usage.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod cluster;
+mod config;
+mod connection;
+mod demo;
+mod event_json;
+mod event_text;
+mod export;
+mod failure;
+mod history;
+mod import;
+mod irc;
+mod local;
+mod nick;
+mod node;
+mod output;
+mod post;
+mod progress;
+mod room;
+mod serve;
+mod signal;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod user;
+mod verify;
+
+use failure::{Failure, Outcome};
+
+/// Bad usage, as sysexits.h has it.
+const EXIT_USAGE: u8 = 64;
+
+/// A chat server that self-hosters run on three machines and trust.
+#[derive(Debug, Parser)]
+#[command(
+    name = "folkmoot",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Try it: folkmoot demo"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node.
+    Serve(serve::Args),
+    /// Run a whole cluster on this machine, ready to chat.
+    Demo(demo::Args),
+    /// Create and list users, issue tokens.
+    #[command(subcommand)]
+    User(user::Command),
+    /// Create, list, show, join and leave rooms.
+    #[command(subcommand)]
+    Room(room::Command),
+    /// Post messages to a room.
+    Post(post::Args),
+    /// Follow a room live.
+    Tail(tail::Args),
+    /// Show a page of a room's history.
+    History(history::Args),
+    /// Bring history from elsewhere into rooms.
+    #[command(subcommand)]
+    Import(import::Command),
+    /// Write rooms' whole logs, verifiable offline.
+    Export(export::Args),
+    /// Check exported rooms offline: bodies, hash chain, no gaps.
+    Verify(verify::Args),
+    /// Form a cluster, show its state.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    /// Maintain one node.
+    #[command(subcommand)]
+    Node(node::Command),
+    /// Measure a cluster under load, and check what it acknowledged.
+    Bench(bench::Args),
+    /// Check and print configurations.
+    #[command(subcommand)]
+    Config(config::Command),
+}
+
+/// Runs the program with these arguments.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::failed(format!("cannot start: {error}")).report(),
+    };
+    let outcome = runtime.block_on(run(cli.command));
+    // Whatever still runs was told to stop; a hung file operation must not hold the exit.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(command: Command) -> Outcome {
+    match command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::User(command) => user::run(command).await,
+        Command::Room(command) => room::run(command).await,
+        Command::Post(args) => post::run(args).await,
+        Command::Tail(args) => tail::run(args).await,
+        Command::History(args) => history::run(args).await,
+        Command::Import(command) => import::run(command).await,
+        Command::Export(args) => export::run(args).await,
+        Command::Verify(args) => verify::run(&args),
+        Command::Cluster(command) => cluster::run(command).await,
+        Command::Node(command) => node::run(command).await,
+        Command::Bench(args) => bench::run(args).await,
+        Command::Config(command) => config::run(command),
+    }
+}

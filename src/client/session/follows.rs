@@ -128,7 +128,7 @@ impl Follows {
             }
             (Position::From(known, _), true) if *known == epoch => followed.position.clone(),
             (Position::At(_) | Position::From(..), _) => {
-                let _ = followed.queue.send(Part::Mark(lost)).await;
+                let _ = followed.queue.send(Part::Mark(Box::new(lost))).await;
                 Position::From(epoch, Seq(answer.first_seq))
             }
         };
@@ -165,7 +165,8 @@ impl Follows {
         if let Some((_, followed)) = self.of(&mark.room)
             && followed.started
         {
-            let _ = followed.queue.send(Part::Mark(Delivered::CaughtUp(Seq(mark.seq)))).await;
+            let caught_up = Delivered::CaughtUp(Seq(mark.seq));
+            let _ = followed.queue.send(Part::Mark(Box::new(caught_up))).await;
         }
     }
 

@@ -38,6 +38,7 @@ const COMMAND_QUEUE_MAX: usize = 256;
 
 /// What a follow yields.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are events")]
 pub enum Delivered {
     /// The next event, one above the last.
     Event(pb::Event),
@@ -63,7 +64,7 @@ enum Command {
 /// One part of a follow's deliveries.
 enum Part {
     Events(Vec<pb::Event>),
-    Mark(Delivered),
+    Mark(Box<Delivered>),
     Failed(Error),
 }
 
@@ -242,7 +243,7 @@ impl Stream for Follow {
             }
             match std::task::ready!(self.parts.poll_recv(cx)) {
                 Some(Part::Events(events)) => self.ready = events.into(),
-                Some(Part::Mark(mark)) => return Poll::Ready(Some(Ok(mark))),
+                Some(Part::Mark(mark)) => return Poll::Ready(Some(Ok(*mark))),
                 Some(Part::Failed(error)) => {
                     self.done = true;
                     return Poll::Ready(Some(Err(error)));

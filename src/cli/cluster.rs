@@ -1,0 +1,222 @@
+//! `folkmoot cluster`: form a cluster, and see how it is.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cli::connection::Connection;
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::output::{self, Table};
+use crate::cli::signal;
+use crate::proto::v1 as pb;
+
+/// The cluster.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Form a cluster out of nodes that have started with --join; prints the first admin's token.
+    #[command(after_help = "Examples:\n  folkmoot cluster init --nodes 3\n  \
+        folkmoot cluster init --single\n\nThe token is shown once: keep it.")]
+    Init(Init),
+    /// Show nodes and shards as one node sees them.
+    #[command(after_help = "Examples:\n  folkmoot cluster status\n  \
+        folkmoot cluster status --watch\n  folkmoot cluster status --json | jq .shards")]
+    Status(Status),
+}
+
+/// Options of `cluster init`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Init {
+    /// How many nodes to wait for: 1, 3 or 5.
+    #[arg(long, default_value_t = 3)]
+    nodes: u32,
+    /// A cluster of one node: no copies, no failover.
+    #[arg(long, conflicts_with = "nodes")]
+    single: bool,
+    /// How many shards rooms and users are spread over; cannot be changed later.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    shards: u32,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Options of `cluster status`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Status {
+    /// Show it again every second, until interrupted.
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Runs the command.
+pub(super) async fn run(command: Command) -> Outcome {
+    match command {
+        Command::Init(args) => init(args).await,
+        Command::Status(args) => status(args).await,
+    }
+}
+
+async fn init(args: Init) -> Outcome {
+    let connection = args.connection;
+    let nodes = if args.single { 1 } else { args.nodes };
+    if ![1, 3, 5].contains(&nodes) {
+        return Err(Failure::Usage("--nodes must be 1, 3 or 5".into()));
+    }
+    let formed = connection.client()?.init_cluster(nodes, args.shards).await;
+    let formed = formed.map_err(|error| connection.failure(error))?;
+    if connection.json {
+        output::line(json!({
+            "cluster_id": formed.cluster_id,
+            "admin_user": formed.admin_user,
+            "admin_token": formed.admin_token,
+        }))?;
+    } else {
+        output::line(format!("cluster {} of {nodes} is ready", formed.cluster_id))?;
+        output::line(format!("admin user:  {}", formed.admin_user))?;
+        output::line(format!("admin token: {}  (shown once)", formed.admin_token))?;
+    }
+    Ok(())
+}
+
+async fn status(args: Status) -> Outcome {
+    let connection = &args.connection;
+    let client = connection.client()?;
+    let mut stop = signal::Stop::catch()?;
+    let show = async {
+        loop {
+            let status = client.cluster_status().await;
+            let status = status.map_err(|error| connection.failure(error));
+            match status {
+                Ok(status) => print(&args, &status)?,
+                Err(failure) if args.watch => eprintln!("folkmoot: {failure}"),
+                Err(failure) => return Err(failure),
+            }
+            if !args.watch {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        outcome = show => outcome,
+        () = stop.asked() => Ok(()),
+    }
+}
+
+fn print(args: &Status, status: &pb::StatusResponse) -> Outcome {
+    if args.connection.json {
+        output::line(status_json(status))?;
+        return Ok(());
+    }
+    if args.watch && std::io::stdout().is_terminal() {
+        output::line("\x1b[H\x1b[2J")?; // home, and clear
+    }
+    let stale = if status.stale { "  (stale: no leader confirms all of this)" } else { "" };
+    let cluster = if status.cluster_id.is_empty() { "not formed yet" } else { &status.cluster_id };
+    output::line(format!("cluster {cluster}, as node {} sees it{stale}\n", status.node_id))?;
+    output::line(nodes_table(status).render())?;
+    output::line("")?;
+    output::line(shards_table(status).render())?;
+    Ok(())
+}
+
+fn nodes_table(status: &pb::StatusResponse) -> Table {
+    let headings =
+        ["NODE>", "STATE", "CLIENT", "PEER", "VERSION", "LEADS>", "REPLICAS>", "DISK>"];
+    let mut table = Table::new(&headings);
+    for node in &status.nodes {
+        table.row([
+            node.id.to_string(),
+            node.state.clone(),
+            node.client_address.clone(),
+            node.peer_address.clone(),
+            node.version.clone(),
+            node.leaders.to_string(),
+            node.replicas.to_string(),
+            output::bytes(node.disk_bytes),
+        ]);
+    }
+    table
+}
+
+fn shards_table(status: &pb::StatusResponse) -> Table {
+    let headings = [
+        "SHARD>", "NODE>", "STATE", "LEADER>", "TERM>", "LAST LOG>", "COMMIT>", "APPLIED>",
+        "DURABLE>", "LAG>", "SIZE>", "VOTERS", "LEARNERS",
+    ];
+    let mut table = Table::new(&headings);
+    let unknown_or = |id: u64| if id == 0 { "?".to_string() } else { id.to_string() };
+    for replica in &status.shards {
+        let shard =
+            if replica.shard == 0 { "meta".to_string() } else { replica.shard.to_string() };
+        table.row([
+            shard,
+            replica.node.to_string(),
+            replica.state.clone(),
+            unknown_or(replica.leader),
+            replica.term.to_string(),
+            replica.last_log.to_string(),
+            replica.commit.to_string(),
+            replica.applied.to_string(),
+            replica.durable.to_string(),
+            replica.lag.to_string(),
+            output::bytes(replica.size_bytes),
+            ids(&replica.voters),
+            ids(&replica.learners),
+        ]);
+    }
+    table
+}
+
+fn ids(ids: &[u64]) -> String {
+    ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The cluster as JSON.
+fn status_json(status: &pb::StatusResponse) -> Value {
+    let node = |node: &pb::NodeStatus| {
+        json!({
+            "id": node.id, "state": node.state, "version": node.version,
+            "client_address": node.client_address, "peer_address": node.peer_address,
+            "leaders": node.leaders, "replicas": node.replicas, "disk_bytes": node.disk_bytes,
+        })
+    };
+    let replica = |replica: &pb::ShardStatus| {
+        json!({
+            "shard": replica.shard, "node": replica.node, "state": replica.state,
+            "leader": replica.leader, "term": replica.term, "last_log": replica.last_log,
+            "commit": replica.commit, "applied": replica.applied, "durable": replica.durable,
+            "lag": replica.lag, "size_bytes": replica.size_bytes,
+            "voters": replica.voters, "learners": replica.learners,
+        })
+    };
+    json!({
+        "cluster_id": status.cluster_id,
+        "node_id": status.node_id,
+        "stale": status.stale,
+        "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
+        "shards": status.shards.iter().map(replica).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_replica_has_its_row() {
+        let replica = pb::ShardStatus { voters: vec![1, 2, 3], ..pb::ShardStatus::default() };
+        let status = pb::StatusResponse {
+            nodes: vec![pb::NodeStatus::default()],
+            shards: vec![replica.clone(), pb::ShardStatus { shard: 8, leader: 2, ..replica }],
+            ..pb::StatusResponse::default()
+        };
+        assert_eq!(nodes_table(&status).render().lines().count(), 2);
+        let shards = shards_table(&status).render();
+        assert_eq!(shards.lines().count(), 3);
+        assert!(shards.contains("meta") && shards.contains("1,2,3"), "{shards}");
+        assert_eq!(status_json(&status)["shards"][1]["leader"], 2);
+    }
+}

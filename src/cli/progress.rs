@@ -1,0 +1,35 @@
+//! A progress bar on a terminal; nothing anywhere else.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How far a long command has come. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Progress(ProgressBar);
+
+impl Progress {
+    /// Begins something of `total` parts. `quiet`: show nothing.
+    pub(super) fn start(what: &str, total: u64, quiet: bool) -> Progress {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+        let template = "{prefix:9} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(what.to_string());
+        if !quiet && std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
+        }
+        Progress(bar)
+    }
+
+    /// Another `parts` are done.
+    pub(super) fn add(&self, parts: u64) {
+        self.0.inc(parts);
+    }
+
+    /// All is done; the bar goes away.
+    pub(super) fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
