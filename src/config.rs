@@ -277,7 +277,10 @@ mod tests {
         config.validate().unwrap();
         let printed = config.to_toml();
         assert_eq!(Config::parse(&printed), Ok(config));
-        assert!(printed.contains("# Default: \"100ms\"\nheartbeat_interval = \"100ms\""), "{printed}");
+        assert!(
+            printed.contains("# Default: \"100ms\"\nheartbeat_interval = \"100ms\""),
+            "{printed}"
+        );
     }
 
     #[test]
@@ -322,7 +325,8 @@ mod tests {
     #[test]
     fn the_files_to_copy_are_complete_and_valid() {
         for node in 1..=3 {
-            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("cluster/node{node}.toml"));
+            let file =
+                Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("cluster/node{node}.toml"));
             let config = Config::load(Some(&file), [], &[]).unwrap();
             let text = std::fs::read_to_string(&file).unwrap();
             // What a node would print of it has every field; so must the file.

@@ -123,8 +123,7 @@ fn print(args: &Status, status: &pb::StatusResponse) -> Outcome {
 }
 
 fn nodes_table(status: &pb::StatusResponse) -> Table {
-    let headings =
-        ["NODE>", "STATE", "CLIENT", "PEER", "VERSION", "LEADS>", "REPLICAS>", "DISK>"];
+    let headings = ["NODE>", "STATE", "CLIENT", "PEER", "VERSION", "LEADS>", "REPLICAS>", "DISK>"];
     let mut table = Table::new(&headings);
     for node in &status.nodes {
         table.row([
@@ -143,14 +142,24 @@ fn nodes_table(status: &pb::StatusResponse) -> Table {
 
 fn shards_table(status: &pb::StatusResponse) -> Table {
     let headings = [
-        "SHARD>", "NODE>", "STATE", "LEADER>", "TERM>", "LAST LOG>", "COMMIT>", "APPLIED>",
-        "DURABLE>", "LAG>", "SIZE>", "VOTERS", "LEARNERS",
+        "SHARD>",
+        "NODE>",
+        "STATE",
+        "LEADER>",
+        "TERM>",
+        "LAST LOG>",
+        "COMMIT>",
+        "APPLIED>",
+        "DURABLE>",
+        "LAG>",
+        "SIZE>",
+        "VOTERS",
+        "LEARNERS",
     ];
     let mut table = Table::new(&headings);
     let unknown_or = |id: u64| if id == 0 { "?".to_string() } else { id.to_string() };
     for replica in &status.shards {
-        let shard =
-            if replica.shard == 0 { "meta".to_string() } else { replica.shard.to_string() };
+        let shard = if replica.shard == 0 { "meta".to_string() } else { replica.shard.to_string() };
         table.row([
             shard,
             replica.node.to_string(),

@@ -161,8 +161,7 @@ impl EventJson {
             at_ms: parse_time(&self.at).ok_or_else(|| bad("at"))?,
             sender: user("sender", &self.sender)?,
             kind: kind.map(|(kind, _)| *kind).ok_or_else(|| bad("kind"))?,
-            request_id: RequestId::parse(&self.client_msg_id)
-                .map_err(|_| bad("client_msg_id"))?,
+            request_id: RequestId::parse(&self.client_msg_id).map_err(|_| bad("client_msg_id"))?,
             target: self.target.map(Seq),
             subject: self.subject.as_deref().map(|text| user("subject", text)).transpose()?,
             role: self.role.as_ref().map(role).transpose()?,

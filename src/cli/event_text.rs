@@ -12,11 +12,8 @@ pub(super) fn render(event: &pb::Event) -> String {
 }
 
 fn what(event: &pb::Event) -> String {
-    let sender = if event.original_sender.is_empty() {
-        &event.sender
-    } else {
-        &event.original_sender
-    };
+    let sender =
+        if event.original_sender.is_empty() { &event.sender } else { &event.original_sender };
     let subject = if event.subject.is_empty() { sender } else { &event.subject };
     let (text, target) = (&event.text, event.target);
     if event.redacted {

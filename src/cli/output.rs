@@ -144,9 +144,7 @@ pub(super) fn room_json(room: &pb::Room) -> Value {
         "participant_count": room.participant_count,
     });
     if !room.participants.is_empty() {
-        let participant = |p: &pb::Participant| {
-            json!({ "user": p.user, "role": role(p.role()), "since": time(p.since_ms) })
-        };
+        let participant = |p: &pb::Participant| json!({ "user": p.user, "role": role(p.role()), "since": time(p.since_ms) });
         shown["participants"] = room.participants.iter().map(participant).collect();
     }
     shown

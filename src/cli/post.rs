@@ -66,8 +66,7 @@ pub(super) async fn run(args: Args) -> Outcome {
         let ack = client.post(&args.message(text)).await;
         return args.print(ack);
     }
-    let session =
-        Session::open(&client).await.map_err(|error| args.connection.failure(error))?;
+    let session = Session::open(&client).await.map_err(|error| args.connection.failure(error))?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     // Polls its futures for the first time in order, so lines go out in order.
     let mut pending = FuturesOrdered::new();

@@ -14,10 +14,8 @@ use crate::proto::v1 as pb;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Create a room; you are its owner. Creating the same room again changes nothing.
-    #[command(
-        after_help = "Examples:\n  folkmoot room create general --title 'General chat'\n  \
-        folkmoot room create dm:alice:bob --kind direct"
-    )]
+    #[command(after_help = "Examples:\n  folkmoot room create general --title 'General chat'\n  \
+        folkmoot room create dm:alice:bob --kind direct")]
     Create(Create),
     /// List the rooms that you may see.
     #[command(after_help = "Example:\n  folkmoot room list --json")]

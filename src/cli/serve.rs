@@ -74,7 +74,8 @@ impl Settings {
             ("join", (!self.join.is_empty()).then(|| self.join.join(","))),
         ];
         let flags = flags.into_iter().filter_map(|(field, text)| Some(("node", field, text?)));
-        let set = self.set.iter().map(|(section, field, text)| (&**section, &**field, text.clone()));
+        let set =
+            self.set.iter().map(|(section, field, text)| (&**section, &**field, text.clone()));
         let overrides: Vec<_> = flags.chain(set).collect();
         // Variables that are not UTF-8 cannot be ours.
         let environment = std::env::vars_os()
@@ -89,12 +90,8 @@ pub(super) async fn run(args: Args) -> Outcome {
     let config = args.settings.load()?;
     start_log(&config.log)?;
     let (shutdown, at_once) = (CancellationToken::new(), CancellationToken::new());
-    let stopper = stop_on(
-        signal::Stop::catch()?,
-        args.until_stdin_closes,
-        shutdown.clone(),
-        at_once.clone(),
-    );
+    let stopper =
+        stop_on(signal::Stop::catch()?, args.until_stdin_closes, shutdown.clone(), at_once.clone());
     let stopper = tokio::spawn(stopper);
     let outcome = tokio::select! {
         outcome = crate::node::run(config, shutdown) => {

@@ -254,7 +254,8 @@ mod tests {
         }
         let room = json!({ "room": "general", "first_seq": first_seq,
             "head": first_seq + count - 1, "chain": output::hex(&chain) });
-        lines.insert(0, json!({ "format": FORMAT, "room": room, "chain_base": output::hex(&base) }));
+        lines
+            .insert(0, json!({ "format": FORMAT, "room": room, "chain_base": output::hex(&base) }));
         lines
     }
 
@@ -310,7 +311,8 @@ mod tests {
 
     #[test]
     fn whatever_is_changed_is_found() {
-        let starts = |problem: String, start: &str| assert!(problem.starts_with(start), "{problem}");
+        let starts =
+            |problem: String, start: &str| assert!(problem.starts_with(start), "{problem}");
         starts(problem(|lines| lines[2]["text"] = json!("other")), "line 3: seq 2: the body");
         starts(problem(|lines| lines[2]["sender"] = json!("bob")), "line 3: seq 2: the chain");
         starts(problem(|lines| lines[5]["target"] = json!(1)), "line 6: seq 5: the chain");

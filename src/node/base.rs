@@ -24,15 +24,18 @@ impl NodeBase {
     }
 
     /// Puts what `make` returns in the old base's place; no call is under way meanwhile.
-    pub fn replace(
-        &self,
-        make: impl FnOnce(Arc<dyn Base>) -> io::Result<Arc<dyn Base>>,
-    ) -> io::Result<()> {
+    pub fn replace(&self, make: impl FnOnce(Arc<dyn Base>) -> io::Result<Arc<dyn Base>>) {
         let mut current = self.0.write().expect("no holder of the lock panics");
         let nothing: Arc<dyn Base> = Arc::new(crate::store::base::MemoryBase::default());
         let old = std::mem::replace(&mut *current, nothing);
-        *current = make(old)?;
-        Ok(())
+        match make(old) {
+            Ok(new) => *current = new,
+            Err(error) => {
+                // Without a base nothing here can go on; the next start puts it back in place.
+                tracing::error!(%error, "cannot put the compacted base in place; stopping");
+                std::process::abort();
+            }
+        }
     }
 
     fn with<T: Send>(&self, call: impl FnOnce(&dyn Base) -> T + Send) -> T {

@@ -103,8 +103,8 @@ fn compact(groups: &Groups) -> io::Result<()> {
         fs::rename(&rooms, &replaced)?;
         fs::rename(&fresh, &rooms)?;
         let base = SledBase::open(&rooms, &groups.sled_options()).map_err(io::Error::other)?;
-        Ok(Arc::new(base))
-    })?;
+        Ok(Arc::new(base) as Arc<dyn Base>)
+    });
     finish_interrupted(&rooms)?;
     opened.writer.log().compact_fully()
 }

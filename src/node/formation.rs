@@ -87,6 +87,11 @@ impl Formation {
         })
     }
 
+    /// Cancelled when the node is to stop.
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
     /// Takes up a membership found on disk.
     pub fn resume(&self, membership: Membership) {
         self.membership.send_replace(Some(membership));
@@ -287,9 +292,12 @@ impl Formation {
             }
             if tokio::time::Instant::now() >= deadline {
                 let there = founders.len();
-                return Err(Error::new(Code::Unavailable, format!(
-                    "{there} of {nodes} nodes have come: check that all run, with the same `join`"
-                )));
+                return Err(Error::new(
+                    Code::Unavailable,
+                    format!(
+                        "{there} of {nodes} nodes have come: check that all run, with the same `join`"
+                    ),
+                ));
             }
             tokio::time::sleep(HELLO_EVERY / 3).await;
         }

@@ -21,7 +21,7 @@ use crate::router::{Control, Router};
 use crate::shard::log_writer::LogWriter;
 use crate::shard::runtime::TokioRuntime;
 use crate::shard::transport::tcp::{Local, Tcp};
-use crate::shard::types::Members;
+use crate::shard::types::{Member, Members};
 use crate::shard::{Parts, Shard, Timing, checkpointer};
 use crate::store::log::{Log, LogOptions, OpenError};
 use crate::store::sled_base::{self, SledBase, SledOptions};
@@ -169,10 +169,8 @@ impl Groups {
         };
         let (rooms, sled_options) = (self.data_dir.join("rooms"), self.sled_options());
         let opening = tokio::task::spawn_blocking(move || {
-            compaction::finish_interrupted(&rooms).map_err(|error| GroupsError::Start {
-                shard: ShardId::META,
-                error,
-            })?;
+            compaction::finish_interrupted(&rooms)
+                .map_err(|error| GroupsError::Start { shard: ShardId::META, error })?;
             let log = Log::open(log_options)?;
             let base = SledBase::open(&rooms, &sled_options)?;
             Ok((log, NodeBase::new(Arc::new(base))))
@@ -339,17 +337,13 @@ async fn initialize(groups: Arc<Groups>, map: ClusterMap, node: NodeId) {
             .into_iter()
             .map(|id| {
                 let address = addresses.get(&id).cloned().unwrap_or_default();
-                (id.0, openraft_node(address))
+                (id.0, Member::new(address))
             })
             .collect();
         if let Err(error) = here.initialize(members).await {
             tracing::error!(%shard, %error, "cannot initialise a group");
         }
     }
-}
-
-fn openraft_node(address: String) -> crate::shard::types::Member {
-    crate::shard::types::Member::new(address)
 }
 
 /// Runs a task that has no end of its own until shutdown.

@@ -195,19 +195,11 @@ impl<R: Runtime> Router<R> {
 }
 
 fn start(room: &Room, after: Option<Cursor>) -> Result<Start, Error> {
-    let oldest = Seq(room.first_seq.0 - 1);
-    let (after, recovered) = match after {
-        None => (room.head, true),
-        Some(cursor) if cursor.epoch.as_ref().is_some_and(|epoch| *epoch != room.epoch) => {
-            (oldest, false)
-        }
-        Some(cursor) if cursor.seq > room.head => {
-            let message = format!("the cursor is beyond the room's head, {}", room.head);
-            return Err(Error::new(Code::InvalidCursor, message));
-        }
-        Some(cursor) if cursor.seq < oldest => (oldest, false),
-        Some(cursor) => (cursor.seq, true),
+    let (recovered, first) = match after {
+        None => (true, room.head.next()),
+        Some(cursor) => query::resume(room, &cursor)?,
     };
+    let after = Seq(first.0 - 1);
     Ok(Start { epoch: room.epoch.clone(), first_seq: room.first_seq, after, recovered })
 }
 

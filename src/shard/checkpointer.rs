@@ -67,15 +67,11 @@ pub async fn checkpoint<R: Runtime>(shard: &Shard<R>) -> io::Result<()> {
     let replica = shard.replica();
     let _exclusive = replica.maintenance.lock().await;
     let Some(checkpoint) = replica.write().begin_checkpoint() else { return Ok(()) };
-    let (checkpoint, written) = R::blocking(move || {
-        let written = checkpoint.write();
-        (checkpoint, written)
-    })
-    .await?;
+    let written = R::blocking(move || checkpoint.write()).await?;
     match written {
         Ok(written) => replica.write().finish_checkpoint(written),
         Err(error) => {
-            replica.write().abort_checkpoint(checkpoint);
+            replica.write().abort_checkpoint();
             return Err(error);
         }
     }

@@ -14,6 +14,7 @@ use crate::shard::snapshot::{self, SnapshotData, SnapshotError};
 use crate::shard::transport::{Accept, Stream};
 use crate::shard::types::Snapshot;
 use crate::shard::{Shard, wire};
+use crate::store::snapshot::SnapshotSink;
 
 /// Takes forwarded requests and relays, for the layers above.
 pub trait Upper: Send + Sync + 'static {
@@ -174,9 +175,12 @@ async fn serve_snapshot<R: Runtime>(
     let _no_checkpoint = replica.maintenance.lock().await;
     tracing::info!(shard = %shard.id(), "receiving a snapshot");
     let received = async {
-        let sink = replica.read().begin_receive().map_err(SnapshotError::Store)?;
+        let base = replica.read().base().clone();
+        let id = shard.id();
+        let sink = R::blocking(move || SnapshotSink::new(base, id)).await.flatten();
+        let sink = sink.map_err(SnapshotError::Store)?;
         let received = snapshot::receive::<R>(sink, &mut stream).await?;
-        let snapshot = SnapshotData::Received(Box::new(received));
+        let snapshot = SnapshotData::Received(received);
         let installed = shard.raft().install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
         installed.map_err(|fatal| SnapshotError::Refused(fatal.to_string()))
     };

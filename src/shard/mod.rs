@@ -267,6 +267,32 @@ impl<R: Runtime> Shard<R> {
         }
     }
 
+    /// The voter to hand the lead to: the one with the most of the log. Only a leader knows.
+    pub fn successor(&self) -> Option<NodeId> {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+        let replication = metrics.replication?;
+        let others = replication
+            .into_iter()
+            .filter(|(node, _)| *node != self.node.0 && voters.contains(node));
+        others.max_by_key(|(_, matched)| *matched).map(|(node, _)| NodeId(node))
+    }
+
+    /// Lets go of the log as far as the base has it, keeping nothing for slow followers.
+    ///
+    /// # Errors
+    /// When the group has stopped.
+    pub async fn purge_log(&self) -> io::Result<()> {
+        let durable = self.replica.read().durable().log_id;
+        let Some((_, index)) = durable else { return Ok(()) };
+        self.raft.trigger().purge_log(index).await.map_err(io::Error::other)?;
+        let mut purged = self.raft.metrics();
+        while purged.borrow_watched().purged.is_none_or(|id| id.index() < index) {
+            purged.changed().await.map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
     /// How this replica stands.
     pub fn status(&self) -> Status {
         let metrics = self.raft.metrics().borrow_watched().clone();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 
+use crate::id::{Epoch, RoomId, Seq};
 use crate::proto::internal as pb;
 use crate::proto::internal::snapshot_frame::Part;
 use crate::shard::runtime::Runtime;
@@ -17,7 +18,7 @@ use crate::shard::state_machine::Replica;
 use crate::shard::transport::{Closed, Stream};
 use crate::shard::types::{SnapshotMeta, Vote};
 use crate::shard::wire::{self, Malformed};
-use crate::store::snapshot::{Have, Received, SnapshotSink, SnapshotSource};
+use crate::store::snapshot::{Chunk, Received, RoomHead, Sending, SnapshotSink};
 
 /// Rooms in one answer of what the receiver has.
 const HAVE_ROOMS: usize = 1000;
@@ -27,7 +28,7 @@ pub enum SnapshotData {
     /// This node's own: read from the replica when it is sent.
     Local(Arc<Replica>),
     /// A peer's: blocks are in the base, rows wait to be installed.
-    Received(Box<Received>),
+    Received(Received),
 }
 
 /// Why a snapshot could not be sent or received.
@@ -56,24 +57,23 @@ pub(crate) fn header(vote: &Vote, meta: &SnapshotMeta) -> pb::SnapshotHeader {
 /// Sends a source's content over a stream that was opened with its header; returns the
 /// receiver's vote.
 pub(crate) async fn send<R: Runtime>(
-    mut source: SnapshotSource,
+    mut sending: Sending,
     mut stream: Stream,
 ) -> Result<Vote, SnapshotError> {
-    let have = receive_have(&mut stream).await?;
-    source.skip(have);
+    sending.skip(receive_have(&mut stream).await?);
     loop {
         // The base is read off the runtime's threads, one bounded chunk at a time.
         let (back, chunk) = R::blocking(move || {
-            let chunk = source.next_blocks();
-            (source, chunk)
+            let chunk = sending.next_chunk();
+            (sending, chunk)
         })
         .await?;
-        source = back;
-        let Some(chunk) = chunk? else { break };
-        send_part(&stream, Part::Blocks(chunk)).await?;
-    }
-    for chunk in source.rows() {
-        send_part(&stream, Part::Rows(chunk)).await?;
+        sending = back;
+        match chunk? {
+            Some(Chunk::Blocks(chunk)) => send_part(&stream, Part::Blocks(chunk)).await?,
+            Some(Chunk::Rows(chunk)) => send_part(&stream, Part::Rows(chunk)).await?,
+            None => break,
+        }
     }
     send_part(&stream, Part::End(true)).await?;
     let done = pb::SnapshotDone::decode(stream.recv().await?).map_err(|_| Malformed("done"))?;
@@ -88,17 +88,17 @@ async fn send_part(stream: &Stream, part: Part) -> Result<(), Closed> {
     stream.tx.send(frame.encode_to_vec().into()).await
 }
 
-async fn receive_have(stream: &mut Stream) -> Result<Vec<Have>, SnapshotError> {
+async fn receive_have(stream: &mut Stream) -> Result<Vec<(RoomId, Epoch, Seq)>, SnapshotError> {
     let mut rooms = Vec::new();
     loop {
         let frame =
             pb::SnapshotHave::decode(stream.recv().await?).map_err(|_| Malformed("have"))?;
         for room in frame.rooms {
-            rooms.push(Have {
-                room: crate::id::RoomId::parse(&room.room).map_err(|_| Malformed("room"))?,
-                epoch: crate::id::Epoch::parse(&room.epoch).map_err(|_| Malformed("epoch"))?,
-                head: crate::id::Seq(room.head),
-            });
+            rooms.push((
+                RoomId::parse(&room.room).map_err(|_| Malformed("room"))?,
+                Epoch::parse(&room.epoch).map_err(|_| Malformed("epoch"))?,
+                Seq(room.head),
+            ));
         }
         if frame.last {
             return Ok(rooms);
@@ -111,7 +111,7 @@ pub(crate) async fn receive<R: Runtime>(
     mut sink: SnapshotSink,
     stream: &mut Stream,
 ) -> Result<Received, SnapshotError> {
-    let have = sink.have();
+    let have: Vec<RoomHead> = sink.have().cloned().collect();
     send_have(stream, &have).await?;
     loop {
         let frame =
@@ -134,7 +134,7 @@ pub(crate) async fn receive<R: Runtime>(
     }
 }
 
-async fn send_have(stream: &Stream, have: &[Have]) -> Result<(), Closed> {
+async fn send_have(stream: &Stream, have: &[RoomHead]) -> Result<(), Closed> {
     let mut chunks = have.chunks(HAVE_ROOMS).peekable();
     loop {
         let rooms = chunks.next().unwrap_or_default();

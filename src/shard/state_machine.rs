@@ -24,7 +24,7 @@ use crate::shard::types::{
 };
 use crate::shard::wire;
 use crate::store;
-use crate::store::snapshot::SnapshotSource;
+use crate::store::snapshot::Sending;
 use crate::store::state::{Applied, ShardState};
 
 /// Where committed events go: the hub of the shard's room followers.
@@ -45,7 +45,7 @@ pub struct Replica {
     sink: Arc<dyn CommitSink>,
     applied: watch::Sender<u64>,
     /// Held by a checkpoint, by the copying of a snapshot, and while one is received.
-    pub(crate) maintenance: tokio::sync::Mutex<()>,
+    pub(crate) maintenance: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Replica {
@@ -58,7 +58,7 @@ impl Replica {
             state: RwLock::new(state),
             sink,
             applied,
-            maintenance: tokio::sync::Mutex::new(()),
+            maintenance: Arc::default(),
         })
     }
 
@@ -69,6 +69,11 @@ impl Replica {
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, ShardState> {
         self.state.write().expect("apply does not panic: a panic aborts the process")
+    }
+
+    /// Keeps checkpoints and snapshots away from the base for as long as the guard lives.
+    pub async fn no_checkpoints(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        self.maintenance.clone().lock_owned().await
     }
 
     /// Follows the index of the last applied entry.
@@ -100,12 +105,12 @@ impl Replica {
     /// Copies what a snapshot needs of the last durable checkpoint.
     pub(crate) async fn begin_snapshot<R: Runtime>(
         self: &Arc<Self>,
-    ) -> io::Result<(SnapshotSource, SnapshotMeta)> {
+    ) -> io::Result<(Sending, SnapshotMeta)> {
         let replica = self.clone();
         let _no_checkpoint = self.maintenance.lock().await;
         let source = R::blocking(move || replica.read().begin_snapshot()).await??;
         let meta = meta_of(source.applied())?;
-        Ok((source, meta))
+        Ok((Sending::new(source), meta))
     }
 
     pub(crate) fn install(&self, received: store::snapshot::Received) -> io::Result<()> {
@@ -192,7 +197,7 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for StateMachine {
         snapshot: SnapshotData,
     ) -> io::Result<()> {
         match snapshot {
-            SnapshotData::Received(received) => self.0.install(*received),
+            SnapshotData::Received(received) => self.0.install(received),
             SnapshotData::Local(_) => {
                 Err(io::Error::other("a replica cannot install its own snapshot"))
             }

@@ -125,3 +125,6 @@ pub type Snapshot = openraft::Snapshot<
     openraft::BasicNode,
     crate::shard::snapshot::SnapshotData,
 >;
+
+/// A member of a group.
+pub type Member = openraft::BasicNode;

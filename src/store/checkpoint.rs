@@ -286,18 +286,24 @@ impl Checkpoint {
     /// Steps 2 and 3. Returns how the outcomes of each bucket were divided into parts.
     fn write_rows(&self, row: &mut AppliedRow) -> io::Result<Vec<(u32, Scope, Vec<u32>)>> {
         let mut batch = Batch::new();
-        self.put_table(&mut batch, &self.rooms, |id| Key::Room(id.clone()), |room| {
-            codec::room_value(room)
-        })?;
+        self.put_table(
+            &mut batch,
+            &self.rooms,
+            |id| Key::Room(id.clone()),
+            |room| codec::room_value(room),
+        )?;
         self.put_table(
             &mut batch,
             &self.participants,
             |(room, user)| Key::Participant(room.clone(), user.clone()),
             codec::participant_value,
         )?;
-        self.put_table(&mut batch, &self.users, |id| Key::User(id.clone()), |user| {
-            codec::user_value(user)
-        })?;
+        self.put_table(
+            &mut batch,
+            &self.users,
+            |id| Key::User(id.clone()),
+            |user| codec::user_value(user),
+        )?;
         self.put_table(
             &mut batch,
             &self.notes,
@@ -310,9 +316,12 @@ impl Checkpoint {
             |(room, source)| Key::ImportMark(room.clone(), source.clone()),
             |line| codec::number_value(*line),
         )?;
-        self.put_table(&mut batch, &self.blobs, |name| Key::Blob(name.clone()), |blob| {
-            codec::blob_value(blob)
-        })?;
+        self.put_table(
+            &mut batch,
+            &self.blobs,
+            |name| Key::Blob(name.clone()),
+            |blob| codec::blob_value(blob),
+        )?;
         let parts = self.put_sent(&mut batch, row);
         for (room, seq) in &self.erased {
             batch.put(self.space.key(&Key::Erased(room.clone(), *seq)), vec![VERSION]);

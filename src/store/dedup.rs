@@ -155,7 +155,13 @@ impl Dedup {
     }
 
     /// Brings the bucket into memory, if there may be one.
-    fn load(&mut self, base: &dyn Base, space: Space, minute: u32, scope: &Scope) -> io::Result<()> {
+    fn load(
+        &mut self,
+        base: &dyn Base,
+        space: Space,
+        minute: u32,
+        scope: &Scope,
+    ) -> io::Result<()> {
         if self.minutes.get(&minute).is_some_and(|scopes| scopes.contains_key(scope)) {
             return Ok(());
         }
@@ -166,20 +172,20 @@ impl Dedup {
         let mut bucket = Bucket { queued: true, ..Bucket::default() };
         let mut number = 0;
         let mut result = Ok(());
-        base.scan(&space.sent(minute, scope), Order::Forward, &mut |_, value| {
-            match decode_part(minute, value) {
-                Ok((_, outcomes)) => {
-                    bucket.part_starts.push(number);
-                    for (id, sent) in outcomes {
-                        bucket.add(self.fingerprint(&sent.sender, id), number);
-                        number += 1;
-                    }
-                    std::ops::ControlFlow::Continue(())
+        base.scan(&space.sent(minute, scope), Order::Forward, &mut |_, value| match decode_part(
+            minute, value,
+        ) {
+            Ok((_, outcomes)) => {
+                bucket.part_starts.push(number);
+                for (id, sent) in outcomes {
+                    bucket.add(self.fingerprint(&sent.sender, id), number);
+                    number += 1;
                 }
-                Err(error) => {
-                    result = Err(error);
-                    std::ops::ControlFlow::Break(())
-                }
+                std::ops::ControlFlow::Continue(())
+            }
+            Err(error) => {
+                result = Err(error);
+                std::ops::ControlFlow::Break(())
             }
         })?;
         result?;

@@ -203,7 +203,11 @@ impl SnapshotSource {
                 start.push(0);
                 result = Ok(Some(full));
             }
-            if matches!(result, Ok(None)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if matches!(result, Ok(None)) {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
         })?;
         rest.start = start;
         match result {
@@ -290,6 +294,76 @@ impl SnapshotSource {
             cut.push_encoded(event);
         }
         Ok((packer.pack(&cut), cut.next()))
+    }
+}
+
+/// A part of a snapshot on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chunk {
+    /// For [`SnapshotSink::put_blocks`].
+    Blocks(Bytes),
+    /// For [`SnapshotSink::put_rows`].
+    Rows(Bytes),
+}
+
+/// A source being sent, a chunk at a time: first the blocks that the receiver lacks, then rows.
+pub struct Sending {
+    source: SnapshotSource,
+    have: BTreeMap<RoomId, (Epoch, Seq)>,
+    /// The room whose blocks are next, and the next event of it.
+    room: usize,
+    next: Option<Seq>,
+    /// The copied rows that are next.
+    rows: usize,
+    /// The dedup rows that were not sent yet.
+    sent: KeyRange,
+}
+
+impl Sending {
+    /// Begins to send a source to a receiver that has nothing.
+    pub fn new(source: SnapshotSource) -> Sending {
+        let sent = source.space.all(tag::SENT);
+        Sending { source, have: BTreeMap::new(), room: 0, next: None, rows: 0, sent }
+    }
+
+    /// Up to where the log is in the snapshot.
+    pub fn applied(&self) -> &Applied {
+        self.source.applied()
+    }
+
+    /// Leaves out what the receiver has: rooms with their epoch and durable head.
+    pub fn skip(&mut self, have: impl IntoIterator<Item = (RoomId, Epoch, Seq)>) {
+        let have = have.into_iter().map(|(room, epoch, head)| (room, (epoch, head)));
+        self.have = have.collect();
+    }
+
+    /// Reads the next chunk; `None` after the last one.
+    ///
+    /// # Errors
+    /// When the base cannot be read.
+    pub fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
+        while let Some(room) = self.source.rooms.get(self.room) {
+            let mut next = self.next.unwrap_or_else(|| {
+                let above = match self.have.get(&room.room) {
+                    Some((epoch, head)) if *epoch == room.epoch => *head,
+                    _ => Seq(0),
+                };
+                Seq(room.first_seq.0.max(above.0.saturating_add(1)))
+            });
+            if next > room.head {
+                self.room += 1;
+                self.next = None;
+                continue;
+            }
+            let chunk = self.source.block_chunk(room, &mut next)?;
+            self.next = Some(next);
+            return Ok(Some(Chunk::Blocks(chunk)));
+        }
+        if let Some(rows) = self.source.rows.get(self.rows) {
+            self.rows += 1;
+            return Ok(Some(Chunk::Rows(rows.clone())));
+        }
+        Ok(self.source.sent_chunk(&mut self.sent)?.map(Chunk::Rows))
     }
 }
 

@@ -448,8 +448,10 @@ impl ShardState {
         let table = lock(table);
         let mut merge = Merge::new(table.pinned(bounds), limit);
         let mut foreign = false;
-        let result = self.base.scan(&range, Order::Forward, &mut |key, value| {
-            match key::decode(key).and_then(|(_, key)| key_of(key)) {
+        let result =
+            self.base.scan(&range, Order::Forward, &mut |key, value| match key::decode(key)
+                .and_then(|(_, key)| key_of(key))
+            {
                 Some(key) => match merge.visit(key, value) {
                     true => ControlFlow::Continue(()),
                     false => ControlFlow::Break(()),
@@ -458,8 +460,7 @@ impl ShardState {
                     foreign = true;
                     ControlFlow::Break(())
                 }
-            }
-        });
+            });
         self.or_fatal(if foreign { Err(damaged("a key")) } else { result });
         let rows = merge.finish();
         drop(table);
@@ -676,7 +677,10 @@ impl State for ShardState {
             return Vec::new();
         }
         let start = self.space.key(&Key::Notes(room.clone(), first));
-        let end = Space::above(start.clone()..start.clone(), &self.space.key(&Key::Notes(room.clone(), last)));
+        let end = Space::above(
+            start.clone()..start.clone(),
+            &self.space.key(&Key::Notes(room.clone(), last)),
+        );
         let rows = self.scan(
             &self.notes,
             (Bound::Included((room.clone(), first)), Bound::Included((room.clone(), last))),
@@ -691,7 +695,8 @@ impl State for ShardState {
 
     fn import_mark(&self, room: &RoomId, source: &str) -> u64 {
         let key = (room.clone(), source.to_string());
-        let to_key = |(room, source): &(RoomId, String)| Key::ImportMark(room.clone(), source.clone());
+        let to_key =
+            |(room, source): &(RoomId, String)| Key::ImportMark(room.clone(), source.clone());
         self.read(&self.marks, &key, to_key, |_, value| codec::number_from(value)).unwrap_or(0)
     }
 
@@ -709,8 +714,7 @@ impl State for ShardState {
         if limit == 0 || first > last {
             return Vec::new();
         }
-        let mut page =
-            Page { events: Vec::new(), next: first, limit, bytes, full: false };
+        let mut page = Page { events: Vec::new(), next: first, limit, bytes, full: false };
         let in_memory = self.tails.first(room).unwrap_or(Seq(u64::MAX));
         if first < in_memory {
             self.base_events(room, last.min(Seq(in_memory.0 - 1)), &mut page);
