@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// `EXT4_IOC_SHUTDOWN`, from then on every call fails; and its flag "without flushing the journal".
 const SHUTDOWN: libc::c_ulong = 0x8004_587d;
@@ -57,7 +58,12 @@ impl Disk {
 
     /// Turns it on again. Whoever used it must be gone.
     pub fn mount_again(&self) {
-        run(Command::new("umount").arg(&self.mount)).unwrap();
+        // Busy for a moment longer: sled's threads, and other tests' children before their `exec`.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while let Err(e) = run(Command::new("umount").arg(&self.mount)) {
+            assert!(Instant::now() < deadline, "{e}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         self.try_mount().unwrap();
     }
 

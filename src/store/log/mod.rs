@@ -29,6 +29,7 @@ mod batch;
 mod engine;
 mod error;
 mod format;
+mod recover;
 mod scan;
 mod state;
 #[cfg(test)]
@@ -37,7 +38,7 @@ mod watermark;
 
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
@@ -47,14 +48,11 @@ use raft_engine::env::{DefaultFileSystem, FileSystem};
 use crate::id::ShardId;
 use error::Problem;
 pub use error::{OpenError, is_no_space};
-use state::{Groups, OWN_GROUP, STAMP_KEY, STATE_KEY, Stamp, State, decode_entry};
+pub use recover::{create, is_missing, is_written};
+use state::{Groups, Stamp};
 
 /// Entries asked of raft-engine at once; it makes room for as many before it looks.
 const FETCH_ENTRIES: u64 = 1024;
-/// Bytes asked of raft-engine at once; it sums in 32 bits.
-const FETCH_BYTES: usize = 1 << 30;
-/// Bytes read at once while opening.
-const VERIFY_BYTES: usize = 8 << 20;
 /// Tries of a read that a purge moves under its feet.
 const READ_ATTEMPTS: usize = 5;
 
@@ -193,7 +191,7 @@ impl Log {
         let io_error = |source| OpenError::Io { path: directory.clone(), source };
         let found = scan::scan(&directory, &*fs)?;
         if !found.exists {
-            create_directory(&directory).map_err(io_error)?;
+            recover::create_directory(&directory).map_err(io_error)?;
         }
         let watermark = watermark::open(&directory, &*fs, !found.exists).map_err(io_error)?;
         for path in &found.headless {
@@ -207,9 +205,9 @@ impl Log {
         let engine = reopen().map_err(problem)?;
         let groups = match found.groups {
             Some(groups) => groups,
-            None => recall(&engine, &directory)?,
+            None => recover::recall(&engine, &directory)?,
         };
-        verify(&engine, &groups).map_err(problem)?;
+        recover::verify(&engine, &groups).map_err(problem)?;
         let writer = Writer {
             number: found.number,
             full: true,
@@ -291,7 +289,7 @@ impl Log {
             if from >= to {
                 return Ok(Vec::new());
             }
-            match fetch(engine, group, from..to, max_bytes) {
+            match recover::fetch(engine, group, from..to, max_bytes) {
                 // Purged, or moved to another file, between two steps of raft-engine's.
                 Err(e) if attempt < READ_ATTEMPTS && e.kind() != io::ErrorKind::StorageFull => {
                     attempt += 1;
@@ -403,7 +401,7 @@ impl Log {
         *guard = None;
         let engine = (self.reopen)()?;
         engine.engine().delete_strays()?;
-        verify(&engine, &read(&self.groups))?;
+        recover::verify(&engine, &read(&self.groups))?;
         writer.file = engine.engine().append_file();
         writer.full = true;
         // Else no append file would tell what the log holds.
@@ -429,47 +427,6 @@ impl Log {
     }
 }
 
-/// Whether a directory that should have a log has none: no watermark file, or no log files although
-/// batches were written.
-///
-/// # Errors
-/// When the directory or the watermark file cannot be read.
-pub fn is_missing(directory: &Path) -> io::Result<bool> {
-    let files = format::list(directory, format::Queue::Append)?;
-    match watermark::read(directory, &DefaultFileSystem) {
-        Ok(None) => Ok(true),
-        Ok(Some(number)) => Ok(number > 0 && files.is_empty()),
-        // If there are files, not missing, but damaged: who opens the log will say more.
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(files.is_empty()),
-        Err(e) => Err(e),
-    }
-}
-
-/// Whether anything was ever written to a log in a directory, as far as its files tell.
-///
-/// # Errors
-/// When the directory or the watermark file cannot be read.
-pub fn is_written(directory: &Path) -> io::Result<bool> {
-    let some = |queue| Ok::<_, io::Error>(!format::list(directory, queue)?.is_empty());
-    if some(format::Queue::Append)? || some(format::Queue::Rewrite)? {
-        return Ok(true);
-    }
-    match watermark::read(directory, &DefaultFileSystem) {
-        Ok(number) => Ok(number.is_some_and(|number| number > 0)),
-        // A power cut before it was first synced.
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(false),
-        Err(e) => Err(e),
-    }
-}
-
-/// Creates an empty log, durably: from now on, [`is_missing`] tells if it is lost.
-///
-/// # Errors
-/// When the directory cannot be written.
-pub fn create(directory: &Path) -> io::Result<()> {
-    watermark::open(directory, &DefaultFileSystem, true).map(drop)
-}
-
 const UNPOISONED: &str = "whoever panics in the log aborts the process";
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
@@ -478,84 +435,4 @@ fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 
 fn opened(engine: &Option<engine::Cached>) -> io::Result<&engine::Cached> {
     engine.as_ref().ok_or_else(|| io::Error::other("the log failed to open after compaction"))
-}
-
-/// The entries of a range that exists, as many as fit.
-fn fetch(
-    engine: &engine::Cached,
-    group: ShardId,
-    range: Range<u64>,
-    max_bytes: usize,
-) -> io::Result<Vec<(u64, Bytes)>> {
-    let first = range.start;
-    let max_bytes = max_bytes.min(FETCH_BYTES);
-    let found = engine
-        .read(|engine| engine.fetch(u64::from(group.0), range, max_bytes))
-        .map_err(error::from_engine)?;
-    let entries = found.into_iter().zip(first..).map(|(entry, index)| match decode_entry(entry) {
-        Some(entry) if entry.0 == index => Ok(entry),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "an entry has another's index")),
-    });
-    entries.collect()
-}
-
-/// The groups as raft-engine remembers them.
-fn recall(engine: &engine::Cached, directory: &Path) -> Result<Groups, OpenError> {
-    let engine = engine.engine();
-    let mut groups = Groups::new();
-    for group in engine.groups() {
-        if group == OWN_GROUP {
-            if let Some(stamp) = engine.get(group, STAMP_KEY) {
-                Stamp::decode(&stamp).map_err(|e| OpenError::unreadable(directory, &e))?;
-            }
-            continue;
-        }
-        let shard =
-            u16::try_from(group).map_err(|_| OpenError::lost(directory, "foreign group"))?;
-        let state = batch::recall(engine.get(group, STATE_KEY), engine.span(group))
-            .map_err(|e| OpenError::unreadable(directory, &e))?;
-        groups.insert(ShardId(shard), state);
-    }
-    Ok(groups)
-}
-
-/// Checks that raft-engine has all that the groups should have, by reading every live entry.
-fn verify(engine: &engine::Cached, groups: &Groups) -> Result<(), Problem> {
-    groups.iter().try_for_each(|(group, state)| verify_group(engine, *group, state))
-}
-
-fn verify_group(engine: &engine::Cached, group: ShardId, state: &State) -> Result<(), Problem> {
-    let damaged = |why| Err(Problem::Damaged(format!("group {group}: {why}")));
-    let Some((first, last)) = state.span else { return Ok(()) };
-    if let Some((purged, _)) = &state.purged
-        && first != purged + 1
-    {
-        return damaged(format!("entries {} to {} are missing", purged + 1, first - 1));
-    }
-    match engine.engine().span(u64::from(group.0)) {
-        Some((low, high)) if low <= first && last <= high => {}
-        found => {
-            let found = found.map_or("none".into(), |(low, high)| format!("{low} to {high}"));
-            return damaged(format!("entries {first} to {last} should be there, but are {found}"));
-        }
-    }
-    let mut next = first;
-    while next <= last {
-        let to = (last + 1).min(next + FETCH_ENTRIES);
-        let entries = fetch(engine, group, next..to, VERIFY_BYTES)?;
-        match entries.last() {
-            Some((index, _)) => next = index + 1,
-            None => return damaged(format!("entry {next} is missing")),
-        }
-    }
-    Ok(())
-}
-
-/// Creates the directory, and makes its name durable.
-fn create_directory(directory: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(directory)?;
-    match directory.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => std::fs::File::open(parent)?.sync_all(),
-        _ => Ok(()),
-    }
 }
