@@ -43,13 +43,21 @@ pub struct Acceptor {
     app: Arc<App>,
     routes: Router,
     connections: JoinSet<()>,
+    /// Accepted after the shutdown began; not waited for.
+    latecomers: JoinSet<()>,
     refusals: JoinSet<()>,
 }
 
 impl Acceptor {
     /// Serves `routes`.
     pub fn new(app: Arc<App>, routes: Router) -> Acceptor {
-        Acceptor { app, routes, connections: JoinSet::new(), refusals: JoinSet::new() }
+        Acceptor {
+            app,
+            routes,
+            connections: JoinSet::new(),
+            latecomers: JoinSet::new(),
+            refusals: JoinSet::new(),
+        }
     }
 
     /// Accepts until shutdown, then waits for connections to close, for `drain_timeout` at most.
@@ -71,6 +79,7 @@ impl Acceptor {
                     }
                 },
                 Some(_) = self.connections.join_next() => {}
+                Some(_) = self.latecomers.join_next() => {}
                 Some(_) = self.refusals.join_next() => {}
                 _ = upkeep.tick() => self.app.metrics.upkeep(),
                 () = shutdown.cancelled(), if deadline.is_none() => {
@@ -84,11 +93,12 @@ impl Acceptor {
         }
         drop(listener);
         self.refusals.shutdown().await;
+        self.latecomers.shutdown().await;
         self.connections.shutdown().await;
     }
 
     fn admit(&mut self, stream: TcpStream) {
-        if self.connections.len() >= self.app.limits.connections_max {
+        if self.connections.len() + self.latecomers.len() >= self.app.limits.connections_max {
             self.app.metrics.connections_refused.increment(1);
             self.app.metrics.refused(Code::TooManyConnections);
             if self.refusals.len() < REFUSALS_MAX {
@@ -99,7 +109,9 @@ impl Acceptor {
         self.app.metrics.connections_total.increment(1);
         let counted = InGauge::enter(&self.app.metrics.connections);
         let connection = serve(self.app.clone(), self.routes.clone(), stream);
-        self.connections.spawn(async move {
+        let stopping = self.app.shutdown.is_cancelled();
+        let set = if stopping { &mut self.latecomers } else { &mut self.connections };
+        set.spawn(async move {
             let _counted = counted;
             if let Err(error) = connection.await {
                 // Clients hang up as they like.
@@ -140,8 +152,12 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = TowerToHyperService::new(routes);
+    // hyper shuts a connection down at once that has not begun a request; one that was accepted
+    // during a shutdown shall have its answer.
+    let stopping = app.shutdown.is_cancelled();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        .keep_alive(!stopping)
         .header_read_timeout(app.limits.header_read_timeout)
         .max_header_size(HEADER_BYTES_MAX)
         .max_buf_size(HTTP1_BUFFER_BYTES_MAX)
@@ -149,7 +165,7 @@ where
     let mut connection = pin!(connection);
     tokio::select! {
         result = connection.as_mut() => return Ok(result?),
-        () = app.shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = app.shutdown.cancelled(), if !stopping => connection.as_mut().graceful_shutdown(),
     }
     Ok(connection.await?)
 }

@@ -159,11 +159,11 @@ pub fn reshape_grpc(response: Response) -> Response {
         return response;
     };
     let error = match status.as_bytes() {
-        b"0" => return response,
         b"12" => Error::new(Code::NotFound, "there is no such method"),
         b"11" | b"8" => Error::new(Code::TooLarge, "the message is too large"),
         b"4" | b"1" => Error::new(Code::Timeout, "the request did not arrive in time"),
-        _ => Error::invalid("the message could not be decoded"),
+        b"13" => Error::invalid("the message could not be decoded"),
+        _ => return response, // what health and reflection have to say
     };
     grpc_response(error)
 }

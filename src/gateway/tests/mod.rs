@@ -1,1 +1,13 @@
+//! The gateway from outside: real sockets, a backend of plain maps.
+//!
+//! One file for each kind of client; `fake.rs` is the backend, `server.rs` starts a gateway and
+//! speaks HTTP/1.1 by hand, so that broken requests can be sent too.
 
+mod bad_input;
+mod connections;
+mod fake;
+mod grpc;
+mod rest;
+mod server;
+mod sessions;
+mod streams;

@@ -1,0 +1,227 @@
+//! Sessions: pipelined posts, followed rooms, and how they end.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::grpc::{code, with_token};
+use super::server::{Server, soon, until};
+use crate::gateway::limits::{DELIVERY_EVENTS_MAX, SESSION_IN_FLIGHT_MAX};
+use crate::proto::v1 as proto;
+use crate::proto::v1::rooms_client::RoomsClient;
+use crate::proto::v1::session_request::Request as Ask;
+use crate::proto::v1::session_response::Response as Said;
+
+struct Session {
+    requests: mpsc::Sender<proto::SessionRequest>,
+    responses: Streaming<proto::SessionResponse>,
+}
+
+impl Session {
+    async fn open(server: &Server, token: &str) -> Result<Session, Status> {
+        let (requests, receiver) = mpsc::channel(2048);
+        let mut rooms = RoomsClient::new(server.channel().await);
+        let stream = with_token(token, ReceiverStream::new(receiver));
+        let responses = rooms.session(stream).await?.into_inner();
+        Ok(Session { requests, responses })
+    }
+
+    async fn ask(&self, id: u64, request: Ask) {
+        let request = proto::SessionRequest { request: Some(request), id };
+        self.requests.send(request).await.unwrap();
+    }
+
+    async fn follow(&self, id: u64, room: &str, after: Option<u64>) {
+        let after = after.map(|seq| proto::Cursor { epoch: String::new(), seq });
+        self.ask(id, Ask::Follow(proto::Follow { room: room.into(), after })).await;
+    }
+
+    async fn hear(&mut self) -> (u64, Said) {
+        let response = soon(self.responses.message()).await.unwrap().unwrap();
+        (response.id, response.response.unwrap())
+    }
+
+    /// Hears until a followed room has caught up; returns the seqs delivered.
+    async fn catch_up(&mut self) -> Vec<u64> {
+        let mut seqs = Vec::new();
+        loop {
+            match self.hear().await {
+                (0, Said::Delivery(delivery)) => {
+                    assert!(delivery.events.len() <= DELIVERY_EVENTS_MAX);
+                    seqs.extend(delivery.events.iter().map(|event| event.seq));
+                }
+                (0, Said::CaughtUp(_)) => return seqs,
+                (_, Said::Followed(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+fn post(text: &str) -> Ask {
+    Ask::Post(proto::PostRequest {
+        room: "general".into(),
+        text: text.into(),
+        ..Default::default()
+    })
+}
+
+#[tokio::test]
+async fn posts_are_pipelined_in_order_up_to_a_limit() {
+    let server = Server::start().await;
+    server.fake.posts_allowed.forget_permits(usize::MAX);
+    let mut session = Session::open(&server, &server.ann).await.unwrap();
+    for id in 1..=1000 {
+        session.ask(id, post(&id.to_string())).await;
+    }
+    let begun = || server.fake.posts_begun.load(Ordering::SeqCst);
+    until(|| begun() == SESSION_IN_FLIGHT_MAX).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(begun(), SESSION_IN_FLIGHT_MAX);
+    server.fake.posts_allowed.add_permits(1000);
+    for id in 1..=1000 {
+        let (answered, said) = session.hear().await;
+        let Said::Ack(ack) = said else { panic!("{said:?}") };
+        assert_eq!((answered, ack.seq), (id, id + 1));
+    }
+}
+
+#[tokio::test]
+async fn refused_requests_do_not_end_the_session() {
+    let server = Server::start().await;
+    let mut session = Session::open(&server, &server.bob).await.unwrap();
+    let big = "x".repeat(70_000);
+    let cases = [
+        (post("x"), "not_participant"),
+        (post(""), "invalid_argument"),
+        (post(&big), "too_large"),
+        (Ask::Follow(proto::Follow { room: "A".into(), after: None }), "invalid_argument"),
+        (Ask::Follow(proto::Follow { room: "nowhere".into(), after: None }), "room_not_found"),
+        (Ask::Unfollow(proto::Unfollow { room: "general".into() }), "invalid_argument"),
+    ];
+    for (id, (request, expected)) in (1..).zip(cases) {
+        session.ask(id, request).await;
+        let (answered, said) = session.hear().await;
+        let Said::Error(error) = said else { panic!("{said:?}") };
+        assert_eq!((answered, error.code.as_str()), (id, expected));
+    }
+    session.follow(9, "general", Some(99)).await;
+    let (_, said) = session.hear().await;
+    assert!(matches!(said, Said::Error(error) if error.code == "invalid_cursor"));
+    session.requests.send(proto::SessionRequest { request: None, id: 10 }).await.unwrap();
+    assert!(matches!(session.hear().await, (10, Said::Error(_))));
+    session.ask(11, Ask::Ping(proto::Ping {})).await;
+    assert!(matches!(session.hear().await, (11, Said::Pong(_))));
+}
+
+#[tokio::test]
+async fn many_rooms_are_followed_at_once() {
+    let server = Server::start().await;
+    let body = r#"{"room":"tea","kind":"public"}"#;
+    server.send(&server.ann, "POST", "/v1/rooms", body).await;
+    for i in 0..600 {
+        server.post(&i.to_string()).await;
+    }
+    let mut session = Session::open(&server, &server.bob).await.unwrap();
+    session.follow(1, "general", Some(100)).await;
+    assert_eq!(session.catch_up().await, (101..=601).collect::<Vec<_>>());
+    session.follow(2, "tea", None).await;
+    assert_eq!(session.catch_up().await, Vec::<u64>::new());
+    server.post("live").await;
+    let (_, said) = session.hear().await;
+    let Said::Delivery(delivery) = said else { panic!("{said:?}") };
+    assert_eq!((delivery.room.as_str(), delivery.events[0].text.as_str()), ("general", "live"));
+    assert_eq!(delivery.events[0].client_msg_id.len(), 16);
+
+    session.ask(3, Ask::Unfollow(proto::Unfollow { room: "general".into() })).await;
+    let (id, said) = session.hear().await;
+    assert!(matches!(said, Said::Ended(ended) if ended.seq == 602 && ended.error.is_none()));
+    assert_eq!(id, 3);
+    until(|| server.fake.feeds.load(Ordering::SeqCst) == 1).await;
+    server.post("unheard").await;
+    session.ask(4, Ask::Ping(proto::Ping {})).await;
+    assert!(matches!(session.hear().await, (4, Said::Pong(_))));
+    drop(session);
+    until(|| server.fake.feeds.load(Ordering::SeqCst) == 0).await;
+}
+
+#[tokio::test]
+async fn following_again_begins_anew() {
+    let server = Server::start().await;
+    server.post("a").await;
+    let mut session = Session::open(&server, &server.bob).await.unwrap();
+    session.follow(1, "general", Some(0)).await;
+    assert_eq!(session.catch_up().await, [1, 2]);
+    session.follow(2, "general", Some(1)).await;
+    assert_eq!(session.catch_up().await, [2]);
+    until(|| server.fake.feeds.load(Ordering::SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn a_client_that_says_no_more_hears_its_acks() {
+    let server = Server::start().await;
+    let mut session = Session::open(&server, &server.ann).await.unwrap();
+    for id in 1..=3 {
+        session.ask(id, post("x")).await;
+    }
+    let Session { requests, responses } = &mut session;
+    let requests = std::mem::replace(requests, mpsc::channel(1).0);
+    drop(requests);
+    let mut acks = 0;
+    while let Some(response) = soon(responses.message()).await.unwrap() {
+        assert!(matches!(response.response, Some(Said::Ack(_))));
+        acks += 1;
+    }
+    assert_eq!(acks, 3);
+}
+
+#[tokio::test]
+async fn a_session_needs_a_token() {
+    let server = Server::start().await;
+    let refused = Session::open(&server, "fm_ann_0").await.err().unwrap();
+    assert_eq!(code(&refused), "unauthenticated");
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_rooms_then_the_session() {
+    let server = Server::start().await;
+    let mut session = Session::open(&server, &server.ann).await.unwrap();
+    session.follow(1, "general", None).await;
+    session.catch_up().await;
+    server.fake.posts_allowed.forget_permits(usize::MAX);
+    session.ask(2, post("last")).await;
+    until(|| server.fake.posts_begun.load(Ordering::SeqCst) == 1).await;
+    server.shutdown.cancel();
+    let (_, said) = session.hear().await;
+    let Said::Ended(ended) = said else { panic!("{said:?}") };
+    assert_eq!(ended.error.unwrap().code, "shutting_down");
+    server.fake.posts_allowed.add_permits(1);
+    assert!(matches!(session.hear().await, (2, Said::Ack(_))));
+    let end = soon(session.responses.message()).await.unwrap_err();
+    assert_eq!(code(&end), "shutting_down");
+    drop(session);
+    soon(server.serving).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_read_holds_up_nobody() {
+    let server = Server::start().await;
+    let mut slow = Session::open(&server, &server.bob).await.unwrap();
+    slow.follow(1, "general", Some(0)).await;
+    let text = "x".repeat(30_000);
+    let mut quick = Session::open(&server, &server.ann).await.unwrap();
+    for id in 1..=300 {
+        quick.ask(id, post(&text)).await;
+        assert!(matches!(quick.hear().await, (_, Said::Ack(_))));
+    }
+    let mut seqs = slow.catch_up().await;
+    while seqs.last() != Some(&301) {
+        let (_, said) = slow.hear().await;
+        let Said::Delivery(delivery) = said else { panic!("{said:?}") };
+        seqs.extend(delivery.events.iter().map(|event| event.seq));
+    }
+    assert_eq!(seqs, (1..=301).collect::<Vec<_>>());
+}
