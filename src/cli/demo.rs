@@ -85,12 +85,8 @@ pub(super) async fn run(args: Args) -> Outcome {
         )));
     }
     let mut stop = signal::Stop::catch()?;
-    let plan = Plan {
-        nodes: args.nodes,
-        dir: dir.clone(),
-        base_port: args.base_port,
-        logs: Logs::Stderr,
-    };
+    let plan =
+        Plan { nodes: args.nodes, dir: dir.clone(), base_port: args.base_port, logs: Logs::Stderr };
     let mut local = plan.start()?;
     let urls = local.urls();
     let ready = tokio::select! {
@@ -167,9 +163,7 @@ async fn furnish(
 
 async fn form(client: &Client, nodes: u16, dir: &Path) -> Outcome<Kept> {
     match client.init_cluster(u32::from(nodes), 0).await {
-        Ok(formed) => {
-            Ok(Kept { nodes, admin_token: formed.admin_token, ..Kept::default() })
-        }
+        Ok(formed) => Ok(Kept { nodes, admin_token: formed.admin_token, ..Kept::default() }),
         Err(error) if error.code == Code::AlreadyInitialized => Err(Failure::failed(format!(
             "{} holds a cluster, but no demo.json with its tokens; use another --dir, or remove it",
             dir.display()
@@ -205,7 +199,8 @@ fn save(dir: &Path, kept: &Kept) -> Outcome {
     let (path, part) = (dir.join("demo.json"), dir.join("demo.json.part"));
     let write = || -> std::io::Result<()> {
         let _ = fs::remove_file(&part); // what a crash left may have another mode
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
         file.write_all(&serde_json::to_vec_pretty(kept)?)?;
         file.sync_all()?;
         fs::rename(&part, &path)
