@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::error::{Code, Error};
 use crate::gateway::auth::{Authenticator, Credentials};
 use crate::gateway::backend::Backend;
+use crate::gateway::body::BodyBudget;
 use crate::gateway::convert;
 use crate::gateway::limits::GatewayLimits;
 use crate::gateway::metrics::Metrics;
@@ -32,6 +33,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Cancelled when the node stops: streams end, readiness turns false.
     pub shutdown: CancellationToken,
+    /// What all arriving bodies take.
+    pub bodies: BodyBudget,
     auth: Authenticator,
 }
 
@@ -70,7 +73,15 @@ impl App {
         metrics: Metrics,
         shutdown: CancellationToken,
     ) -> App {
-        App { backend, clock, limits, metrics, shutdown, auth: Authenticator::default() }
+        App {
+            backend,
+            clock,
+            limits,
+            metrics,
+            shutdown,
+            bodies: BodyBudget::default(),
+            auth: Authenticator::default(),
+        }
     }
 
     /// Who sent these HTTP headers.

@@ -1,10 +1,12 @@
-//! A request body that must arrive in time: the other half of what keeps half-sent requests from
-//! holding a connection.
+//! A request's body as it arrives: within its time, and within what all bodies together may take.
 //!
-//! Size is bounded elsewhere: by `http/extract.rs` for JSON, by tonic for protobuf.
+//! This is the other half of what keeps half-sent requests from holding a connection, or memory.
+//! A single body's size is bounded elsewhere: by `http/extract.rs` for JSON, by tonic for protobuf.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,30 +16,67 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Sleep;
 
-/// A request body that fails once it has taken too long altogether.
+use crate::error::{Code, Error};
+use crate::gateway::limits::BODIES_BYTES_MAX;
+
+/// Bytes of all bodies that are arriving now.
+#[derive(Debug, Clone, Default)]
+pub struct BodyBudget(Arc<AtomicUsize>);
+
+/// A request body that fails once it has taken too long, or all bodies have become too much.
 ///
-/// The timer starts when a frame is waited for first, so a request that comes in one piece, as
-/// nearly all do, costs none.
+/// The timer starts when a frame is waited for first, so a request that comes in one piece costs
+/// none.
 #[derive(Debug)]
-pub struct TimedBody {
+pub struct BoundedBody {
     body: Body,
     timeout: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    budget: BodyBudget,
+    taken: usize,
 }
 
-impl TimedBody {
-    /// Bounds the time that `body` may take.
-    pub fn new(body: Body, timeout: Duration) -> TimedBody {
-        TimedBody { body, timeout, timer: None }
+impl BoundedBody {
+    /// Bounds the time that `body` may take, and counts it in.
+    pub fn new(body: Body, timeout: Duration, budget: BodyBudget) -> BoundedBody {
+        BoundedBody { body, timeout, timer: None, budget, taken: 0 }
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), BodyError> {
+        self.taken += bytes;
+        let all = self.budget.0.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if all > BODIES_BYTES_MAX {
+            let error = Error::new(Code::Overloaded, "too many requests are arriving at once");
+            return Err(BodyError::new(error.retry_after(1000)));
+        }
+        Ok(())
     }
 }
 
-/// The body did not arrive in time.
-#[derive(Debug, thiserror::Error)]
-#[error("the request's body did not arrive in time")]
-pub struct TooSlow;
+impl Drop for BoundedBody {
+    fn drop(&mut self) {
+        self.budget.0.fetch_sub(self.taken, Ordering::Relaxed);
+    }
+}
 
-impl HttpBody for TimedBody {
+/// Why a body could not be read.
+///
+/// Its source is the same as a gRPC status, which is what tonic looks for.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct BodyError {
+    /// The error.
+    pub error: Error,
+    source: tonic::Status,
+}
+
+impl BodyError {
+    fn new(error: Error) -> BodyError {
+        BodyError { source: error.clone().into(), error }
+    }
+}
+
+impl HttpBody for BoundedBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -47,11 +86,18 @@ impl HttpBody for TimedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+            let Some(Ok(frame)) = frame else {
+                return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+            };
+            let taken = this.take(frame.data_ref().map_or(0, Bytes::len));
+            return Poll::Ready(Some(taken.map(|()| frame).map_err(Into::into)));
         }
         let timeout = this.timeout;
         let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        timer.as_mut().poll(cx).map(|()| Some(Err(TooSlow.into())))
+        timer.as_mut().poll(cx).map(|()| {
+            let error = Error::new(Code::Timeout, "the request's body did not arrive in time");
+            Some(Err(BodyError::new(error).into()))
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -60,5 +106,27 @@ impl HttpBody for TimedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bodies_share_a_budget_and_give_it_back() {
+        let budget = BodyBudget::default();
+        let hour = Duration::from_secs(3600);
+        let body = |bytes: usize| Body::from(vec![0; bytes]);
+        let mut half = BoundedBody::new(body(BODIES_BYTES_MAX / 2 + 1), hour, budget.clone());
+        assert!(half.frame().await.unwrap().is_ok());
+        let mut other = BoundedBody::new(body(BODIES_BYTES_MAX / 2), hour, budget.clone());
+        let refused = other.frame().await.unwrap().unwrap_err();
+        let refused = refused.downcast_ref::<BodyError>().unwrap();
+        assert_eq!(refused.error.code, Code::Overloaded);
+        drop((half, other));
+        assert_eq!(budget.0.load(Ordering::Relaxed), 0);
     }
 }

@@ -10,6 +10,8 @@ use crate::limits;
 /// Responses of a session that may be owed to its client at once: posts in flight, follows that
 /// are starting, and answers not yet taken.
 pub const SESSION_IN_FLIGHT_MAX: usize = 256;
+/// One request of a session, in bytes: enough to tell a text that is too long from abuse.
+pub const SESSION_MESSAGE_BYTES_MAX: usize = 2 * limits::TEXT_BYTES_MAX;
 /// Rooms that one session may follow.
 pub const SESSION_ROOMS_MAX: usize = 4096;
 /// Batches of responses between a session and its HTTP/2 stream.
@@ -21,13 +23,15 @@ pub const DELIVERY_BYTES_MAX: usize = 256 * 1024;
 /// Events in one `ExportResponse`.
 pub const EXPORT_EVENTS_MAX: usize = 500;
 /// Requests at once on one HTTP/2 connection.
-pub const HTTP2_STREAMS_MAX: u32 = 1024;
+pub const HTTP2_STREAMS_MAX: u32 = 256;
 /// What a client may send ahead on one HTTP/2 stream, in bytes.
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// What a client may send ahead on one HTTP/2 connection, in bytes.
 pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Response bytes that one HTTP/2 stream may buffer.
 pub const HTTP2_SEND_BYTES_MAX: usize = 256 * 1024;
+/// Bodies of all requests that are arriving at one time, in bytes.
+pub const BODIES_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// A request's headers, in bytes.
 pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// Connections beyond the limit that get an answer at once; the others are just closed.

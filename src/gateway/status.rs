@@ -102,6 +102,7 @@ pub fn json_value(error: &Error) -> serde_json::Value {
 
 /// The error as its protocol message.
 pub fn to_proto(error: &Error) -> proto::Error {
+    log_internal(error);
     proto::Error {
         code: error.code.as_str().to_owned(),
         message: shortened(&error.message).to_owned(),
@@ -112,12 +113,20 @@ pub fn to_proto(error: &Error) -> proto::Error {
     }
 }
 
+/// What should not happen is for an operator to see; everything else is the client's to handle.
+fn log_internal(error: &Error) {
+    if error.code == Code::Internal {
+        tracing::error!(message = %error.message, "a request failed for an internal reason");
+    }
+}
+
 /// Tells the metrics middleware what a response refused.
 #[derive(Debug, Clone, Copy)]
 pub struct Refused(pub Code);
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
+        log_internal(&self);
         let (status, _) = row(self.code);
         let json_type = HeaderValue::from_static("application/json");
         let mut response =

@@ -24,9 +24,9 @@ use tonic::server::NamedService;
 use tonic_health::pb::health_server::HealthServer;
 use tower::Service;
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::gateway::app::{App, Caller};
-use crate::gateway::body::TimedBody;
+use crate::gateway::body::BoundedBody;
 use crate::gateway::health::HealthService;
 use crate::gateway::status::{self, Refused};
 use crate::limits::BODY_BYTES_MAX;
@@ -35,17 +35,26 @@ use crate::proto::v1::cluster_server::ClusterServer;
 use crate::proto::v1::rooms_server::RoomsServer;
 use crate::proto::v1::users_server::UsersServer;
 
-/// Answers a unary call: finds out who is calling, acts, counts what was refused.
+/// What may be called without a token: there is none before `Init`, and `Status` must work when
+/// none can be verified.
+const OPEN: [&str; 2] = ["/folkmoot.v1.Cluster/Init", "/folkmoot.v1.Cluster/Status"];
+/// Messages to services that need no token, in bytes.
+const OPEN_BYTES_MAX: usize = 16 * 1024;
+
+/// Answers a unary call of whom [`admit`] let in: acts, counts what was refused.
 pub async fn answer<Q, A, F>(
     app: &Arc<App>,
-    request: tonic::Request<Q>,
+    mut request: tonic::Request<Q>,
     act: impl FnOnce(Arc<App>, Caller, Q) -> F,
 ) -> Result<tonic::Response<A>, tonic::Status>
 where
     F: Future<Output = Result<A, Error>>,
 {
+    let caller = request.extensions_mut().remove::<Caller>();
     let result = async {
-        let caller = app.grpc_caller(request.metadata()).await?;
+        let caller = caller.ok_or_else(|| {
+            Error::new(Code::Internal, "a method without a caller was routed as if it had one")
+        })?;
         act(app.clone(), caller, request.into_inner()).await
     };
     Ok(tonic::Response::new(app.metrics.count(result.await)?))
@@ -56,16 +65,30 @@ pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
     let users = UsersServer::new(users::UsersService::new(app.clone()));
     let rooms = RoomsServer::new(rooms::RoomsService::new(app.clone()));
     let cluster = ClusterServer::new(cluster::ClusterService::new(app.clone()));
-    let mut router = Router::new();
-    router = add(router, users.max_decoding_message_size(BODY_BYTES_MAX));
-    router = add(router, rooms.max_decoding_message_size(BODY_BYTES_MAX));
-    router = add(router, cluster.max_decoding_message_size(BODY_BYTES_MAX));
-    router = add(router, HealthServer::new(HealthService::new(app.clone())));
-    router = reflection(router);
-    router
+    let mut closed = Router::new();
+    closed = add(closed, users.max_decoding_message_size(BODY_BYTES_MAX));
+    closed = add(closed, rooms.max_decoding_message_size(BODY_BYTES_MAX));
+    closed = add(closed, cluster.max_decoding_message_size(OPEN_BYTES_MAX));
+    let closed = closed.route_layer(from_fn_with_state(app.clone(), admit));
+    let health = HealthServer::new(HealthService::new(app.clone()));
+    let open = add(Router::new(), health.max_decoding_message_size(OPEN_BYTES_MAX));
+    closed
+        .merge(reflection(open))
         .route_layer(from_fn_with_state(app.clone(), bound))
         // A session's requests may take as long as they like; and it needs no generated service.
         .route_service("/folkmoot.v1.Rooms/Session", session::service(app.clone()))
+}
+
+/// Finds out who is calling before their message is read, so that nobody else can make the node
+/// hold one.
+async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    if !OPEN.contains(&request.uri().path()) {
+        match app.caller(request.headers()).await {
+            Ok(caller) => request.extensions_mut().insert(caller),
+            Err(error) => return status::grpc_response(error),
+        };
+    }
+    next.run(request).await
 }
 
 fn add<S>(router: Router<Arc<App>>, service: S) -> Router<Arc<App>>
@@ -90,18 +113,19 @@ fn reflection(mut router: Router<Arc<App>>) -> Router<Arc<App>> {
     };
     // The descriptors are our own; a test holds that they register.
     if let Ok(service) = builder().build_v1() {
-        router = add(router, service);
+        router = add(router, service.max_decoding_message_size(OPEN_BYTES_MAX));
     }
     if let Ok(service) = builder().build_v1alpha() {
-        router = add(router, service);
+        router = add(router, service.max_decoding_message_size(OPEN_BYTES_MAX));
     }
     router
 }
 
-/// Bounds the time that a request may take to arrive, and shapes tonic's own refusals.
+/// Bounds what a request may take to arrive, and shapes tonic's own refusals.
 async fn bound(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let timeout = app.limits.body_read_timeout;
-    let request = request.map(|body| Body::new(TimedBody::new(body, timeout)));
+    let budget = app.bodies.clone();
+    let request = request.map(|body| Body::new(BoundedBody::new(body, timeout, budget)));
     let response = status::reshape_grpc(next.run(request).await);
     if let Some(Refused(code)) = response.extensions().get() {
         app.metrics.refused(*code);

@@ -37,8 +37,9 @@ use crate::error::{Code, Error};
 use crate::gateway::app::{App, Caller, shutting_down};
 use crate::gateway::grpc::dialog::{Dialog, Feeds, perform};
 use crate::gateway::grpc::wire::SessionResponse;
-use crate::gateway::limits::{SESSION_BATCHES_MAX, SESSION_IN_FLIGHT_MAX};
-use crate::limits::BODY_BYTES_MAX;
+use crate::gateway::limits::{
+    SESSION_BATCHES_MAX, SESSION_IN_FLIGHT_MAX, SESSION_MESSAGE_BYTES_MAX,
+};
 use crate::proto::v1 as proto;
 
 /// Outcomes, or feeds' batches, taken at once.
@@ -63,7 +64,7 @@ pub fn service(
         let method = SessionMethod { app: app.clone() };
         async move {
             let mut grpc = Grpc::new(ProstCodec::<SessionResponse, proto::SessionRequest>::new())
-                .max_decoding_message_size(BODY_BYTES_MAX);
+                .max_decoding_message_size(SESSION_MESSAGE_BYTES_MAX);
             Ok(grpc.streaming(method, request).await)
         }
     })

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Code, Error};
 use crate::gateway::app::{App, Caller};
-use crate::gateway::body::{TimedBody, TooSlow};
+use crate::gateway::body::{BodyError, BoundedBody};
 use crate::id::{RequestId, RoomId, UserId};
 use crate::limits::{BODY_BYTES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, WAIT_MS_MAX};
 use crate::router::Consistency;
@@ -65,7 +65,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Error> {
-        let bytes = read(request, app.limits.body_read_timeout, true).await?;
+        let bytes = read(request, app, true).await?;
         Ok(Json(decode(&bytes)?))
     }
 }
@@ -78,12 +78,12 @@ impl<T: DeserializeOwned + Default> FromRequest<Arc<App>> for MaybeJson<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Error> {
-        let bytes = read(request, app.limits.body_read_timeout, false).await?;
+        let bytes = read(request, app, false).await?;
         Ok(MaybeJson(if bytes.is_empty() { T::default() } else { decode(&bytes)? }))
     }
 }
 
-async fn read(request: Request, timeout: Duration, needs_type: bool) -> Result<Bytes, Error> {
+async fn read(request: Request, app: &App, needs_type: bool) -> Result<Bytes, Error> {
     let too_large = || {
         let message = format!("the body is larger than {BODY_BYTES_MAX} bytes");
         Error::new(Code::TooLarge, message)
@@ -93,14 +93,17 @@ async fn read(request: Request, timeout: Duration, needs_type: bool) -> Result<B
         return Err(too_large());
     }
     let media_type = request.headers().get(CONTENT_TYPE).cloned();
-    let body = TimedBody::new(request.into_body(), timeout);
+    let timeout = app.limits.body_read_timeout;
+    let body = BoundedBody::new(request.into_body(), timeout, app.bodies.clone());
     let bytes = match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(collected) => collected.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Err(error) if error.is::<TooSlow>() => {
-            return Err(Error::new(Code::Timeout, error.to_string()));
+        Err(error) => {
+            return Err(match error.downcast::<BodyError>() {
+                Ok(body_error) => body_error.error,
+                Err(_) => Error::invalid("the body broke off"),
+            });
         }
-        Err(_) => return Err(Error::invalid("the body broke off")),
     };
     if (needs_type || !bytes.is_empty()) && !is_json(media_type.as_ref()) {
         let message = "send JSON, as `Content-Type: application/json`";

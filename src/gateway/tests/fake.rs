@@ -9,7 +9,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::chat::command::{Actor, Command, Done, Imported, Rejection, Request};
-use crate::chat::event::{Body, Event, EventKind, Role};
+use crate::chat::event::{Body, Event, EventKind, Hash, Role};
 use crate::chat::query::{Annotated, Answer, Events, Page, Query};
 use crate::chat::state::{Notes, Participant, Room, Token, User};
 use crate::delivery::encoded::Encoded;
@@ -83,8 +83,15 @@ impl Fake {
     /// Events of a room above `after`, and its head.
     fn above(&self, room: &RoomId, after: Seq) -> Vec<Arc<Encoded>> {
         let state = self.state.lock().unwrap();
-        let events = state.rooms[room].events.iter();
-        events.filter(|e| e.event.seq > after).take(1000).cloned().collect()
+        let events = &state.rooms[room].events;
+        let at = events.partition_point(|event| event.event.seq <= after);
+        events[at..].iter().take(1000).cloned().collect()
+    }
+
+    /// The hashes of a user's tokens.
+    pub fn tokens(&self, user: &UserId) -> Vec<Hash> {
+        let state = self.state.lock().unwrap();
+        state.users[user].tokens.iter().map(|token| token.hash).collect()
     }
 
     /// Makes the room forget its oldest events.

@@ -1,5 +1,8 @@
 //! gRPC: the unary services, bad input, health, reflection and export.
 
+use std::time::Duration;
+
+use axum::http::uri::PathAndQuery;
 use prost::Message;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -7,6 +10,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::server::{NOW_MS, Server, soon};
+use crate::gateway::limits::GatewayLimits;
 use crate::id::RequestId;
 use crate::limits::TEXT_BYTES_MAX;
 use crate::proto::v1 as proto;
@@ -162,7 +166,7 @@ async fn bad_tokens_and_missing_rights_are_refused() {
 }
 
 /// Calls a method with bytes that are no message of its.
-async fn call_raw(channel: Channel, path: &'static str, bytes: Vec<u8>) -> Status {
+async fn call_raw(channel: Channel, token: &str, path: &'static str, bytes: Vec<u8>) -> Status {
     #[derive(Clone, PartialEq, prost::Message)]
     struct Raw {
         #[prost(bytes = "vec", tag = "1")]
@@ -171,8 +175,8 @@ async fn call_raw(channel: Channel, path: &'static str, bytes: Vec<u8>) -> Statu
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.unwrap();
     let codec = tonic_prost::ProstCodec::<Raw, proto::Ack>::new();
-    let path = axum::http::uri::PathAndQuery::from_static(path);
-    let response = grpc.unary(Request::new(Raw { room: bytes }), path, codec).await;
+    let path = PathAndQuery::from_static(path);
+    let response = grpc.unary(with_token(token, Raw { room: bytes }), path, codec).await;
     response.unwrap_err()
 }
 
@@ -181,15 +185,31 @@ async fn undecodable_messages_and_unknown_methods_get_their_codes() {
     let server = Server::start().await;
     let channel = server.channel().await;
     let not_utf8 = vec![0xff, 0xfe];
-    let refused = call_raw(channel.clone(), "/folkmoot.v1.Rooms/Post", not_utf8.clone()).await;
+    let refused =
+        call_raw(channel.clone(), &server.ann, "/folkmoot.v1.Rooms/Post", not_utf8.clone()).await;
     assert_eq!(code(&refused), "invalid_argument");
     // Field 1 of CreateUser's answer is a message, of Init's request a number.
-    let refused = call_raw(channel.clone(), "/folkmoot.v1.Cluster/Init", not_utf8).await;
+    let refused =
+        call_raw(channel.clone(), &server.ann, "/folkmoot.v1.Cluster/Init", not_utf8).await;
     assert_eq!(code(&refused), "invalid_argument");
     for path in ["/folkmoot.v1.Rooms/Nothing", "/folkmoot.v9.Nobody/Nothing"] {
-        let refused = call_raw(channel.clone(), path, Vec::new()).await;
+        let refused = call_raw(channel.clone(), &server.ann, path, Vec::new()).await;
         assert_eq!((code(&refused).as_str(), refused.code()), ("not_found", Code::Unimplemented));
     }
+}
+
+#[tokio::test]
+async fn half_sent_messages_time_out() {
+    let body_read_timeout = Duration::from_millis(200);
+    let limits = GatewayLimits { body_read_timeout, ..Default::default() };
+    let server = Server::with_limits(limits).await;
+    let mut grpc = tonic::client::Grpc::new(server.channel().await);
+    grpc.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<proto::PostRequest, proto::Ack>::new();
+    let path = PathAndQuery::from_static("/folkmoot.v1.Rooms/Post");
+    let nothing = with_token(&server.ann, tokio_stream::pending());
+    let late = soon(grpc.client_streaming(nothing, path, codec)).await.unwrap_err();
+    assert_eq!((code(&late).as_str(), late.code()), ("timeout", Code::DeadlineExceeded));
 }
 
 #[tokio::test]

@@ -139,6 +139,17 @@ impl Server {
         Channel::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
     }
 
+    /// Revokes all tokens of a user.
+    pub fn revoke(&self, user: &str) {
+        let user = UserId::parse(user).unwrap();
+        let actor = Actor { user: user.clone(), admin: true };
+        for token_hash in self.fake.tokens(&user) {
+            let command = Command::RevokeToken { user: user.clone(), token_hash };
+            let id = RequestId::mint(NOW_MS, rand::random());
+            self.fake.apply(Request { actor: actor.clone(), id, command }).unwrap();
+        }
+    }
+
     /// Posts as `ann`; returns the seq.
     pub async fn post(&self, text: &str) -> u64 {
         let body = serde_json::json!({ "text": text }).to_string();

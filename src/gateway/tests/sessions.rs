@@ -9,7 +9,7 @@ use tonic::{Status, Streaming};
 
 use super::grpc::{code, with_token};
 use super::server::{Server, soon, until};
-use crate::gateway::limits::{DELIVERY_EVENTS_MAX, SESSION_IN_FLIGHT_MAX};
+use crate::gateway::limits::{DELIVERY_EVENTS_MAX, SESSION_IN_FLIGHT_MAX, TOKEN_TRUST};
 use crate::proto::v1 as proto;
 use crate::proto::v1::rooms_client::RoomsClient;
 use crate::proto::v1::session_request::Request as Ask;
@@ -224,4 +224,95 @@ async fn a_session_that_is_not_read_holds_up_nobody() {
         seqs.extend(delivery.events.iter().map(|event| event.seq));
     }
     assert_eq!(seqs, (1..=301).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_ends_the_session_with_its_code() {
+    let server = Server::start().await;
+    let mut session = Session::open(&server, &server.ann).await.unwrap();
+    session.ask(1, post(&"x".repeat(200_000))).await;
+    let end = soon(session.responses.message()).await.unwrap_err();
+    assert_eq!(code(&end), "too_large");
+}
+
+#[tokio::test]
+async fn a_revoked_token_ends_the_session() {
+    let server = Server::start().await;
+    let mut session = Session::open(&server, &server.bob).await.unwrap();
+    session.follow(1, "general", None).await;
+    session.catch_up().await;
+    server.revoke("bob");
+    tokio::time::sleep(TOKEN_TRUST).await;
+    server.post("not for bob").await;
+    let end = soon(session.responses.message()).await.unwrap_err();
+    assert_eq!(code(&end), "unauthenticated");
+}
+
+#[tokio::test]
+async fn a_ban_ends_the_room_and_not_the_session() {
+    let server = Server::start().await;
+    let mut session = Session::open(&server, &server.bob).await.unwrap();
+    session.follow(1, "general", None).await;
+    session.catch_up().await;
+    let path = "/v1/rooms/general/participants/bob";
+    server.send(&server.ann, "PUT", path, r#"{"role":"banned"}"#).await;
+    assert!(matches!(session.hear().await, (0, Said::Delivery(_))));
+    let (_, said) = session.hear().await;
+    let Said::Ended(ended) = said else { panic!("{said:?}") };
+    assert_eq!((ended.seq, ended.error.unwrap().code.as_str()), (2, "banned"));
+    session.follow(2, "general", None).await;
+    assert!(matches!(session.hear().await, (2, Said::Error(error)) if error.code == "banned"));
+}
+
+/// Processor time of this process so far, in seconds.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: f64 = fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum();
+    ticks / 100.0
+}
+
+/// What the gateway, this client and the fake backend spend on a message: posted on one of 16
+/// sessions with 16 in flight each, and delivered to 8 more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn measure_cpu_of_a_message() {
+    const EACH: usize = 10_000;
+    let server = Server::start().await;
+    let (before, started) = (cpu_seconds(), std::time::Instant::now());
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let mut session = Session::open(&server, &server.bob).await.unwrap();
+        session.follow(1, "general", None).await;
+        tasks.spawn(async move {
+            let mut seen = 0;
+            while seen < 16 * EACH {
+                if let (_, Said::Delivery(delivery)) = session.hear().await {
+                    seen += delivery.events.len();
+                }
+            }
+        });
+    }
+    for _ in 0..16 {
+        let mut session = Session::open(&server, &server.ann).await.unwrap();
+        tasks.spawn(async move {
+            let text = "x".repeat(256);
+            for id in 0..EACH as u64 {
+                session.ask(id, post(&text)).await;
+                if id >= 16 {
+                    session.hear().await;
+                }
+            }
+            for _ in 0..16 {
+                session.hear().await;
+            }
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task.unwrap();
+    }
+    let messages = (16 * EACH) as f64;
+    let micros = (cpu_seconds() - before) * 1e6 / messages;
+    let rate = messages / started.elapsed().as_secs_f64();
+    eprintln!("{micros:.1} µs of CPU a message, {rate:.0} messages/s");
 }
