@@ -170,7 +170,8 @@ struct Writer {
 }
 
 impl Log {
-    /// Opens the log in a directory, or creates one where nothing is.
+    /// Opens the log in a directory, or creates one where nothing is. Reads every live entry once,
+    /// and after an unclean stop all of the newest file.
     ///
     /// # Errors
     /// [`OpenError`]; what could be saved before still can.

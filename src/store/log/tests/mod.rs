@@ -362,3 +362,37 @@ fn logs_of_one_process_do_not_mix() {
         assert_eq!(tags(&logs[1]), tagged(0..3, b'b'));
     }
 }
+
+/// raft-engine looks an entry up and reads it in two steps; a purge may move it in between.
+#[test]
+fn reads_hold_while_files_move_under_them() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    shared(&log);
+    log.write(&[append(OTHER, 0..10, b'o'), append(G, 0..1, b'a')]).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let running = || !done.load(std::sync::atomic::Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while running() {
+                log.maintain().unwrap();
+            }
+        });
+        scope.spawn(|| {
+            while running() {
+                assert_eq!(log.entries(OTHER, 0..10, usize::MAX).unwrap().len(), 10);
+                let entries = log.entries(G, 0..u64::MAX, usize::MAX).unwrap();
+                assert!(entries.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1));
+            }
+        });
+        for i in 1..800 {
+            log.write(&[append(G, i..i + 1, b'a')]).unwrap();
+            if i % 20 == 0 {
+                log.write(&[purge(i - 10)]).unwrap();
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(span(&log), Some((771, 799)));
+}
