@@ -75,7 +75,6 @@ pub(super) struct Groups {
 
 /// What is there once the node belongs to a cluster.
 pub(super) struct Opened {
-    pub node: NodeId,
     pub writer: LogWriter,
     pub base: Arc<NodeBase>,
 }
@@ -143,7 +142,7 @@ impl Groups {
                 election_timeout_max: self.config.raft.election_timeout_max,
             },
         };
-        let opened = Opened { node, writer: writer.clone(), base: base.clone() };
+        let opened = Opened { writer: writer.clone(), base: base.clone() };
         assert!(self.opened.set(opened).is_ok(), "groups start once");
 
         let map = self.start_groups(&membership, &parts, &base).await?;

@@ -1,0 +1,203 @@
+//! One connection: many streams over one socket.
+//!
+//! Both ends run a reader and a writer. A side that hears nothing for [`SILENCE_MAX`] drops the
+//! connection; an idle side pings.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncWriteExt, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::frame::{DATA, END, Frame, FrameReader, OPEN, PING, put_frame, read_frame};
+use crate::shard::transport::{Closed, FrameSink, Stream};
+
+/// Frames waiting for a connection's writer.
+const QUEUE_FRAMES: usize = 1024;
+/// Frames waiting for a stream's reader.
+const STREAM_FRAMES: usize = 256;
+/// What the writer gathers before a write, in bytes.
+const WRITE_BYTES: usize = 256 * 1024;
+/// A connection on which nothing is heard for this long is dead.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// An idle connection pings this often.
+const PING_EVERY: Duration = Duration::from_secs(1);
+
+/// A live connection. Dropping the last handle does not close it: its loops own the socket.
+pub(super) struct Connection {
+    frames: mpsc::Sender<Frame>,
+    /// Ends of streams: at most one a stream, so the number of streams bounds it.
+    ends: mpsc::UnboundedSender<u32>,
+    streams: Mutex<HashMap<u32, mpsc::Sender<Bytes>>>,
+    next_stream: AtomicU32,
+}
+
+impl Connection {
+    /// Opens a stream with its first frame; closed already when the queue is full.
+    pub fn open(self: &Arc<Self>, first: Bytes) -> Stream {
+        let id = self.next_stream.fetch_add(1, Ordering::Relaxed);
+        let stream = self.add_stream(id);
+        match self.frames.try_send(Frame { kind: OPEN, stream: id, body: first }) {
+            Ok(()) => stream,
+            Err(_) => {
+                self.remove_stream(id);
+                Stream::closed()
+            }
+        }
+    }
+
+    fn add_stream(self: &Arc<Self>, id: u32) -> Stream {
+        let (tx, rx) = mpsc::channel(STREAM_FRAMES);
+        self.streams.lock().expect("no holder of the lock panics").insert(id, tx);
+        Stream { tx: Box::new(Sink { connection: self.clone(), stream: id }), rx }
+    }
+
+    fn remove_stream(&self, id: u32) {
+        self.streams.lock().expect("no holder of the lock panics").remove(&id);
+    }
+
+    fn stream(&self, id: u32) -> Option<mpsc::Sender<Bytes>> {
+        self.streams.lock().expect("no holder of the lock panics").get(&id).cloned()
+    }
+}
+
+struct Sink {
+    connection: Arc<Connection>,
+    stream: u32,
+}
+
+impl FrameSink for Sink {
+    fn send(&self, body: Bytes) -> BoxFuture<'_, Result<(), Closed>> {
+        let frame = Frame { kind: DATA, stream: self.stream, body };
+        // The common case needs no waiting, and so no boxed state machine.
+        match self.connection.frames.try_send(frame) {
+            Ok(()) => Box::pin(std::future::ready(Ok(()))),
+            Err(mpsc::error::TrySendError::Closed(_)) => Box::pin(std::future::ready(Err(Closed))),
+            Err(mpsc::error::TrySendError::Full(frame)) => {
+                Box::pin(
+                    async move { self.connection.frames.send(frame).await.map_err(|_| Closed) },
+                )
+            }
+        }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        // The writer sends ends only when its frame queue is empty, so an end follows its frames.
+        if self.connection.ends.send(self.stream).is_err() {
+            // The connection is gone, and the peer knows by that.
+        }
+    }
+}
+
+/// A connection over a socket's writing half, and the future that writes what is sent on it.
+pub(super) fn connection(
+    writer: WriteHalf<TcpStream>,
+    stop: CancellationToken,
+) -> (Arc<Connection>, impl Future<Output = ()>) {
+    let (frames, frames_rx) = mpsc::channel(QUEUE_FRAMES);
+    let (ends, ends_rx) = mpsc::unbounded_channel();
+    let connection = Arc::new(Connection {
+        frames,
+        ends,
+        streams: Mutex::default(),
+        next_stream: AtomicU32::new(1),
+    });
+    (connection, write_loop(writer, frames_rx, ends_rx, stop))
+}
+
+async fn write_loop(
+    mut writer: WriteHalf<TcpStream>,
+    mut frames: mpsc::Receiver<Frame>,
+    mut ends: mpsc::UnboundedReceiver<u32>,
+    stop: CancellationToken,
+) {
+    let mut out = BytesMut::with_capacity(WRITE_BYTES);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            frame = frames.recv() => match frame {
+                Some(frame) => put_frame(&mut out, frame.kind, frame.stream, &frame.body),
+                None => break,
+            },
+            end = ends.recv() => match end {
+                Some(stream) => put_frame(&mut out, END, stream, &[]),
+                None => break,
+            },
+            () = tokio::time::sleep(PING_EVERY) => put_frame(&mut out, PING, 0, &[]),
+        }
+        while out.len() < WRITE_BYTES {
+            if let Ok(frame) = frames.try_recv() {
+                put_frame(&mut out, frame.kind, frame.stream, &frame.body);
+            } else if let Ok(stream) = ends.try_recv() {
+                put_frame(&mut out, END, stream, &[]);
+            } else {
+                break;
+            }
+        }
+        let written = tokio::select! {
+            () = stop.cancelled() => break,
+            written = writer.write_all(&out) => written,
+        };
+        if written.is_err() {
+            break;
+        }
+        out.clear();
+        if out.capacity() > 4 * WRITE_BYTES {
+            out = BytesMut::with_capacity(WRITE_BYTES);
+        }
+    }
+    stop.cancel();
+    // The peer learns of it by the end of the connection, whether or not this succeeds.
+    if writer.shutdown().await.is_err() {
+        tracing::trace!("the peer had closed the connection already");
+    }
+}
+
+/// Hands frames to their streams until the connection ends; `on_open` takes streams that the other
+/// side opens.
+pub(super) async fn read_loop(
+    mut reader: FrameReader,
+    connection: Arc<Connection>,
+    stop: CancellationToken,
+    on_open: impl Fn(Bytes, Stream),
+) -> io::Result<()> {
+    let result = loop {
+        let frame = tokio::select! {
+            () = stop.cancelled() => break Ok(()),
+            frame = tokio::time::timeout(SILENCE_MAX, read_frame(&mut reader)) => frame,
+        };
+        let frame = match frame.map_err(io::Error::from).flatten() {
+            Ok(frame) => frame,
+            Err(error) => break Err(error),
+        };
+        match frame.kind {
+            OPEN => {
+                let stream = connection.add_stream(frame.stream);
+                on_open(frame.body, stream);
+            }
+            DATA => {
+                if let Some(stream) = connection.stream(frame.stream)
+                    && stream.send(frame.body).await.is_err()
+                {
+                    connection.remove_stream(frame.stream);
+                }
+            }
+            END => connection.remove_stream(frame.stream),
+            PING => {}
+            _ => break Err(io::Error::from(io::ErrorKind::InvalidData)),
+        }
+    };
+    stop.cancel();
+    connection.streams.lock().expect("no holder of the lock panics").clear();
+    result
+}
