@@ -95,6 +95,20 @@ impl Fake {
         address
     }
 
+    /// Serves from a runtime of its own until the returned sender is dropped; then every
+    /// connection is cut, as when a process is killed.
+    pub fn serve_until_dropped(&self) -> (String, std::sync::mpsc::Sender<()>) {
+        let (fake, (address, at)) = (self.clone(), std::sync::mpsc::channel());
+        let (alive, killed) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            address.send(runtime.block_on(fake.serve())).unwrap();
+            let _ = killed.recv();
+            runtime.shutdown_background();
+        });
+        (at.recv().unwrap(), alive)
+    }
+
     fn fault(&self) -> Fault {
         self.state.lock().unwrap().faults.pop_front().unwrap_or(Fault::None)
     }
