@@ -340,7 +340,10 @@ mod tests {
         assert_eq!(keys(base, "a".."d", Order::Forward, 9), ["a", "b", "c"]);
         assert_eq!(keys(base, "b".."z", Order::Reverse, 2), ["d", "c"]);
         assert_eq!(keys(base, "c".."b", Order::Forward, 9), [""; 0]);
-        assert_eq!(base.first(&(b"b".to_vec()..b"d".to_vec()), Order::Reverse).unwrap().unwrap().0, b"c");
+        assert_eq!(
+            base.first(&(b"b".to_vec()..b"d".to_vec()), Order::Reverse).unwrap().unwrap().0,
+            b"c"
+        );
         let mut batch = Batch::new();
         batch.put(b"e".to_vec(), b"1".to_vec());
         batch.delete(b"e".to_vec());

@@ -40,7 +40,7 @@ const CLEANED_MAX: usize = 4096;
 /// Small blocks that are looked for when it is not known how many there are.
 const SMALL_BLOCKS_MAX: usize = 64;
 /// Rooms whose small blocks are kept in mind.
-const SMALL_ROOMS_MAX: usize = 64 * 1024;
+const SMALL_ROOMS_MAX: usize = 128 * 1024;
 
 /// What checkpoints, snapshots and the state of one shard share across threads.
 #[derive(Debug, Default)]
@@ -286,18 +286,24 @@ impl Checkpoint {
     /// Steps 2 and 3. Returns how the outcomes of each bucket were divided into parts.
     fn write_rows(&self, row: &mut AppliedRow) -> io::Result<Vec<(u32, Scope, Vec<u32>)>> {
         let mut batch = Batch::new();
-        self.put_table(&mut batch, &self.rooms, |id| Key::Room(id.clone()), |room| {
-            codec::room_value(room)
-        })?;
+        self.put_table(
+            &mut batch,
+            &self.rooms,
+            |id| Key::Room(id.clone()),
+            |room| codec::room_value(room),
+        )?;
         self.put_table(
             &mut batch,
             &self.participants,
             |(room, user)| Key::Participant(room.clone(), user.clone()),
             codec::participant_value,
         )?;
-        self.put_table(&mut batch, &self.users, |id| Key::User(id.clone()), |user| {
-            codec::user_value(user)
-        })?;
+        self.put_table(
+            &mut batch,
+            &self.users,
+            |id| Key::User(id.clone()),
+            |user| codec::user_value(user),
+        )?;
         self.put_table(
             &mut batch,
             &self.notes,
@@ -310,9 +316,12 @@ impl Checkpoint {
             |(room, source)| Key::ImportMark(room.clone(), source.clone()),
             |line| codec::number_value(*line),
         )?;
-        self.put_table(&mut batch, &self.blobs, |name| Key::Blob(name.clone()), |blob| {
-            codec::blob_value(blob)
-        })?;
+        self.put_table(
+            &mut batch,
+            &self.blobs,
+            |name| Key::Blob(name.clone()),
+            |blob| codec::blob_value(blob),
+        )?;
         let parts = self.put_sent(&mut batch, row);
         for (room, seq) in &self.erased {
             batch.put(self.space.key(&Key::Erased(room.clone(), *seq)), vec![VERSION]);

@@ -45,7 +45,9 @@ pub fn unversioned<'a>(value: &'a [u8], what: &str) -> io::Result<&'a [u8]> {
         Some((&VERSION, rest)) => Ok(rest),
         Some((version, _)) => Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("{what} in the state on disk has format {version}, this release knows {VERSION}"),
+            format!(
+                "{what} in the state on disk has format {version}, this release knows {VERSION}"
+            ),
         )),
         None => Err(damaged(what)),
     }

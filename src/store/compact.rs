@@ -20,11 +20,7 @@ use crate::store::recovery::{self, Recovered};
 ///
 /// # Errors
 /// When a base fails, `old` is damaged, or `new` is not empty.
-pub fn rewrite(
-    old: &dyn Base,
-    new: &dyn Base,
-    progress: &mut dyn FnMut(u64),
-) -> io::Result<()> {
+pub fn rewrite(old: &dyn Base, new: &dyn Base, progress: &mut dyn FnMut(u64)) -> io::Result<()> {
     let everything = vec![0]..vec![u8::MAX; 8];
     if new.first(&everything, Order::Forward)?.is_some() {
         return Err(io::Error::new(

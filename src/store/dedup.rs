@@ -155,7 +155,13 @@ impl Dedup {
     }
 
     /// Brings the bucket into memory, if there may be one.
-    fn load(&mut self, base: &dyn Base, space: Space, minute: u32, scope: &Scope) -> io::Result<()> {
+    fn load(
+        &mut self,
+        base: &dyn Base,
+        space: Space,
+        minute: u32,
+        scope: &Scope,
+    ) -> io::Result<()> {
         if self.minutes.get(&minute).is_some_and(|scopes| scopes.contains_key(scope)) {
             return Ok(());
         }
@@ -166,20 +172,20 @@ impl Dedup {
         let mut bucket = Bucket { queued: true, ..Bucket::default() };
         let mut number = 0;
         let mut result = Ok(());
-        base.scan(&space.sent(minute, scope), Order::Forward, &mut |_, value| {
-            match decode_part(minute, value) {
-                Ok((_, outcomes)) => {
-                    bucket.part_starts.push(number);
-                    for (id, sent) in outcomes {
-                        bucket.add(self.fingerprint(&sent.sender, id), number);
-                        number += 1;
-                    }
-                    std::ops::ControlFlow::Continue(())
+        base.scan(&space.sent(minute, scope), Order::Forward, &mut |_, value| match decode_part(
+            minute, value,
+        ) {
+            Ok((_, outcomes)) => {
+                bucket.part_starts.push(number);
+                for (id, sent) in outcomes {
+                    bucket.add(self.fingerprint(&sent.sender, id), number);
+                    number += 1;
                 }
-                Err(error) => {
-                    result = Err(error);
-                    std::ops::ControlFlow::Break(())
-                }
+                std::ops::ControlFlow::Continue(())
+            }
+            Err(error) => {
+                result = Err(error);
+                std::ops::ControlFlow::Break(())
             }
         })?;
         result?;
@@ -334,15 +340,16 @@ impl Dedup {
         buckets
     }
 
-    /// What was frozen is durable now, in parts of these lengths for each bucket, in the order of
-    /// [`Dedup::freeze`].
-    pub fn thaw(&mut self, parts: &[(u32, Scope, Vec<u32>)]) {
+    /// What was frozen is durable now, in parts of these lengths for each bucket. Returns what
+    /// memory needs no longer, to be dropped where that keeps nobody waiting.
+    pub fn thaw(&mut self, parts: &[(u32, Scope, Vec<u32>)]) -> Vec<Arc<Vec<Outcome>>> {
         self.frozen.clear();
+        let mut retired = Vec::with_capacity(parts.len());
         for (minute, scope, lengths) in parts {
             let bucket = self.minutes.get_mut(minute).and_then(|scopes| scopes.get_mut(scope));
             let Some(bucket) = bucket else { continue }; // expired meanwhile
             self.fresh_bytes -= bucket.frozen.len() * FRESH_BYTES;
-            bucket.frozen = Arc::default();
+            retired.push(std::mem::take(&mut bucket.frozen));
             let mut start = bucket.frozen_start;
             for length in lengths {
                 bucket.part_starts.push(start);
@@ -355,6 +362,7 @@ impl Dedup {
             }
         }
         self.evict();
+        retired
     }
 
     /// What was frozen could not be written: it counts as put since.

@@ -414,9 +414,7 @@ impl<'a> Reader<'a> {
                 of => Key::RowPart(Box::new(of), self.u16()?),
             },
             tag::BLOCK => Key::Block(self.room()?, self.u32()?, self.seq()?),
-            tag::BLOCK_PART => {
-                Key::BlockPart(self.room()?, self.u32()?, self.seq()?, self.u16()?)
-            }
+            tag::BLOCK_PART => Key::BlockPart(self.room()?, self.u32()?, self.seq()?, self.u16()?),
             _ => return None,
         })
     }
@@ -433,9 +431,10 @@ mod tests {
     }
 
     fn room() -> impl Strategy<Value = RoomId> {
-        let direct = (slug(), slug()).prop_filter("different", |(a, b)| a != b).prop_map(|(a, b)| {
-            RoomId::direct(&UserId::parse(&a).unwrap(), &UserId::parse(&b).unwrap()).unwrap()
-        });
+        let direct =
+            (slug(), slug()).prop_filter("different", |(a, b)| a != b).prop_map(|(a, b)| {
+                RoomId::direct(&UserId::parse(&a).unwrap(), &UserId::parse(&b).unwrap()).unwrap()
+            });
         prop_oneof![slug().prop_map(|s| RoomId::parse(&s).unwrap()), direct]
     }
 
@@ -452,7 +451,12 @@ mod tests {
     }
 
     /// For each kind: a pair of values and their keys.
-    fn check<T: Ord + Clone + std::fmt::Debug>(a: T, b: T, to_key: impl Fn(T) -> Key, space: Space) {
+    fn check<T: Ord + Clone + std::fmt::Debug>(
+        a: T,
+        b: T,
+        to_key: impl Fn(T) -> Key,
+        space: Space,
+    ) {
         let (key_a, key_b) = (to_key(a.clone()), to_key(b.clone()));
         let (bytes_a, bytes_b) = (space.key(&key_a), space.key(&key_b));
         assert_eq!(a.cmp(&b), bytes_a.cmp(&bytes_b), "{key_a:?} {key_b:?}");

@@ -85,14 +85,20 @@ impl Weigh for Arc<Room> {
 impl Weigh for Arc<User> {
     fn weigh(&self) -> usize {
         let label = |token: &Token| size_of::<Token>() + token.label.len();
-        size_of::<User>() + 96 + self.display_name.len() + self.tokens.iter().map(label).sum::<usize>()
+        size_of::<User>()
+            + 96
+            + self.display_name.len()
+            + self.tokens.iter().map(label).sum::<usize>()
     }
 }
 
 impl Weigh for Arc<Notes> {
     fn weigh(&self) -> usize {
-        let reaction = |(symbol, users): &(String, Vec<UserId>)| 64 + symbol.len() + 64 * users.len();
-        size_of::<Notes>() + 8 * self.edits.len() + self.reactions.iter().map(reaction).sum::<usize>()
+        let reaction =
+            |(symbol, users): &(String, Vec<UserId>)| 64 + symbol.len() + 64 * users.len();
+        size_of::<Notes>()
+            + 8 * self.edits.len()
+            + self.reactions.iter().map(reaction).sum::<usize>()
     }
 }
 

@@ -68,10 +68,8 @@ impl SledBase {
     /// # Errors
     /// [`OpenError`] says what can be done.
     pub fn open(path: &Path, options: &SledOptions) -> Result<SledBase, OpenError> {
-        let config = sled::Config::new()
-            .path(path)
-            .cache_capacity(options.cache_bytes)
-            .flush_every_ms(None);
+        let config =
+            sled::Config::new().path(path).cache_capacity(options.cache_bytes).flush_every_ms(None);
         // sled answers some kinds of damage with a panic. Nothing of ours is in the closure, and
         // the half-opened database is gone with it, so no broken state can leak.
         let opened = panic::catch_unwind(AssertUnwindSafe(|| config.open()));
@@ -92,7 +90,8 @@ impl SledBase {
 
 /// sled wraps a failed `flock` in an error of kind `Other` that only its text tells apart.
 fn is_lock(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
+    error.kind() == io::ErrorKind::WouldBlock
+        || error.to_string().contains("could not acquire lock")
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

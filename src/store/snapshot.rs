@@ -203,7 +203,11 @@ impl SnapshotSource {
                 start.push(0);
                 result = Ok(Some(full));
             }
-            if matches!(result, Ok(None)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if matches!(result, Ok(None)) {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
         })?;
         rest.start = start;
         match result {

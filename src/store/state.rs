@@ -36,7 +36,7 @@ use crate::store::base::{Base, KeyRange, Order};
 use crate::store::block::RoomBlocks;
 use crate::store::checkpoint::{Checkpoint, Shared, Written};
 use crate::store::codec::{self, EventReader, damaged};
-use crate::store::dedup::Dedup;
+use crate::store::dedup::{Dedup, Outcome};
 use crate::store::key::{self, Key, Space, tag};
 use crate::store::overlay::{Found, Merge, Table, Weigh};
 use crate::store::recovery;
@@ -301,7 +301,10 @@ impl ShardState {
     }
 
     /// Takes note that a checkpoint is durable.
-    pub fn finish_checkpoint(&mut self, written: Written) {
+    ///
+    /// Returns memory that is needed no longer: there may be much of it, so drop it once the lock
+    /// on the state is released.
+    pub fn finish_checkpoint(&mut self, written: Written) -> Retired {
         assert!(self.checkpointing, "a checkpoint ends that has not begun");
         self.checkpointing = false;
         self.retry = false;
@@ -316,14 +319,17 @@ impl ShardState {
                 }
             }
         }
-        self.tails.thaw();
         own(&mut self.rooms).thaw();
         own(&mut self.participants).thaw();
         own(&mut self.users).thaw();
         own(&mut self.notes).thaw();
         own(&mut self.marks).thaw();
         own(&mut self.blobs).thaw();
-        own(&mut self.dedup).thaw(&written.parts);
+        Retired {
+            _events: self.tails.thaw(),
+            _outcomes: own(&mut self.dedup).thaw(&written.parts),
+            _parts: written.parts,
+        }
     }
 
     /// Takes back what a checkpoint could not write: the next one will.
@@ -448,8 +454,10 @@ impl ShardState {
         let table = lock(table);
         let mut merge = Merge::new(table.pinned(bounds), limit);
         let mut foreign = false;
-        let result = self.base.scan(&range, Order::Forward, &mut |key, value| {
-            match key::decode(key).and_then(|(_, key)| key_of(key)) {
+        let result =
+            self.base.scan(&range, Order::Forward, &mut |key, value| match key::decode(key)
+                .and_then(|(_, key)| key_of(key))
+            {
                 Some(key) => match merge.visit(key, value) {
                     true => ControlFlow::Continue(()),
                     false => ControlFlow::Break(()),
@@ -458,8 +466,7 @@ impl ShardState {
                     foreign = true;
                     ControlFlow::Break(())
                 }
-            }
-        });
+            });
         self.or_fatal(if foreign { Err(damaged("a key")) } else { result });
         let rows = merge.finish();
         drop(table);
@@ -534,6 +541,14 @@ impl ShardState {
         }
         Ok(())
     }
+}
+
+/// What a finished checkpoint has freed.
+#[derive(Debug)]
+pub struct Retired {
+    _events: Vec<Arc<Event>>,
+    _outcomes: Vec<Arc<Vec<Outcome>>>,
+    _parts: Vec<(u32, Scope, Vec<u32>)>,
 }
 
 /// A page of events being filled.
@@ -676,7 +691,10 @@ impl State for ShardState {
             return Vec::new();
         }
         let start = self.space.key(&Key::Notes(room.clone(), first));
-        let end = Space::above(start.clone()..start.clone(), &self.space.key(&Key::Notes(room.clone(), last)));
+        let end = Space::above(
+            start.clone()..start.clone(),
+            &self.space.key(&Key::Notes(room.clone(), last)),
+        );
         let rows = self.scan(
             &self.notes,
             (Bound::Included((room.clone(), first)), Bound::Included((room.clone(), last))),
@@ -691,7 +709,8 @@ impl State for ShardState {
 
     fn import_mark(&self, room: &RoomId, source: &str) -> u64 {
         let key = (room.clone(), source.to_string());
-        let to_key = |(room, source): &(RoomId, String)| Key::ImportMark(room.clone(), source.clone());
+        let to_key =
+            |(room, source): &(RoomId, String)| Key::ImportMark(room.clone(), source.clone());
         self.read(&self.marks, &key, to_key, |_, value| codec::number_from(value)).unwrap_or(0)
     }
 
@@ -709,8 +728,7 @@ impl State for ShardState {
         if limit == 0 || first > last {
             return Vec::new();
         }
-        let mut page =
-            Page { events: Vec::new(), next: first, limit, bytes, full: false };
+        let mut page = Page { events: Vec::new(), next: first, limit, bytes, full: false };
         let in_memory = self.tails.first(room).unwrap_or(Seq(u64::MAX));
         if first < in_memory {
             self.base_events(room, last.min(Seq(in_memory.0 - 1)), &mut page);

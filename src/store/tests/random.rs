@@ -29,8 +29,8 @@ impl Random {
     /// Text that compresses like people's, about by half.
     pub fn prose(&mut self, len: usize) -> String {
         const WORDS: [&str; 16] = [
-            "the", "quick", "release", "is", "not", "ready", "until", "tests", "pass", "on", "every",
-            "machine", "that", "we", "support", "today",
+            "the", "quick", "release", "is", "not", "ready", "until", "tests", "pass", "on",
+            "every", "machine", "that", "we", "support", "today",
         ];
         let mut text = String::new();
         while text.len() < len {
@@ -46,7 +46,8 @@ impl Random {
 
     /// Text that does not compress by much.
     pub fn noise(&mut self, len: usize) -> String {
-        const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        const LETTERS: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         (0..len).map(|_| LETTERS[self.below(64) as usize] as char).collect()
     }
 }
