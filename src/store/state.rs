@@ -7,7 +7,7 @@
 //! ```text
 //!  rows    Table per kind          ┐ active │ frozen │ clean
 //!  events  Tails, per room         │ ───────┴────────┴──────► base
-//!  dedup   Dedup, per scope+minute ┘ changed  written  read
+//!  dedup   Dedup, by minute        ┘ changed  written  read
 //! ```
 //!
 //! Invariants:
@@ -36,7 +36,7 @@ use crate::store::base::{Base, KeyRange, Order};
 use crate::store::block::RoomBlocks;
 use crate::store::checkpoint::{Checkpoint, Shared, Written};
 use crate::store::codec::{self, EventReader, damaged};
-use crate::store::dedup::{Dedup, Outcome};
+use crate::store::dedup::{BucketId, Dedup, Outcome};
 use crate::store::key::{self, Key, Space, tag};
 use crate::store::overlay::{Found, Merge, Table, Weigh};
 use crate::store::recovery;
@@ -548,7 +548,7 @@ impl ShardState {
 pub struct Retired {
     _events: Vec<Arc<Event>>,
     _outcomes: Vec<Arc<Vec<Outcome>>>,
-    _parts: Vec<(u32, Scope, Vec<u32>)>,
+    _parts: Vec<(BucketId, Vec<u32>)>,
 }
 
 /// A page of events being filled.
