@@ -563,3 +563,141 @@ fn take_name<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     let len = codec::take_bytes(rest, 1)?[0];
     std::str::from_utf8(codec::take_bytes(rest, len.into())?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::ShardId;
+    use crate::store::base::{Batch, MemoryBase};
+    use crate::store::key::Bank;
+
+    const SPACE: Space = Space { shard: ShardId(1), bank: Bank(0) };
+    const MINUTE: u32 = 28_333_333;
+
+    fn outcome() -> impl Strategy<Value = Outcome> {
+        let scope = prop_oneof![
+            (0..40u32).prop_map(|n| Scope::Room(RoomId::parse(&format!("room{n}")).unwrap())),
+            (0..9u32).prop_map(|n| Scope::User(UserId::parse(&format!("user{n}")).unwrap())),
+        ];
+        let sender = (0..300u32).prop_map(|n| UserId::parse(&format!("sender{n}")).unwrap());
+        (scope, 0..60_000u64, any::<[u8; 10]>(), sender, any::<(u64, u64)>(), any::<[u8; 16]>())
+            .prop_map(|(scope, ms, random, sender, (seq, at_ms), body_hash)| {
+                let id = RequestId::mint(u64::from(MINUTE) * 60_000 + ms, random);
+                (scope, id, Sent { sender, seq: Seq(seq >> (at_ms % 64)), at_ms, body_hash })
+            })
+    }
+
+    fn write(base: &MemoryBase, dedup: &mut Dedup, generation: u64) {
+        let mut batch = Batch::new();
+        let mut lengths = Vec::new();
+        for bucket in dedup.freeze() {
+            let parts = encode_parts(bucket.id.0, generation, &bucket.outcomes);
+            for (part, (_, value)) in (bucket.part..).zip(&parts) {
+                batch.put(SPACE.key(&Key::Sent(bucket.id.0, bucket.id.1, part)), value.clone());
+            }
+            lengths.push((bucket.id, parts.iter().map(|(length, _)| *length).collect()));
+        }
+        base.write(batch).unwrap();
+        dedup.thaw(&lengths);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn parts_round_trip_and_fit_rows(outcomes in proptest::collection::vec(outcome(), 1..400)) {
+            let mut decoded = Vec::new();
+            for (count, value) in encode_parts(MINUTE, 7, &outcomes) {
+                prop_assert!(value.len() <= VALUE_BYTES_MAX);
+                let (generation, part) = decode_part(MINUTE, &value).unwrap();
+                prop_assert_eq!((generation, part.len()), (7, count as usize));
+                decoded.extend(part);
+            }
+            prop_assert_eq!(decoded, outcomes);
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_no_part(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode_part(MINUTE, &bytes);
+            bytes.insert(0, VERSION);
+            let _ = decode_part(u32::MAX, &bytes);
+        }
+    }
+
+    fn request(n: u64) -> (Scope, UserId, RequestId) {
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&n.to_be_bytes());
+        let scope = Scope::Room(RoomId::parse(&format!("room{}", n % 50)).unwrap());
+        let id = RequestId::mint(u64::from(MINUTE) * 60_000 + n * 7, random);
+        (scope, UserId::parse(&format!("user{}", n % 7)).unwrap(), id)
+    }
+
+    fn sent(n: u64) -> Sent {
+        Sent { sender: request(n).1, seq: Seq(n), at_ms: n, body_hash: [n as u8; 16] }
+    }
+
+    /// Puts and finds `0..count` with a checkpoint every 300, in a memory of `bytes`.
+    fn check(count: u64, bytes: usize) -> MemoryBase {
+        let base = MemoryBase::new();
+        let mut dedup = Dedup::new(0, bytes);
+        for n in 0..count {
+            let (scope, sender, id) = request(n);
+            assert_eq!(dedup.get(&base, SPACE, &scope, &sender, id).unwrap(), None);
+            dedup.put(&base, SPACE, &scope, id, sent(n)).unwrap();
+            let old = n / 3;
+            let (scope, sender, id) = request(old);
+            assert_eq!(dedup.get(&base, SPACE, &scope, &sender, id).unwrap(), Some(sent(old)));
+            if n % 300 == 299 {
+                write(&base, &mut dedup, n);
+                assert_eq!(dedup.pinned_bytes(), 0);
+            }
+        }
+        base
+    }
+
+    #[test]
+    fn requests_are_remembered_in_little_memory_as_in_much() {
+        check(30_000, 1 << 30);
+        let base = check(30_000, 20_000);
+        // After a restart everything is found, and a fresh id in a known minute is not.
+        let mut dedup = Dedup::new(MINUTE + 4, 20_000);
+        for n in 0..29_700 {
+            let (scope, sender, id) = request(n);
+            assert_eq!(dedup.get(&base, SPACE, &scope, &sender, id).unwrap(), Some(sent(n)));
+        }
+        let (scope, sender, id) = request(30_001);
+        assert_eq!(dedup.get(&base, SPACE, &scope, &sender, id).unwrap(), None);
+    }
+
+    #[test]
+    fn a_later_outcome_of_the_same_request_wins() {
+        let base = MemoryBase::new();
+        let mut dedup = Dedup::new(0, 1 << 20);
+        let (scope, sender, id) = request(1);
+        for seq in 1..5 {
+            let sent = Sent { seq: Seq(seq), ..sent(1) };
+            dedup.put(&base, SPACE, &scope, id, sent.clone()).unwrap();
+            assert_eq!(dedup.get(&base, SPACE, &scope, &sender, id).unwrap(), Some(sent.clone()));
+            write(&base, &mut dedup, seq);
+            assert_eq!(dedup.get(&base, SPACE, &scope, &sender, id).unwrap(), Some(sent));
+        }
+    }
+
+    #[test]
+    fn a_fresh_minute_needs_no_look_into_the_base() {
+        let base = MemoryBase::new();
+        let mut dedup = Dedup::new(MINUTE - 1, 1 << 20);
+        let (scope, sender, id) = request(1);
+        assert_eq!(dedup.get(&base, SPACE, &scope, &sender, id).unwrap(), None);
+        assert!(dedup.buckets.is_empty(), "nothing was loaded");
+    }
+
+    #[test]
+    fn groups_are_pinned() {
+        // A change here would lose what was remembered.
+        let room = Scope::Room(RoomId::parse("general").unwrap());
+        let user = Scope::User(UserId::parse("general").unwrap());
+        assert_eq!((group_of(&room), group_of(&user)), (2, 13));
+    }
+}

@@ -107,11 +107,18 @@ fn a_snapshot_is_of_one_moment_though_the_sender_goes_on() {
     assert!(last > 220);
     assert_eq!(index(receiver.applied()), 200);
     let visible = |state: &ShardState| {
-        state.rooms(None, 99).into_iter().map(|room| (room.id.clone(), room.head)).collect::<Vec<_>>()
+        state
+            .rooms(None, 99)
+            .into_iter()
+            .map(|room| (room.id.clone(), room.head))
+            .collect::<Vec<_>>()
     };
     let expected = model(seed, 200);
     let rooms = expected.rooms(None, 99);
-    assert_eq!(visible(&receiver), rooms.iter().map(|r| (r.id.clone(), r.head)).collect::<Vec<_>>());
+    assert_eq!(
+        visible(&receiver),
+        rooms.iter().map(|r| (r.id.clone(), r.head)).collect::<Vec<_>>()
+    );
     for (scope, sender, id) in expected.sent.keys() {
         assert_eq!(receiver.sent(scope, sender, *id), expected.sent(scope, sender, *id));
     }
@@ -213,7 +220,9 @@ fn rooms_of_another_epoch_are_replaced_and_unknown_ones_dropped() {
         assert_eq!(receiver.rooms(None, 9).len(), 1);
         assert_eq!(receiver.rooms_digest(), sender.rooms_digest());
         let rows = rows_of(base.as_ref());
-        let words = |word: &str| rows.iter().any(|(_, v)| v.windows(word.len()).any(|w| w == word.as_bytes()));
+        let words = |word: &str| {
+            rows.iter().any(|(_, v)| v.windows(word.len()).any(|w| w == word.as_bytes()))
+        };
         assert!(!words("old 1") && !words("extra 1"), "nothing is left behind");
     }
 }
@@ -290,11 +299,11 @@ fn compaction_keeps_the_state_and_no_erased_byte() {
     let path = |name: &str| dir.path().join(name);
     let base = SledBase::open(&path("old"), &SledOptions::default()).unwrap();
     let base: Arc<dyn Base> = Arc::new(base);
-    let mut states = [3, 4].map(|shard| {
-        ShardState::open(base.clone(), ShardId(shard), small()).unwrap()
-    });
+    let mut states =
+        [3, 4].map(|shard| ShardState::open(base.clone(), ShardId(shard), small()).unwrap());
     let mut random = Random(99);
-    let secrets: Vec<String> = (0..6).map(|n| random.noise(if n == 0 { 20_000 } else { 64 })).collect();
+    let secrets: Vec<String> =
+        (0..6).map(|n| random.noise(if n == 0 { 20_000 } else { 64 })).collect();
     let mut said = texts("public", 50);
     said.extend(secrets.iter().cloned());
     said.extend(texts("public", 50));
