@@ -274,3 +274,55 @@ fn expired_requests_are_removed_from_the_base() {
     let sent = rows_of(base.as_ref()).into_iter().filter(|(key, _)| key[2] == 0x15).count();
     assert_eq!(sent, 8);
 }
+
+#[test]
+fn reads_see_every_event_while_checkpoints_merge_and_rewrite_blocks() {
+    use std::sync::RwLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let base = Arc::new(MemoryBase::new());
+    let state = RwLock::new(open(&base));
+    let done = AtomicBool::new(false);
+    let room = room_id(1);
+    std::thread::scope(|scope| {
+        for reader in 0..2 {
+            let (state, done, room) = (&state, &done, &room);
+            scope.spawn(move || {
+                let mut random = Random(reader);
+                let mut pages = 0;
+                while !done.load(Ordering::SeqCst) {
+                    let state = state.read().unwrap();
+                    let head = state.room(room).map_or(0, |room| room.head.0);
+                    if head > 0 {
+                        let first = random.below(head) + 1;
+                        let page = state.events(room, Seq(first), Seq(u64::MAX), 60, usize::MAX);
+                        let seqs: Vec<u64> = page.iter().map(|event| event.seq.0).collect();
+                        let last = head.min(first + 59);
+                        assert_eq!(seqs, (first..=last).collect::<Vec<_>>());
+                        pages += 1;
+                    }
+                }
+                assert!(pages > 10);
+            });
+        }
+        let mut random = Random(42);
+        for n in 0..400u64 {
+            let mut writer = state.write().unwrap();
+            for _ in 0..1 + random.below(4) {
+                let id = RequestId::mint(1_700_000_000_000 + n, random.bytes());
+                let text = random.noise(200);
+                post(&mut *writer, &room, &user_id(1), id, random.bytes(), text);
+            }
+            writer.advance_log_time(1_700_000_000_000 + n);
+            let head = writer.room(&room).unwrap().head.0;
+            writer.erase_body(&room, Seq(random.below(head) + 1));
+            let running = writer.begin_checkpoint().unwrap();
+            drop(writer);
+            let written = running.write().unwrap();
+            drop(state.write().unwrap().finish_checkpoint(written));
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    let rows = rows_of(base.as_ref()).into_iter().filter(|(key, _)| key[2] == 0x40).count();
+    let events = state.read().unwrap().room(&room).unwrap().head.0;
+    assert!((rows as u64) < events / 8, "{rows} blocks for {events} events: merged");
+}
