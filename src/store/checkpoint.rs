@@ -25,13 +25,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use crate::chat::event::Event;
-use crate::chat::state::{Notes, Participant, Room, Scope, User};
+use crate::chat::state::{Notes, Participant, Room, User};
 use crate::id::{RoomId, Seq, UserId};
 use crate::proto::internal::AppliedRow;
 use crate::store::base::{BATCH_BYTES, Base, Batch, Order};
 use crate::store::block::{self, Block, Header, MERGE_BYTES, Packer, RoomBlocks, Run, SMALL_BYTES};
 use crate::store::codec::{self, EventReader, VALUE_BYTES_MAX, VERSION, damaged};
-use crate::store::dedup::{self, FrozenBucket};
+use crate::store::dedup::{self, BucketId, FrozenBucket};
 use crate::store::key::{Key, Space, tag};
 use crate::store::state::Applied;
 
@@ -40,7 +40,7 @@ const CLEANED_MAX: usize = 4096;
 /// Small blocks that are looked for when it is not known how many there are.
 const SMALL_BLOCKS_MAX: usize = 64;
 /// Rooms whose small blocks are kept in mind.
-const SMALL_ROOMS_MAX: usize = 64 * 1024;
+const SMALL_ROOMS_MAX: usize = 128 * 1024;
 
 /// What checkpoints, snapshots and the state of one shard share across threads.
 #[derive(Debug, Default)]
@@ -112,7 +112,7 @@ pub struct Checkpoint {
 pub struct Written {
     pub(crate) applied: Applied,
     pub(crate) row: AppliedRow,
-    pub(crate) parts: Vec<(u32, Scope, Vec<u32>)>,
+    pub(crate) parts: Vec<(BucketId, Vec<u32>)>,
     pub(crate) cleaned: Vec<(RoomId, Seq)>,
     clean_error: Option<io::Error>,
 }
@@ -284,7 +284,7 @@ impl Checkpoint {
     }
 
     /// Steps 2 and 3. Returns how the outcomes of each bucket were divided into parts.
-    fn write_rows(&self, row: &mut AppliedRow) -> io::Result<Vec<(u32, Scope, Vec<u32>)>> {
+    fn write_rows(&self, row: &mut AppliedRow) -> io::Result<Vec<(BucketId, Vec<u32>)>> {
         let mut batch = Batch::new();
         self.put_table(
             &mut batch,
@@ -352,17 +352,17 @@ impl Checkpoint {
         Ok(())
     }
 
-    fn put_sent(&self, batch: &mut Batch, row: &mut AppliedRow) -> Vec<(u32, Scope, Vec<u32>)> {
+    fn put_sent(&self, batch: &mut Batch, row: &mut AppliedRow) -> Vec<(BucketId, Vec<u32>)> {
         let put = |bucket: &FrozenBucket| {
-            let parts = dedup::encode_parts(bucket.minute, row.generation, &bucket.outcomes);
+            let parts = dedup::encode_parts(bucket.id.0, row.generation, &bucket.outcomes);
             let mut lengths = Vec::with_capacity(parts.len());
             for (part, (length, value)) in (bucket.part..).zip(parts) {
                 row.bytes += value.len() as u64;
                 lengths.push(length);
-                let key = Key::Sent(bucket.minute, bucket.scope.clone(), part);
+                let key = Key::Sent(bucket.id.0, bucket.id.1, part);
                 batch.put(self.space.key(&key), value);
             }
-            (bucket.minute, bucket.scope.clone(), lengths)
+            (bucket.id, lengths)
         };
         self.sent.iter().map(put).collect()
     }

@@ -478,3 +478,128 @@ pub fn erased(event: &Event) -> Event {
     let body = Body::Erased { hash: event.body.hash() };
     Event { body, ..event.clone() }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::ShardId;
+    use crate::store::base::MemoryBase;
+    use crate::store::key::Bank;
+
+    /// An event with every field set.
+    pub(crate) fn an_event() -> Event {
+        Event {
+            seq: Seq(300),
+            at_ms: 1_700_000_000_000,
+            sender: UserId::parse("ann").unwrap(),
+            kind: EventKind::Role,
+            request_id: RequestId::mint(1_700_000_000_001, [5; 10]),
+            target: Some(Seq(7)),
+            subject: Some(UserId::parse("bob").unwrap()),
+            role: Some(Role::Muted),
+            withdrawn: true,
+            original_at_ms: Some(0),
+            original_sender: Some(String::new()),
+            body: Body::Present { salt: [9; 16], text: "hello".into() },
+        }
+    }
+
+    pub(crate) fn any_event() -> impl Strategy<Value = Event> {
+        let text = prop_oneof![4 => ".{0,80}", 1 => "[a-z ]{0,4000}", 1 => "\\PC{900,9000}"];
+        let body = prop_oneof![
+            5 => (any::<[u8; 16]>(), text).prop_map(|(salt, text)| Body::Present { salt, text }),
+            1 => any::<[u8; 32]>().prop_map(|hash| Body::Erased { hash }),
+        ];
+        let user = || "[a-z0-9][a-z0-9._-]{0,9}".prop_map(|s| UserId::parse(&s).unwrap());
+        (
+            (any::<u64>(), any::<u64>(), user(), 1..=10u32, any::<[u8; 10]>()),
+            (
+                proptest::option::of(any::<u64>()),
+                proptest::option::of(user()),
+                proptest::option::of(1..=5u32),
+                any::<bool>(),
+            ),
+            (proptest::option::of(any::<u64>()), proptest::option::of(".{0,20}"), body),
+        )
+            .prop_map(
+                |((seq, at_ms, sender, kind, id), (target, subject, role, withdrawn), last)| {
+                    Event {
+                        seq: Seq(seq),
+                        at_ms,
+                        sender,
+                        kind: EventKind::from_number(kind).unwrap(),
+                        request_id: RequestId::mint(at_ms >> 20, id),
+                        target: target.map(Seq),
+                        subject,
+                        role: role.and_then(Role::from_number),
+                        withdrawn,
+                        original_at_ms: last.0,
+                        original_sender: last.1,
+                        body: last.2,
+                    }
+                },
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn events_round_trip_and_are_stored_events(event in any_event()) {
+            let mut bytes = Vec::new();
+            put_event(&mut bytes, &event);
+            let read = EventReader::default().read(&bytes).unwrap();
+            prop_assert_eq!(&*read, &event);
+            let stored = proto::StoredEvent::decode(bytes.as_slice()).unwrap();
+            prop_assert_eq!(stored.seq, event.seq.0);
+            prop_assert_eq!(stored.sender, event.sender.as_str());
+            prop_assert_eq!(stored.text, event.body.text());
+            prop_assert_eq!(stored.withdrawn, event.withdrawn);
+            prop_assert_eq!(stored.original_sender, event.original_sender.clone().unwrap_or_default());
+            let erased = erased(&event);
+            prop_assert_eq!(erased.chain(&[1; 32]), event.chain(&[1; 32]));
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_no_event(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = EventReader::default().read(&bytes);
+            let _ = room_from(&RoomId::parse("r").unwrap(), &bytes);
+            let _ = user_from(&UserId::parse("u").unwrap(), &bytes);
+            let _ = (participant_from(&bytes), notes_from(&bytes), applied_from(&bytes));
+            let _ = (number_from(&bytes), blob_from(&bytes));
+        }
+
+        #[test]
+        fn varints_round_trip(number in any::<u64>()) {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, number);
+            prop_assert_eq!(take_varint(&mut bytes.as_slice()), Some(number));
+        }
+    }
+
+    #[test]
+    fn long_rows_are_cut_into_parts_and_leave_none_behind() {
+        let base = MemoryBase::new();
+        let space = Space { shard: ShardId(1), bank: Bank(1) };
+        let key = Key::Blob("map".into());
+        for len in [10, 9000, 4000, 100_000, VALUE_BYTES_MAX, VALUE_BYTES_MAX + 1, 5] {
+            let value = blob_value(&vec![7; len]);
+            let mut batch = Batch::new();
+            put_row(&base, &mut batch, space, &key, Some(value.clone())).unwrap();
+            base.write(batch).unwrap();
+            assert_eq!(get_row(&base, space, &key).unwrap(), Some(value));
+        }
+        assert_eq!(base.rows(), 1);
+        let mut batch = Batch::new();
+        put_row(&base, &mut batch, space, &key, Some(vec![VERSION; 9000])).unwrap();
+        batch.delete(space.key(&Key::RowPart(Box::new(key.clone()), 1)));
+        base.write(batch).unwrap();
+        assert!(get_row(&base, space, &key).is_err(), "a part is missing");
+    }
+
+    #[test]
+    fn another_version_is_refused_with_a_reason() {
+        let error = number_from(&[9, 0, 0]).unwrap_err().to_string();
+        assert!(error.contains("has format 9, this release knows 1"), "{error}");
+    }
+}

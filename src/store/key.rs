@@ -12,7 +12,7 @@
 //! | [`Key::Room`] | `12` | room | the room's row, with its head |
 //! | [`Key::Participant`] | `13` | room, user | role and since when |
 //! | [`Key::User`] | `14` | user | profile and tokens |
-//! | [`Key::Sent`] | `15` | minute u32, scope, part u32 | outcomes of requests, packed |
+//! | [`Key::Sent`] | `15` | minute u32, group of scopes u8, part u32 | outcomes of requests, packed |
 //! | [`Key::Notes`] | `16` | room, seq u64 | edits, reactions, redaction of a message |
 //! | [`Key::ImportMark`] | `17` | room, source | the last imported line |
 //! | [`Key::Erased`] | `18` | room, seq u64 | the body is erased, for good |
@@ -23,7 +23,6 @@
 //! | [`Key::BlockPart`] | `41` | room, lineage u32, seq u64, part u16 | the rest of a long event |
 //!
 //! Room and user ids end with a zero byte, which they cannot contain. Other strings are escaped.
-//! A scope is `01` and a room, or `02` and a user.
 //!
 //! **Banks.** The tags `10` to `1f` exist twice: with the high bit set they belong to bank 1.
 //! Mutable rows of a snapshot are received into the bank that does not count, and one small batch
@@ -32,10 +31,9 @@
 //! **Lineage.** Blocks of a room of the same id but another history (another epoch) can lie beside
 //! the present ones while a snapshot is received: they have another lineage.
 //!
-//! **Dedup by minute first.** The minute leads in a `Sent` key, not the scope: expiry is then one
-//! range, and the rows being written lie together.
+//! **Dedup by minute first.** The minute leads in a `Sent` key: expiry is then one range, and the
+//! rows being written lie together. Scopes share rows, in groups: see `dedup.rs`.
 
-use crate::chat::state::Scope;
 use crate::id::{RoomId, Seq, ShardId, UserId};
 use crate::store::base::KeyRange;
 
@@ -61,7 +59,7 @@ pub enum Key {
     Room(RoomId),
     Participant(RoomId, UserId),
     User(UserId),
-    Sent(u32, Scope, u32),
+    Sent(u32, u8, u32),
     Notes(RoomId, Seq),
     ImportMark(RoomId, String),
     Erased(RoomId, Seq),
@@ -161,11 +159,11 @@ impl Space {
         self.prefix_range(tag, |out| push_id(out, room.as_str()))
     }
 
-    /// All keys of one minute and scope.
-    pub fn sent(self, minute: u32, scope: &Scope) -> KeyRange {
+    /// All keys of one minute and group.
+    pub fn sent(self, minute: u32, group: u8) -> KeyRange {
         self.prefix_range(tag::SENT, |out| {
             out.extend_from_slice(&minute.to_be_bytes());
-            push_scope(out, scope);
+            out.push(group);
         })
     }
 
@@ -255,19 +253,6 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&[0, 1]);
 }
 
-fn push_scope(out: &mut Vec<u8>, scope: &Scope) {
-    match scope {
-        Scope::Room(room) => {
-            out.push(1);
-            push_id(out, room.as_str());
-        }
-        Scope::User(user) => {
-            out.push(2);
-            push_id(out, user.as_str());
-        }
-    }
-}
-
 fn push_key(out: &mut Vec<u8>, key: &Key) {
     let room_seq = |out: &mut Vec<u8>, tag, room: &RoomId, seq: &Seq| {
         out.push(tag);
@@ -301,10 +286,10 @@ fn push_key(out: &mut Vec<u8>, key: &Key) {
             out.push(tag::USER);
             push_id(out, user.as_str());
         }
-        Key::Sent(minute, scope, part) => {
+        Key::Sent(minute, group, part) => {
             out.push(tag::SENT);
             out.extend_from_slice(&minute.to_be_bytes());
-            push_scope(out, scope);
+            out.push(*group);
             out.extend_from_slice(&part.to_be_bytes());
         }
         Key::Notes(room, seq) => room_seq(out, tag::NOTES, room, seq),
@@ -368,14 +353,6 @@ impl<'a> Reader<'a> {
         self.array().map(u16::from_be_bytes)
     }
 
-    fn scope(&mut self) -> Option<Scope> {
-        match self.array::<1>()? {
-            [1] => self.room().map(Scope::Room),
-            [2] => self.user().map(Scope::User),
-            _ => None,
-        }
-    }
-
     fn text(&mut self) -> Option<String> {
         let mut text = Vec::new();
         loop {
@@ -403,7 +380,7 @@ impl<'a> Reader<'a> {
             tag::ROOM => Key::Room(self.room()?),
             tag::PARTICIPANT => Key::Participant(self.room()?, self.user()?),
             tag::USER => Key::User(self.user()?),
-            tag::SENT => Key::Sent(self.u32()?, self.scope()?, self.u32()?),
+            tag::SENT => Key::Sent(self.u32()?, self.array::<1>()?[0], self.u32()?),
             tag::NOTES => Key::Notes(self.room()?, self.seq()?),
             tag::IMPORT_MARK => Key::ImportMark(self.room()?, self.text()?),
             tag::ERASED => Key::Erased(self.room()?, self.seq()?),
@@ -446,10 +423,6 @@ mod tests {
         prop_oneof![any::<u64>(), 0..300u64].prop_map(Seq)
     }
 
-    fn scope() -> impl Strategy<Value = Scope> {
-        prop_oneof![room().prop_map(Scope::Room), user().prop_map(Scope::User)]
-    }
-
     /// For each kind: a pair of values and their keys.
     fn check<T: Ord + Clone + std::fmt::Debug>(
         a: T,
@@ -483,7 +456,7 @@ mod tests {
         fn keys_round_trip_and_keep_order(
             shard in any::<u16>(), bank in 0..2u8,
             rooms in (room(), room()), users in (user(), user()), seqs in (seq(), seq()),
-            scopes in (scope(), scope()), numbers in (any::<u32>(), any::<u32>()),
+            groups in (any::<u8>(), any::<u8>()), numbers in (any::<u32>(), any::<u32>()),
             texts in (any::<String>(), any::<String>()), parts in (any::<u16>(), any::<u16>()),
         ) {
             let space = Space { shard: ShardId(shard), bank: Bank(bank) };
@@ -495,8 +468,8 @@ mod tests {
             check(users.0.clone(), users.1.clone(), Key::User, space);
             check((rooms.0.clone(), users.0), (rooms.1.clone(), users.1),
                 |(room, user)| Key::Participant(room, user), space);
-            check((numbers.0, scopes.0, numbers.1), (numbers.1, scopes.1, numbers.0),
-                |(minute, scope, part)| Key::Sent(minute, scope, part), space);
+            check((numbers.0, groups.0, numbers.1), (numbers.1, groups.1, numbers.0),
+                |(minute, group, part)| Key::Sent(minute, group, part), space);
             check((rooms.0.clone(), texts.0.clone()), (rooms.1.clone(), texts.1.clone()),
                 |(room, text)| Key::ImportMark(room, text), space);
             check(texts.0.clone(), texts.1.clone(), Key::Blob, space);
@@ -515,7 +488,7 @@ mod tests {
         #[test]
         fn ranges_hold_their_keys_and_no_others(
             shard in any::<u16>(), bank in 0..2u8, a in room(), b in room(), seqs in (seq(), seq(), seq()),
-            scopes in (scope(), scope()), minutes in (any::<u32>(), any::<u32>()), users in (user(), user()),
+            groups in (any::<u8>(), any::<u8>()), minutes in (any::<u32>(), any::<u32>()), users in (user(), user()),
         ) {
             let space = Space { shard: ShardId(shard), bank: Bank(bank) };
             let notes = space.key(&Key::Notes(b.clone(), seqs.0));
@@ -525,11 +498,11 @@ mod tests {
                 space.blocks(tag::BLOCK, &a, 0, seqs.1, seqs.2).contains(&block),
                 a == b && (seqs.1..=seqs.2).contains(&seqs.0)
             );
-            let sent = space.key(&Key::Sent(minutes.0, scopes.0.clone(), 7));
+            let sent = space.key(&Key::Sent(minutes.0, groups.0, 7));
             prop_assert_eq!(space.sent_before(minutes.1).contains(&sent), minutes.0 < minutes.1);
             prop_assert_eq!(
-                space.sent(minutes.1, &scopes.1).contains(&sent),
-                minutes.0 == minutes.1 && scopes.0 == scopes.1
+                space.sent(minutes.1, groups.1).contains(&sent),
+                minutes.0 == minutes.1 && groups.0 == groups.1
             );
             let above = Space::above(space.of_room(tag::PARTICIPANT, &a),
                 &space.key(&Key::Participant(a.clone(), users.0.clone())));
@@ -560,9 +533,6 @@ mod tests {
             hex(&Key::Block(room.clone(), 1, Seq(513))),
             "01024067656e6572616c00000000010000000000000201"
         );
-        assert_eq!(
-            hex(&Key::Sent(7, Scope::Room(room), 2)),
-            "010295000000070167656e6572616c0000000002"
-        );
+        assert_eq!(hex(&Key::Sent(7, 5, 2)), "010295000000070500000002");
     }
 }

@@ -7,7 +7,7 @@
 //! ```text
 //!  rows    Table per kind          ┐ active │ frozen │ clean
 //!  events  Tails, per room         │ ───────┴────────┴──────► base
-//!  dedup   Dedup, per scope+minute ┘ changed  written  read
+//!  dedup   Dedup, by minute        ┘ changed  written  read
 //! ```
 //!
 //! Invariants:
@@ -36,7 +36,7 @@ use crate::store::base::{Base, KeyRange, Order};
 use crate::store::block::RoomBlocks;
 use crate::store::checkpoint::{Checkpoint, Shared, Written};
 use crate::store::codec::{self, EventReader, damaged};
-use crate::store::dedup::Dedup;
+use crate::store::dedup::{BucketId, Dedup, Outcome};
 use crate::store::key::{self, Key, Space, tag};
 use crate::store::overlay::{Found, Merge, Table, Weigh};
 use crate::store::recovery;
@@ -301,7 +301,10 @@ impl ShardState {
     }
 
     /// Takes note that a checkpoint is durable.
-    pub fn finish_checkpoint(&mut self, written: Written) {
+    ///
+    /// Returns memory that is needed no longer: there may be much of it, so drop it once the lock
+    /// on the state is released.
+    pub fn finish_checkpoint(&mut self, written: Written) -> Retired {
         assert!(self.checkpointing, "a checkpoint ends that has not begun");
         self.checkpointing = false;
         self.retry = false;
@@ -316,14 +319,17 @@ impl ShardState {
                 }
             }
         }
-        self.tails.thaw();
         own(&mut self.rooms).thaw();
         own(&mut self.participants).thaw();
         own(&mut self.users).thaw();
         own(&mut self.notes).thaw();
         own(&mut self.marks).thaw();
         own(&mut self.blobs).thaw();
-        own(&mut self.dedup).thaw(&written.parts);
+        Retired {
+            _events: self.tails.thaw(),
+            _outcomes: own(&mut self.dedup).thaw(&written.parts),
+            _parts: written.parts,
+        }
     }
 
     /// Takes back what a checkpoint could not write: the next one will.
@@ -535,6 +541,14 @@ impl ShardState {
         }
         Ok(())
     }
+}
+
+/// What a finished checkpoint has freed.
+#[derive(Debug)]
+pub struct Retired {
+    _events: Vec<Arc<Event>>,
+    _outcomes: Vec<Arc<Vec<Outcome>>>,
+    _parts: Vec<(BucketId, Vec<u32>)>,
 }
 
 /// A page of events being filled.

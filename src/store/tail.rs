@@ -23,6 +23,10 @@ struct Tail {
     durable: u64,
     /// A checkpoint is writing the events from `durable` up to here.
     frozen: u64,
+    /// Memory of the events above `frozen`.
+    active_bytes: usize,
+    /// Memory of the events above `durable` up to `frozen`.
+    frozen_bytes: usize,
 }
 
 impl Tail {
@@ -37,8 +41,8 @@ pub struct Tails {
     rooms: HashMap<RoomId, Tail>,
     active: Vec<RoomId>,
     frozen: Vec<RoomId>,
-    /// Up to where rooms became durable, in order of time: what goes first.
-    clean: VecDeque<(RoomId, u64)>,
+    /// Up to where rooms became durable, with the memory that took, in order of time.
+    clean: VecDeque<(RoomId, u64, usize)>,
     pinned_bytes: usize,
     clean_bytes: usize,
     clean_bytes_max: usize,
@@ -78,17 +82,26 @@ impl Tails {
     /// When it is not the next one.
     pub fn append(&mut self, room: &RoomId, event: Arc<Event>) {
         let seq = event.seq.0;
-        self.pinned_bytes += weigh(&event);
+        let bytes = weigh(&event);
+        self.pinned_bytes += bytes;
         if let Some(tail) = self.rooms.get_mut(room) {
             assert_eq!(seq, tail.head() + 1, "the next event of {room}");
             if tail.head() == tail.frozen {
                 self.active.push(room.clone());
             }
             tail.events.push_back(event);
+            tail.active_bytes += bytes;
             return;
         }
         // Not in memory: what came before is durable.
-        let tail = Tail { events: [event].into(), first: seq, durable: seq - 1, frozen: seq - 1 };
+        let tail = Tail {
+            events: [event].into(),
+            first: seq,
+            durable: seq - 1,
+            frozen: seq - 1,
+            active_bytes: bytes,
+            frozen_bytes: 0,
+        };
         self.rooms.insert(room.clone(), tail);
         self.active.push(room.clone());
     }
@@ -121,9 +134,13 @@ impl Tails {
             && let Some(event) = usize::try_from(index).ok().and_then(|i| tail.events.get_mut(i))
         {
             let erased = codec::erased(event);
-            let total =
-                if seq.0 > tail.durable { &mut self.pinned_bytes } else { &mut self.clean_bytes };
-            *total = *total - weigh(event) + weigh(&erased);
+            // Durable events go as many as came, so what they took stays as it is.
+            if seq.0 > tail.durable {
+                let frozen = seq.0 <= tail.frozen;
+                let of_tail = if frozen { &mut tail.frozen_bytes } else { &mut tail.active_bytes };
+                *of_tail = *of_tail + weigh(&erased) - weigh(event);
+                self.pinned_bytes = self.pinned_bytes + weigh(&erased) - weigh(event);
+            }
             *event = Arc::new(erased);
         }
         if seq.0 > tail.frozen { Erase::Done } else { Erase::InBase }
@@ -151,36 +168,37 @@ impl Tails {
         for room in &self.frozen {
             let Some(tail) = self.rooms.get_mut(room) else { continue };
             tail.frozen = tail.head();
+            tail.frozen_bytes = std::mem::take(&mut tail.active_bytes);
             let from = usize::try_from(tail.durable + 1 - tail.first).unwrap_or(0);
             rooms.push((room.clone(), tail.events.range(from..).cloned().collect()));
         }
         rooms
     }
 
-    /// What was frozen is durable now.
-    pub fn thaw(&mut self) {
+    /// What was frozen is durable now. Returns what memory has no more room for, to be dropped
+    /// where that keeps nobody waiting.
+    pub fn thaw(&mut self) -> Vec<Arc<Event>> {
         for room in std::mem::take(&mut self.frozen) {
             let Some(tail) = self.rooms.get_mut(&room) else { continue };
-            let from = usize::try_from(tail.durable + 1 - tail.first).unwrap_or(0);
-            let to = usize::try_from(tail.frozen + 1 - tail.first).unwrap_or(0);
-            let bytes: usize = tail.events.range(from..to).map(|event| weigh(event)).sum();
+            let bytes = std::mem::take(&mut tail.frozen_bytes);
             self.pinned_bytes -= bytes;
             self.clean_bytes += bytes;
             tail.durable = tail.frozen;
-            self.clean.push_back((room, tail.durable));
+            self.clean.push_back((room, tail.durable, bytes));
         }
+        let mut retired = Vec::new();
         while self.clean_bytes > self.clean_bytes_max {
-            let Some((room, to)) = self.clean.pop_front() else { return };
+            let Some((room, to, bytes)) = self.clean.pop_front() else { break };
+            self.clean_bytes -= bytes;
             let Some(tail) = self.rooms.get_mut(&room) else { continue };
-            while tail.first <= to {
-                let Some(event) = tail.events.pop_front() else { break };
-                tail.first += 1;
-                self.clean_bytes -= weigh(&event);
-            }
+            let count = usize::try_from((to + 1).saturating_sub(tail.first)).unwrap_or(0);
+            retired.extend(tail.events.drain(..count));
+            tail.first += count as u64;
             if tail.events.is_empty() {
                 self.rooms.remove(&room);
             }
         }
+        retired
     }
 
     /// What was frozen could not be written: it will be again.
@@ -189,6 +207,7 @@ impl Tails {
             let Some(tail) = self.rooms.get_mut(&room) else { continue };
             let listed = tail.head() > tail.frozen;
             tail.frozen = tail.durable;
+            tail.active_bytes += std::mem::take(&mut tail.frozen_bytes);
             if !listed {
                 self.active.push(room);
             }

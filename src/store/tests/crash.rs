@@ -8,7 +8,7 @@ use super::{apply_to, checkpoint, index, open, rows_of, small};
 use crate::chat::event::Body;
 use crate::chat::state::{State, StateMut};
 use crate::id::{RequestId, Seq};
-use crate::store::base::{Base, MemoryBase};
+use crate::store::base::MemoryBase;
 use crate::store::state::ShardState;
 
 fn model(seed: u64, last: u64) -> Model {
@@ -54,7 +54,7 @@ fn state_agrees_with_the_model_whatever_is_checkpointed_or_evicted() {
 fn a_crash_at_any_operation_leaves_an_older_state_that_replay_completes() {
     for seed in 100..108 {
         let mut expected = None;
-        for operation in 0.. {
+        'operations: for operation in 0.. {
             for kept in [0, 1, 3, usize::MAX] {
                 let base = Arc::new(MemoryBase::new());
                 let mut state = open(&base);
@@ -83,11 +83,8 @@ fn a_crash_at_any_operation_leaves_an_older_state_that_replay_completes() {
                     assert!(operation > 3, "the checkpoint took {operation} operations");
                 }
                 if !failed && kept == usize::MAX {
-                    break;
+                    break 'operations;
                 }
-            }
-            if operation > 40 {
-                break;
             }
         }
     }
@@ -107,7 +104,7 @@ fn a_failed_checkpoint_is_made_up_for_by_the_next() {
                 let running = state.begin_checkpoint().unwrap();
                 apply_to(&mut state, seed, last + 10);
                 match running.write() {
-                    Ok(written) => state.finish_checkpoint(written),
+                    Ok(written) => drop(state.finish_checkpoint(written)),
                     Err(_) => state.abort_checkpoint(),
                 }
                 base.fail_after(None);
@@ -276,4 +273,56 @@ fn expired_requests_are_removed_from_the_base() {
     assert_eq!(kept, 8);
     let sent = rows_of(base.as_ref()).into_iter().filter(|(key, _)| key[2] == 0x15).count();
     assert_eq!(sent, 8);
+}
+
+#[test]
+fn reads_see_every_event_while_checkpoints_merge_and_rewrite_blocks() {
+    use std::sync::RwLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let base = Arc::new(MemoryBase::new());
+    let state = RwLock::new(open(&base));
+    let done = AtomicBool::new(false);
+    let room = room_id(1);
+    std::thread::scope(|scope| {
+        for reader in 0..2 {
+            let (state, done, room) = (&state, &done, &room);
+            scope.spawn(move || {
+                let mut random = Random(reader);
+                let mut pages = 0;
+                while !done.load(Ordering::SeqCst) {
+                    let state = state.read().unwrap();
+                    let head = state.room(room).map_or(0, |room| room.head.0);
+                    if head > 0 {
+                        let first = random.below(head) + 1;
+                        let page = state.events(room, Seq(first), Seq(u64::MAX), 60, usize::MAX);
+                        let seqs: Vec<u64> = page.iter().map(|event| event.seq.0).collect();
+                        let last = head.min(first + 59);
+                        assert_eq!(seqs, (first..=last).collect::<Vec<_>>());
+                        pages += 1;
+                    }
+                }
+                assert!(pages > 10);
+            });
+        }
+        let mut random = Random(42);
+        for n in 0..400u64 {
+            let mut writer = state.write().unwrap();
+            for _ in 0..1 + random.below(4) {
+                let id = RequestId::mint(1_700_000_000_000 + n, random.bytes());
+                let text = random.noise(200);
+                post(&mut *writer, &room, &user_id(1), id, random.bytes(), text);
+            }
+            writer.advance_log_time(1_700_000_000_000 + n);
+            let head = writer.room(&room).unwrap().head.0;
+            writer.erase_body(&room, Seq(random.below(head) + 1));
+            let running = writer.begin_checkpoint().unwrap();
+            drop(writer);
+            let written = running.write().unwrap();
+            drop(state.write().unwrap().finish_checkpoint(written));
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    let rows = rows_of(base.as_ref()).into_iter().filter(|(key, _)| key[2] == 0x40).count();
+    let events = state.read().unwrap().room(&room).unwrap().head.0;
+    assert!((rows as u64) < events / 8, "{rows} blocks for {events} events: merged");
 }

@@ -1,1 +1,117 @@
-//! The formats on disk, pinned.
+//! The formats on disk, pinned: `golden/state.txt` has a row of each kind, as key and value.
+//!
+//! `UPDATE=1 cargo test --release --lib store::tests::golden` writes the file anew; a difference
+//! means that older states can no longer be read, unless the version byte tells them apart.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::random::{Random, new_room, post};
+use super::{SHARD, checkpoint, open, rows_of};
+use crate::chat::event::{Event, Role};
+use crate::chat::state::{Notes, Participant, Room, Scope, Sent, State, StateMut, Token, User};
+use crate::id::{RequestId, RoomId, Seq, UserId};
+use crate::store::base::{Base, Batch, MemoryBase};
+use crate::store::codec::{self, tests::an_event};
+use crate::store::key::{self, Bank, Key, Space};
+use crate::store::state::{Applied, ShardState};
+
+const NOW: u64 = 1_700_000_000_000;
+
+fn room() -> RoomId {
+    RoomId::parse("general").unwrap()
+}
+
+fn fill(state: &mut ShardState) {
+    let (ann, bob) = (UserId::parse("ann").unwrap(), UserId::parse("bob").unwrap());
+    let mut random = Random(1);
+    state.advance_log_time(NOW);
+    state.put_participant(&room(), &ann, Some(Participant { role: Role::Owner, since_ms: NOW }));
+    let token = Token { hash: [3; 32], label: "laptop".into(), issued_at_ms: NOW };
+    state.put_user(User {
+        id: bob.clone(),
+        display_name: "Bob".into(),
+        admin: true,
+        created_at_ms: NOW,
+        tokens: vec![token],
+    });
+    let row = Room { topic: "A topic".into(), participants: 1, ..new_room(&room(), NOW, 9) };
+    state.put_room(row);
+    for n in 0..12u64 {
+        let text = if n == 4 { random.noise(5000) } else { format!("message {n}").repeat(9) };
+        let id = RequestId::mint(NOW + n, [n as u8; 10]);
+        let sender = if n % 3 == 0 { &ann } else { &bob };
+        post(state, &room(), sender, id, [n as u8; 16], text);
+    }
+    let row = state.room(&room()).unwrap();
+    let event = Event { seq: row.head.next(), ..an_event() };
+    state.put_room(Room { head: event.seq, chain: event.chain(&row.chain), ..(*row).clone() });
+    state.append_event(&room(), Arc::new(event));
+    let sent = Sent { sender: bob.clone(), seq: Seq(0), at_ms: NOW, body_hash: [8; 16] };
+    state.put_sent(&Scope::User(bob.clone()), RequestId::mint(NOW, [1; 10]), sent);
+    let notes = Notes {
+        edits: vec![Seq(4), Seq(300)],
+        reactions: vec![("+1".into(), vec![ann, bob])],
+        redacted_by: Some(Seq(13)),
+    };
+    state.put_notes(&room(), Seq(2), notes);
+    state.put_import_mark(&room(), "irc.log", 1234);
+    state.put_blob("map", "a blob".into());
+    state.put_blob("long", random.noise(4000).into());
+    let membership = "membership".into();
+    state.set_applied(Applied { log_id: Some((3, 77)), membership });
+    checkpoint(state);
+    state.erase_body(&room(), Seq(2));
+    checkpoint(state);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+    digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+}
+
+#[test]
+fn formats_on_disk_are_pinned() {
+    let base = Arc::new(MemoryBase::new());
+    let mut state = open(&base);
+    fill(&mut state);
+    let mut rows = rows_of(base.as_ref());
+    // Rows that come and go.
+    let space = Space { shard: SHARD, bank: Bank(0) };
+    rows.push((space.key(&Key::Bank), codec::number_value(0)));
+    rows.push((space.key(&Key::Lineage(RoomId::parse("other").unwrap())), codec::number_value(2)));
+    rows.push((space.key(&Key::Erasing(room(), Seq(3))), vec![codec::VERSION]));
+    rows.sort();
+    let mut text = String::new();
+    for (key, value) in &rows {
+        let kind = format!("{:?}", key::decode(key).unwrap().1);
+        let kind = kind.split('(').next().unwrap();
+        text.push_str(&format!("{kind} {} {}\n", hex(key), hex(value)));
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/golden/state.txt");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let pinned = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text, pinned, "UPDATE=1 rewrites the file");
+
+    let base = Arc::new(MemoryBase::new());
+    let mut batch = Batch::new();
+    for line in pinned.lines() {
+        let mut words = line.split(' ').skip(1).map(unhex);
+        batch.put(words.next().unwrap(), words.next().unwrap());
+    }
+    base.write(batch).unwrap();
+    let old = open(&base);
+    state.erase_body(&room(), Seq(3)); // as the Erasing row says
+    assert_eq!(old.rooms_digest(), state.rooms_digest());
+    assert_eq!(old.applied(), state.applied());
+    assert_eq!(old.blob("long"), state.blob("long"));
+    let (scope, bob) = (Scope::Room(room()), UserId::parse("bob").unwrap());
+    let id = RequestId::mint(NOW + 1, [1; 10]);
+    assert_eq!(old.sent(&scope, &bob, id).unwrap().seq, Seq(2));
+}

@@ -3,7 +3,7 @@
 mod crash;
 mod golden;
 mod model;
-mod random;
+pub(crate) mod random;
 mod snapshots;
 mod speed;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::chat::event::{Body, Event, EventKind, Role};
-use crate::chat::state::{Notes, Participant, Room, RoomKind, Scope, Sent, StateMut, Token, User};
+use crate::chat::state::{Participant, Room, RoomKind, Scope, Sent, StateMut, Token, User};
 use crate::id::{Epoch, RequestId, RoomId, Seq, UserId};
 
 /// A small generator (splitmix64); tests must not depend on another crate's.

@@ -17,9 +17,12 @@ use crate::store::state::{ShardState, StateOptions};
 
 /// CPU time of this process, all threads, in seconds.
 fn cpu_s() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
-    fields.map(|ticks| ticks.parse::<f64>().unwrap_or(0.0)).sum::<f64>() / 100.0
+    let mut ns = 0.0;
+    for thread in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let stat = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+        ns += stat.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0);
+    }
+    ns / 1e9
 }
 
 /// CPU time of this thread, in microseconds.
@@ -48,9 +51,54 @@ impl Zipf {
     }
 }
 
+/// Says what each kind of operation cost.
+struct Timed {
+    base: SledBase,
+    spent: std::sync::Mutex<std::collections::BTreeMap<&'static str, (u64, f64)>>,
+}
+
+impl Timed {
+    fn time<T>(&self, name: &'static str, count: u64, f: impl FnOnce() -> T) -> T {
+        let start = cpu_s();
+        let value = f();
+        let mut spent = self.spent.lock().unwrap();
+        let entry = spent.entry(name).or_default();
+        entry.0 += count;
+        entry.1 += cpu_s() - start;
+        value
+    }
+}
+
+impl Base for Timed {
+    fn get(&self, key: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
+        self.time("get", 1, || self.base.get(key))
+    }
+    fn scan(
+        &self,
+        range: &crate::store::base::KeyRange,
+        order: crate::store::base::Order,
+        visit: &mut crate::store::base::Visit<'_>,
+    ) -> std::io::Result<()> {
+        self.time("scan", 1, || self.base.scan(range, order, visit))
+    }
+    fn write(&self, batch: crate::store::base::Batch) -> std::io::Result<()> {
+        let ops = batch.clone().into_ops();
+        let name =
+            if ops.iter().any(|op| op.0[2] < 0x40 && op.0[2] > 2) { "rows" } else { "blocks" };
+        self.time(name, ops.len() as u64, || self.base.write(batch))
+    }
+    fn flush(&self) -> std::io::Result<()> {
+        self.time("flush", 1, || self.base.flush())
+    }
+    fn size_bytes(&self) -> std::io::Result<u64> {
+        self.base.size_bytes()
+    }
+}
+
 struct Load {
     rooms: Vec<RoomId>,
     pick: Box<dyn Fn(&mut Random) -> usize>,
+    users: u64,
     noise: bool,
 }
 
@@ -64,7 +112,13 @@ fn append(state: &mut ShardState, load: &Load, random: &mut Random, now: u64) ->
         let room = &load.rooms[(load.pick)(random)];
         let text = if load.noise { random.noise(245) } else { random.prose(245) };
         let id = RequestId::mint(now + n as u64 / 25, random.bytes());
-        posts.push((room.clone(), user_id(random.below(100)), id, random.bytes::<16>(), text));
+        posts.push((
+            room.clone(),
+            user_id(random.below(load.users)),
+            id,
+            random.bytes::<16>(),
+            text,
+        ));
     }
     let start = thread_us();
     for (room, user, id, salt, text) in posts {
@@ -94,15 +148,28 @@ fn append(state: &mut ShardState, load: &Load, random: &mut Random, now: u64) ->
     (thread_us() - start) / EVENTS as f64
 }
 
-fn measure(name: &str, load: Load) {
+fn measure(name: &str, load: &Load) {
     let dir = tempfile::tempdir().unwrap();
     let base = SledBase::open(&dir.path().join("state"), &SledOptions::default()).unwrap();
-    let base = Arc::new(base);
-    let mut state = ShardState::open(base.clone(), SHARD, StateOptions::default()).unwrap();
+    let base = Arc::new(Timed { base, spent: Default::default() });
+    measure_on(base.clone(), &format!("{name}, sled"), load);
+    println!("  {:?}", base.spent.lock().unwrap());
+    measure_on(Arc::new(MemoryBase::new()), &format!("{name}, in memory"), load);
+}
+
+fn measure_on(base: Arc<dyn Base>, name: &str, load: &Load) {
+    // Eight shards have this much together.
+    let options = StateOptions {
+        rows_bytes: 96 << 20,
+        events_bytes: 64 << 20,
+        dedup_bytes: 64 << 20,
+        ..StateOptions::default()
+    };
+    let mut state = ShardState::open(base.clone(), SHARD, options).unwrap();
     let mut now = 1_700_000_000_000;
     for room in &load.rooms {
         state.put_room(new_room(room, now, 1));
-        for n in 0..if load.rooms.len() > 10_000 { 1 } else { 100 } {
+        for n in 0..load.users {
             let participant = Participant { role: Role::Member, since_ms: now };
             state.put_participant(room, &user_id(n), Some(participant));
         }
@@ -115,7 +182,7 @@ fn measure(name: &str, load: Load) {
     for _ in 0..ROUNDS {
         now += 2000;
         state.advance_log_time(now);
-        appended += append(&mut state, &load, &mut random, now);
+        appended += append(&mut state, load, &mut random, now);
         let start = thread_us();
         let frozen = state.begin_checkpoint().unwrap();
         let begin = thread_us() - start;
@@ -124,8 +191,9 @@ fn measure(name: &str, load: Load) {
         drop(frozen);
         written += (cpu_s() - start) * 1e6;
         let start = thread_us();
-        state.finish_checkpoint(outcome);
+        let retired = state.finish_checkpoint(outcome);
         let finish = thread_us() - start;
+        drop(retired);
         begun += begin;
         finished += finish;
         worst = worst.max(begin).max(finish);
@@ -154,11 +222,11 @@ fn append_and_checkpoint() {
         let rooms = (0..1000).map(room_id).collect();
         let pick = Box::new(move |random: &mut Random| zipf.pick(random));
         let kind = if noise { "noise" } else { "prose" };
-        measure(&format!("1,000 rooms, Zipf, {kind}"), Load { rooms, pick, noise });
+        measure(&format!("1,000 rooms, Zipf, {kind}"), &Load { rooms, pick, users: 100, noise });
     }
     let rooms = (0..100_000).map(room_id).collect();
     let pick = Box::new(|random: &mut Random| random.below(100_000) as usize);
-    measure("100,000 rooms, even, prose", Load { rooms, pick, noise: false });
+    measure("100,000 rooms, even, prose", &Load { rooms, pick, users: 1, noise: false });
 }
 
 #[test]
