@@ -110,7 +110,8 @@ fn measure(name: &str, load: Load) {
     checkpoint(&mut state);
     let rows = base.size_bytes().unwrap();
     let mut random = Random(1);
-    let (mut appended, mut begun, mut written, mut finished, mut worst) = (0.0, 0.0, 0.0, 0.0, 0.0f64);
+    let (mut appended, mut begun, mut written, mut finished, mut worst) =
+        (0.0, 0.0, 0.0, 0.0, 0.0f64);
     for _ in 0..ROUNDS {
         now += 2000;
         state.advance_log_time(now);
@@ -165,12 +166,8 @@ fn append_and_checkpoint() {
 fn packing() {
     for noise in [false, true] {
         let mut random = Random(3);
-        let mut state = ShardState::open(
-            Arc::new(MemoryBase::new()),
-            SHARD,
-            StateOptions::default(),
-        )
-        .unwrap();
+        let mut state =
+            ShardState::open(Arc::new(MemoryBase::new()), SHARD, StateOptions::default()).unwrap();
         let room = room_id(0);
         for _ in 0..20_000 {
             let text = if noise { random.noise(245) } else { random.prose(245) };
