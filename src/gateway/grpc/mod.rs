@@ -41,7 +41,7 @@ const OPEN: [&str; 2] = ["/folkmoot.v1.Cluster/Init", "/folkmoot.v1.Cluster/Stat
 /// Messages to services that need no token, in bytes.
 const OPEN_BYTES_MAX: usize = 16 * 1024;
 
-/// Answers a unary call of whom [`admit`] let in: acts, counts what was refused.
+/// Answers a unary call of someone whom `admit` let in: acts, counts what was refused.
 pub async fn answer<Q, A, F>(
     app: &Arc<App>,
     mut request: tonic::Request<Q>,

@@ -8,6 +8,7 @@ mod connections;
 mod fake;
 mod grpc;
 mod rest;
+mod rules;
 mod server;
 mod sessions;
 mod streams;
