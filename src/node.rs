@@ -63,6 +63,20 @@ pub enum Error {
     /// The log, the base or a group failed.
     #[error(transparent)]
     Groups(#[from] groups::GroupsError),
+    /// The data directory is of one cluster, the nodes to join of another.
+    #[error(
+        "the node at {address} is of cluster {theirs}, but the data directory {} is of another \
+         one: give this node its own data directory, or the right addresses to join",
+        directory.display()
+    )]
+    OtherCluster {
+        /// The data directory.
+        directory: std::path::PathBuf,
+        /// The neighbour.
+        address: String,
+        /// Its cluster.
+        theirs: String,
+    },
     /// The process's metrics were set up before.
     #[error("cannot set up metrics: {0}")]
     Metrics(String),
@@ -121,6 +135,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             error = groups.failed() => Err(error.into()),
+            (address, theirs) = formation.foreign_neighbour() => {
+                Err(Error::OtherCluster { directory: config.node.data_dir.clone(), address, theirs })
+            }
         }
     }
     .await;

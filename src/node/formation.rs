@@ -169,6 +169,23 @@ impl Formation {
         Ok(())
     }
 
+    /// Looks for a neighbour of another cluster, for a node that belongs to one already; never
+    /// returns if there is none.
+    pub async fn foreign_neighbour(&self) -> (String, String) {
+        let own = self.own_hello();
+        for address in self.join.iter().filter(|address| **address != own.peer_address) {
+            let request = bootstrap(pb::bootstrap::Request::Hello(own.clone()));
+            let answer = Tcp::ask(address, &request).await.ok().map(pb::Hello::decode);
+            if let Some(Ok(hello)) = answer
+                && !hello.cluster_id.is_empty()
+                && hello.cluster_id != own.cluster_id
+            {
+                return (address.clone(), hello.cluster_id);
+            }
+        }
+        std::future::pending().await
+    }
+
     fn adopt_seed(&self, seed: pb::Seed) -> Result<(), Error> {
         let own = seed.nodes.iter().find(|node| node.instance == self.hello.instance);
         let own = own.ok_or_else(|| {

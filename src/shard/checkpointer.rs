@@ -68,13 +68,10 @@ pub async fn checkpoint<R: Runtime>(shard: &Shard<R>) -> io::Result<()> {
     let _exclusive = replica.maintenance.lock().await;
     let Some(checkpoint) = replica.write().begin_checkpoint() else { return Ok(()) };
     let written = R::blocking(move || checkpoint.write()).await?;
-    match written {
-        Ok(written) => replica.write().finish_checkpoint(written),
-        Err(error) => {
-            replica.write().abort_checkpoint();
-            return Err(error);
-        }
-    }
+    let written = written.inspect_err(|_| replica.write().abort_checkpoint())?;
+    let retired = replica.write().finish_checkpoint(written);
+    // There may be much of it, and apply is not to wait for it.
+    R::blocking(move || drop(retired)).await?;
     // openraft purges the log up to its newest snapshot, less what it keeps for slow followers.
     shard.raft().trigger().snapshot().await.map_err(io::Error::other)
 }

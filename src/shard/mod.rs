@@ -51,6 +51,10 @@ use crate::shard::transport::Transport;
 use crate::shard::types::{Members, Types};
 use crate::store::state::ShardState;
 
+/// How often a purge is looked for, and how many times.
+const PURGE_LOOK: Duration = Duration::from_millis(20);
+const PURGE_ATTEMPTS: u32 = 500;
+
 /// openraft's handle on a group.
 pub type Raft<R> = openraft::Raft<Types<R>, StateMachine>;
 
@@ -281,16 +285,31 @@ impl<R: Runtime> Shard<R> {
     /// Lets go of the log as far as the base has it, keeping nothing for slow followers.
     ///
     /// # Errors
-    /// When the group has stopped.
+    /// When the group has stopped, or does not let go within ten seconds.
     pub async fn purge_log(&self) -> io::Result<()> {
         let durable = self.replica.read().durable().log_id;
         let Some((_, index)) = durable else { return Ok(()) };
-        self.raft.trigger().purge_log(index).await.map_err(io::Error::other)?;
-        let mut purged = self.raft.metrics();
-        while purged.borrow_watched().purged.is_none_or(|id| id.index() < index) {
-            purged.changed().await.map_err(io::Error::other)?;
+        let reached = |log_id: Option<types::LogId>| log_id.is_some_and(|id| id.index() >= index);
+        // openraft purges up to its snapshot only, takes snapshots in its own time, and puts a
+        // purge off while entries are being sent; so it is asked until it is done.
+        for _ in 0..PURGE_ATTEMPTS {
+            let (purged, snapshot) = {
+                let metrics = self.raft.metrics();
+                let metrics = metrics.borrow_watched();
+                (metrics.purged, metrics.snapshot)
+            };
+            if reached(purged) {
+                return Ok(());
+            }
+            let asked = match reached(snapshot) {
+                true => self.raft.trigger().purge_log(index).await,
+                false => self.raft.trigger().snapshot().await,
+            };
+            asked.map_err(io::Error::other)?;
+            R::sleep(PURGE_LOOK).await;
         }
-        Ok(())
+        let why = format!("shard {} does not let go of its log: try again later", self.id);
+        Err(io::Error::new(io::ErrorKind::TimedOut, why))
     }
 
     /// How this replica stands.

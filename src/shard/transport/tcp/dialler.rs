@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::{Arc, RwLock, Weak};
-use std::time::Duration;
 
 use tokio::io::WriteHalf;
 use tokio::net::TcpStream;
