@@ -204,7 +204,7 @@ fn erased_bodies_are_masked_at_once_and_soon_gone_from_the_rows() {
     checkpoint(&mut state);
     assert_eq!(all(&open(&base)), erased);
     let words = format!("{:?}", rows_of(base.as_ref()));
-    assert!(!words.contains(&format!("{:?}", secret.as_bytes()).trim_matches(['[', ']'])));
+    assert!(!words.contains(format!("{:?}", secret.as_bytes()).trim_matches(['[', ']'])));
     assert!(state.begin_checkpoint().is_none(), "nothing left to erase");
 }
 

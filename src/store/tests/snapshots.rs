@@ -12,7 +12,8 @@ use crate::id::{Epoch, RequestId, Seq, ShardId};
 use crate::store::base::{Base, MemoryBase};
 use crate::store::compact;
 use crate::store::sled_base::{SledBase, SledOptions};
-use crate::store::snapshot::{Received, SnapshotSink, SnapshotSource};
+use crate::store::snapshot::SnapshotSource;
+use crate::store::snapshot_sink::{Received, SnapshotSink};
 use crate::store::state::{Applied, ShardState};
 
 fn model(seed: u64, last: u64) -> Model {
