@@ -41,7 +41,7 @@ pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// Writes that become visible, and survive a crash, all or none.
 #[derive(Debug, Default, Clone)]
 pub struct Batch {
-    ops: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    ops: Vec<Change>,
     bytes: usize,
 }
 
@@ -181,12 +181,15 @@ pub struct MemoryBase {
     inner: Mutex<Memory>,
 }
 
+/// A row and what it was before, or is to be: `None` = absent.
+type Change = (Vec<u8>, Option<Vec<u8>>);
+
 #[derive(Debug, Default)]
 struct Memory {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
     bytes: u64,
     /// What each batch since the last flush has replaced, oldest batch first.
-    undo: Vec<Vec<(Vec<u8>, Option<Vec<u8>>)>>,
+    undo: Vec<Vec<Change>>,
     /// Writes and flushes that may still succeed; `None` = any number.
     budget: Option<u64>,
     operations: u64,

@@ -27,6 +27,7 @@ use crate::id::{RoomId, Seq};
 use crate::store::base::{Base, Batch, Order};
 use crate::store::codec::{self, VALUE_BYTES_MAX, VERSION, damaged};
 use crate::store::key::{Key, Space, tag};
+use crate::store::stored_event;
 
 const PLAIN: u8 = 0;
 const LZ4: u8 = 1;
@@ -96,7 +97,7 @@ impl Run {
         let start = self.raw.len();
         // Most events are shorter than 16 KiB: two bytes of length. Longer ones move up.
         self.raw.extend_from_slice(&[0, 0]);
-        codec::put_event(&mut self.raw, event);
+        stored_event::put_event(&mut self.raw, event);
         let len = self.raw.len() - start - 2;
         if len < 1 << 14 {
             self.raw[start] = len as u8 & 0x7f | 0x80;
@@ -440,8 +441,8 @@ mod tests {
     use super::*;
     use crate::id::ShardId;
     use crate::store::base::MemoryBase;
-    use crate::store::codec::{EventReader, tests::any_event};
     use crate::store::key::Bank;
+    use crate::store::stored_event::{EventReader, tests::any_event};
 
     fn run_of(events: &[Event]) -> Run {
         let mut run = Run::new(Seq(7));
@@ -519,7 +520,7 @@ mod tests {
             let mut run = Run::new(Seq(1));
             for seq in 1..=5000 {
                 let text = if noise { random.noise(200) } else { random.prose(200) };
-                let mut event = crate::store::codec::tests::an_event();
+                let mut event = crate::store::stored_event::tests::an_event();
                 event.seq = Seq(seq);
                 event.body = crate::chat::event::Body::Present { salt: random.bytes(), text };
                 run.push(&event);

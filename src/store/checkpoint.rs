@@ -30,10 +30,12 @@ use crate::id::{RoomId, Seq, UserId};
 use crate::proto::internal::AppliedRow;
 use crate::store::base::{BATCH_BYTES, Base, Batch, Order};
 use crate::store::block::{self, Block, Header, MERGE_BYTES, Packer, RoomBlocks, Run, SMALL_BYTES};
-use crate::store::codec::{self, EventReader, VALUE_BYTES_MAX, VERSION, damaged};
-use crate::store::dedup::{self, BucketId, FrozenBucket};
+use crate::store::codec::{self, VALUE_BYTES_MAX, VERSION, damaged};
+use crate::store::dedup::{BucketId, FrozenBucket};
+use crate::store::dedup_part;
 use crate::store::key::{Key, Space, tag};
 use crate::store::state::Applied;
+use crate::store::stored_event::{self, EventReader};
 
 /// Erased events whose blocks one checkpoint rewrites; more wait for the next.
 const CLEANED_MAX: usize = 4096;
@@ -354,7 +356,7 @@ impl Checkpoint {
 
     fn put_sent(&self, batch: &mut Batch, row: &mut AppliedRow) -> Vec<(BucketId, Vec<u32>)> {
         let put = |bucket: &FrozenBucket| {
-            let parts = dedup::encode_parts(bucket.id.0, row.generation, &bucket.outcomes);
+            let parts = dedup_part::encode_parts(bucket.id.0, row.generation, &bucket.outcomes);
             let mut lengths = Vec::with_capacity(parts.len());
             for (part, (length, value)) in (bucket.part..).zip(parts) {
                 row.bytes += value.len() as u64;
@@ -429,7 +431,7 @@ pub(crate) fn erase(run: &Run, seqs: &[Seq]) -> io::Result<Run> {
     for (seq, event) in run.events(run.first()) {
         if seqs.binary_search(&seq).is_ok() {
             let event = reader.read(event).ok_or_else(|| damaged("an event"))?;
-            erased.push(&codec::erased(&event));
+            erased.push(&stored_event::erased(&event));
         } else {
             erased.push_encoded(event);
         }

@@ -15,16 +15,23 @@ pub mod checkpoint;
 pub mod codec;
 pub mod compact;
 pub mod dedup;
+pub mod dedup_part;
 pub mod durable_sync;
 pub mod identity;
 pub mod key;
 pub mod log;
+mod merge;
 pub mod overlay;
+mod pages;
+mod reads;
 mod recovery;
 pub mod sled_base;
 pub mod snapshot;
+pub mod snapshot_sink;
 pub mod state;
+pub mod stored_event;
 pub mod tail;
+mod weigh;
 
 #[cfg(test)]
 mod tests;

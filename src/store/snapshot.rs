@@ -8,10 +8,10 @@
 //! the checkpoint's generation, blocks up to its heads, and only what the receiver lacks. While a
 //! source lives, nothing it may still read is removed.
 //!
-//! **Receiver.** [`SnapshotSink`] writes blocks where no head covers them, and rows into the bank
+//! **Receiver.** [`SnapshotSink`](crate::store::snapshot_sink::SnapshotSink) writes blocks where no head covers them, and rows into the bank
 //! that does not count. Installing is one small batch that makes that bank count. A crash before
 //! it leaves the old state, a crash after it the new one; opening removes the rest of the other. The
-//! receiver must not begin a checkpoint between [`SnapshotSink::new`] and
+//! receiver must not begin a checkpoint between `SnapshotSink::new` and
 //! [`ShardState::install`](crate::store::state::ShardState::install).
 //!
 //! A room that the receiver has under another epoch is received beside the old one, as another
@@ -34,13 +34,15 @@ use bytes::Bytes;
 
 use crate::chat::event::Hash;
 use crate::chat::state::Room;
-use crate::id::{Epoch, RoomId, Seq, ShardId};
+use crate::id::{Epoch, RoomId, Seq};
+use crate::limits::ROW_BYTES_MAX;
 use crate::store::base::{BATCH_BYTES, Base, Batch, KeyRange, Order};
 use crate::store::block::{Block, Packer, RoomBlocks, Run};
 use crate::store::checkpoint::Shared;
-use crate::store::codec::{self, VERSION, damaged, take_bytes};
+use crate::store::codec::{self, VERSION, damaged};
 use crate::store::key::{self, Key, Space, tag};
 use crate::store::recovery;
+use crate::store::snapshot_sink::Received;
 use crate::store::state::{Applied, ShardState};
 
 /// What one side has of a room.
@@ -65,7 +67,7 @@ impl RoomHead {
     }
 }
 
-fn room_heads(base: &dyn Base, space: Space) -> io::Result<Vec<RoomHead>> {
+pub(super) fn room_heads(base: &dyn Base, space: Space) -> io::Result<Vec<RoomHead>> {
     let mut heads = Vec::new();
     recovery::each(base, space, tag::ROOM, |key, value| {
         let Key::Room(id) = key else { return Err(damaged("a key")) };
@@ -255,10 +257,9 @@ impl SnapshotSource {
                 }
                 continue;
             };
-            if !found.is_empty() && chunk.len() + found[0].value.len() > 2 * BATCH_BYTES {
-                if chunk.len() > BATCH_BYTES / 2 {
-                    break; // a very long event goes alone
-                }
+            let bytes: usize = found.iter().map(|block| 12 + block.value.len()).sum();
+            if chunk.len() > BATCH_BYTES / 2 && chunk.len() + bytes > BATCH_BYTES {
+                break; // a long event goes alone
             }
             for block in &found {
                 chunk.extend_from_slice(&block.first.0.to_be_bytes());
@@ -386,193 +387,6 @@ impl RowChunk {
     }
 
     fn take_if_full(&mut self) -> Option<Bytes> {
-        if self.0.len() > BATCH_BYTES - crate::limits::ROW_BYTES_MAX { self.take() } else { None }
-    }
-}
-
-/// What a sink has received whole, for [`ShardState::install`].
-#[derive(Debug)]
-pub struct Received {
-    space: Space,
-}
-
-/// Receives a snapshot into a base.
-pub struct SnapshotSink {
-    base: Arc<dyn Base>,
-    current: Space,
-    target: Space,
-    own: BTreeMap<RoomId, RoomHead>,
-    lineages: BTreeMap<RoomId, u32>,
-    /// The next event of each room that blocks were received for, and the room's epoch.
-    received: BTreeMap<RoomId, (Epoch, Seq)>,
-}
-
-fn invalid(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("a snapshot was received with {what}"))
-}
-
-impl SnapshotSink {
-    /// Begins to receive. No checkpoint of this shard may begin from here on until the snapshot is
-    /// installed or the state is opened anew.
-    ///
-    /// # Errors
-    /// When the base cannot be read or written.
-    pub fn new(base: Arc<dyn Base>, shard: ShardId) -> io::Result<SnapshotSink> {
-        let found = recovery::recover(base.as_ref(), shard)?;
-        let current = found.space;
-        let heads = room_heads(base.as_ref(), current)?;
-        let mut batch = Batch::new();
-        batch.put(current.key(&Key::Unfinished), vec![VERSION]);
-        base.write(batch)?;
-        Ok(SnapshotSink {
-            base,
-            current,
-            target: Space { bank: current.bank.other(), ..current },
-            own: heads.into_iter().map(|head| (head.room.clone(), head)).collect(),
-            lineages: found.lineages,
-            received: BTreeMap::new(),
-        })
-    }
-
-    /// What is here already, for the sender to leave out.
-    pub fn have(&self) -> impl Iterator<Item = &RoomHead> {
-        self.own.values()
-    }
-
-    /// The lineage of a room's new blocks, and the last event that is here already.
-    fn place(&self, room: &RoomId, epoch: &Epoch) -> (u32, Seq) {
-        let lineage = self.lineages.get(room).copied().unwrap_or(0);
-        match self.own.get(room) {
-            Some(own) if own.epoch == *epoch => (lineage, own.head),
-            Some(_) => (lineage + 1, Seq(0)),
-            None => (lineage, Seq(0)),
-        }
-    }
-
-    /// Takes a chunk of events. A room's chunks come in order.
-    ///
-    /// # Errors
-    /// When the chunk is not what it should be, or the base cannot be written.
-    pub fn put_blocks(&mut self, chunk: &[u8]) -> io::Result<()> {
-        let mut rest = codec::unversioned(chunk, "a chunk of events")?;
-        let broken = || invalid("a damaged chunk of events");
-        let text = |rest: &mut &[u8]| -> Option<String> {
-            let len = take_bytes(rest, 1)?[0];
-            String::from_utf8(take_bytes(rest, len.into())?.to_vec()).ok()
-        };
-        let room = text(&mut rest).and_then(|room| RoomId::parse(&room).ok()).ok_or_else(broken)?;
-        let epoch = text(&mut rest).and_then(|e| Epoch::parse(&e).ok()).ok_or_else(broken)?;
-        let (lineage, have) = self.place(&room, &epoch);
-        let blocks = RoomBlocks { space: self.target, room: &room, lineage };
-        let mut expected = match self.received.get(&room) {
-            Some((known, next)) if *known == epoch => Some(*next),
-            Some(_) => return Err(invalid("two epochs of one room")),
-            None if have.0 > 0 => Some(have.next()),
-            None => None, // trimmed rooms begin where they begin
-        };
-        let mut batch = Batch::new();
-        while !rest.is_empty() {
-            let first = take_bytes(&mut rest, 8).and_then(|b| b.try_into().ok());
-            let first = Seq(u64::from_be_bytes(first.ok_or_else(broken)?));
-            let len = take_bytes(&mut rest, 4).and_then(|b| b.try_into().ok());
-            let len = u32::from_be_bytes(len.ok_or_else(broken)?);
-            let value = take_bytes(&mut rest, len.into()).ok_or_else(broken)?.to_vec();
-            if first.0 == 0 || expected.is_some_and(|expected| expected != first) {
-                return Err(invalid("events that do not follow each other"));
-            }
-            expected = Some(Run::decode(first, &value)?.next());
-            blocks.put(&mut batch, &Block { first, value });
-            if batch.bytes() > BATCH_BYTES {
-                self.base.write(std::mem::take(&mut batch))?;
-            }
-        }
-        self.base.write(batch)?;
-        if let Some(next) = expected {
-            self.received.insert(room, (epoch, next));
-        }
-        Ok(())
-    }
-
-    /// Takes a chunk of rows.
-    ///
-    /// # Errors
-    /// When the chunk is not what it should be, or the base cannot be written.
-    pub fn put_rows(&mut self, chunk: &[u8]) -> io::Result<()> {
-        let mut rest = codec::unversioned(chunk, "a chunk of rows")?;
-        let broken = || invalid("a damaged chunk of rows");
-        let mut batch = Batch::new();
-        while !rest.is_empty() {
-            let len = take_bytes(&mut rest, 2).and_then(|b| b.try_into().ok());
-            let len = u16::from_be_bytes(len.ok_or_else(broken)?);
-            let suffix = take_bytes(&mut rest, len.into()).ok_or_else(broken)?;
-            let len = take_bytes(&mut rest, 4).and_then(|b| b.try_into().ok());
-            let len = u32::from_be_bytes(len.ok_or_else(broken)?);
-            let value = take_bytes(&mut rest, len.into()).ok_or_else(broken)?;
-            let key = self.target.key_from_suffix(suffix).ok_or_else(broken)?;
-            match key::decode(&key) {
-                Some((_, Key::Lineage(_))) | None => return Err(broken()),
-                Some(_) if key.len() + value.len() > crate::limits::ROW_BYTES_MAX => {
-                    return Err(broken());
-                }
-                Some(_) => batch.put(key, value.to_vec()),
-            }
-        }
-        self.base.write(batch)
-    }
-
-    /// Ends receiving: checks that nothing is missing, and makes it durable.
-    ///
-    /// # Errors
-    /// When something is missing, or the base cannot be read or written.
-    pub fn finish(self) -> io::Result<Received> {
-        let base = self.base.as_ref();
-        if codec::get_row(base, self.target, &Key::Applied)?.is_none() {
-            return Err(invalid("no applied position"));
-        }
-        let mut batch = Batch::new();
-        let heads = room_heads(base, self.target)?;
-        let mut kept = BTreeMap::new();
-        for head in heads {
-            let (lineage, have) = self.place(&head.room, &head.epoch);
-            let reached = match self.received.get(&head.room) {
-                Some((epoch, next)) if *epoch == head.epoch => Seq(next.0 - 1),
-                _ => have,
-            };
-            if reached != head.head && head.first_seq <= head.head {
-                let (room, wanted) = (&head.room, head.head);
-                return Err(invalid(&format!("room {room} up to {reached} and not {wanted}")));
-            }
-            if lineage != 0 {
-                let key = self.target.key(&Key::Lineage(head.room.clone()));
-                batch.put(key, codec::number_value(lineage.into()));
-            }
-            if have.0 > 0 {
-                kept.insert(head.room, have);
-            }
-        }
-        self.mask_erased(&kept, &mut batch)?;
-        self.base.write(batch)?;
-        self.base.flush()?;
-        Ok(Received { space: self.target })
-    }
-
-    /// Masks what was erased of the events that were here already.
-    fn mask_erased(&self, kept: &BTreeMap<RoomId, Seq>, batch: &mut Batch) -> io::Result<()> {
-        let mut erased = Vec::new();
-        recovery::each(self.base.as_ref(), self.target, tag::ERASED, |key, _| {
-            let Key::Erased(room, seq) = key else { return Err(damaged("a key")) };
-            if kept.get(&room).is_some_and(|have| seq <= *have) {
-                erased.push((room, seq));
-            }
-            Ok(())
-        })?;
-        for (room, seq) in erased {
-            let key = |kind: fn(RoomId, Seq) -> Key| self.current.key(&kind(room.clone(), seq));
-            let known = self.base.get(&key(Key::Erased))?.is_some();
-            if !known || self.base.get(&key(Key::Erasing))?.is_some() {
-                batch.put(self.target.key(&Key::Erasing(room, seq)), vec![VERSION]);
-            }
-        }
-        Ok(())
+        if self.0.len() > BATCH_BYTES - ROW_BYTES_MAX { self.take() } else { None }
     }
 }

@@ -20,25 +20,23 @@
 //! part of its state would diverge.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::Hash;
 use std::io;
-use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::chat::event::{self, Event};
-use crate::chat::state::{Notes, Participant, Room, Scope, Sent, State, StateMut, User};
+use crate::chat::event::Event;
+use crate::chat::state::{Notes, Participant, Room, Scope, Sent, StateMut, User};
 use crate::id::{RequestId, RoomId, Seq, ShardId, UserId};
 use crate::limits;
 use crate::proto::internal::AppliedRow;
-use crate::store::base::{Base, KeyRange, Order};
-use crate::store::block::RoomBlocks;
+use crate::store::base::Base;
 use crate::store::checkpoint::{Checkpoint, Shared, Written};
-use crate::store::codec::{self, EventReader, damaged};
-use crate::store::dedup::{BucketId, Dedup, Outcome};
-use crate::store::key::{self, Key, Space, tag};
-use crate::store::overlay::{Found, Merge, Table, Weigh};
+use crate::store::codec;
+use crate::store::dedup::{BucketId, Dedup};
+use crate::store::dedup_part::Outcome;
+use crate::store::key::{Key, Space};
+use crate::store::overlay::Table;
 use crate::store::recovery;
 use crate::store::tail::{Erase, Tails};
 
@@ -77,7 +75,7 @@ impl Default for StateOptions {
 
 /// One shard's state.
 pub struct ShardState {
-    base: Arc<dyn Base>,
+    pub(super) base: Arc<dyn Base>,
     pub(crate) space: Space,
     options: StateOptions,
     pub(crate) shared: Arc<Shared>,
@@ -86,27 +84,27 @@ pub struct ShardState {
     durable: Applied,
     /// The base's counters as of the last checkpoint that began.
     row: AppliedRow,
-    log_time_ms: u64,
+    pub(super) log_time_ms: u64,
     /// `applied` or log time changed since the last freeze.
     moved: bool,
     checkpointing: bool,
     retry: bool,
-    rooms: Mutex<Table<RoomId, Arc<Room>>>,
-    participants: Mutex<Table<(RoomId, UserId), Participant>>,
-    users: Mutex<Table<UserId, Arc<User>>>,
-    notes: Mutex<Table<(RoomId, Seq), Arc<Notes>>>,
-    marks: Mutex<Table<(RoomId, String), u64>>,
-    blobs: Mutex<Table<String, Bytes>>,
-    dedup: Mutex<Dedup>,
-    tails: Tails,
+    pub(super) rooms: Mutex<Table<RoomId, Arc<Room>>>,
+    pub(super) participants: Mutex<Table<(RoomId, UserId), Participant>>,
+    pub(super) users: Mutex<Table<UserId, Arc<User>>>,
+    pub(super) notes: Mutex<Table<(RoomId, Seq), Arc<Notes>>>,
+    pub(super) marks: Mutex<Table<(RoomId, String), u64>>,
+    pub(super) blobs: Mutex<Table<String, Bytes>>,
+    pub(super) dedup: Mutex<Dedup>,
+    pub(super) tails: Tails,
     /// Erased since the last freeze.
     erased: Vec<(RoomId, Seq)>,
     erased_frozen: Vec<(RoomId, Seq)>,
     /// Erased, and not yet so in the base's blocks.
-    erasing: BTreeMap<RoomId, BTreeSet<Seq>>,
+    pub(super) erasing: BTreeMap<RoomId, BTreeSet<Seq>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -366,180 +364,8 @@ impl ShardState {
         Ok(())
     }
 
-    /// A digest of everything that replicas must agree on, wherever it lies: rooms, participants,
-    /// events, notes, import marks, users, blobs and log time. Reads all of it: for tests and
-    /// `verify`.
-    pub fn rooms_digest(&self) -> event::Hash {
-        let mut digest = Digest(blake3::Hasher::new());
-        digest.add(&self.log_time_ms.to_le_bytes());
-        for room in self.rooms(None, usize::MAX) {
-            digest.add(room.id.as_str().as_bytes());
-            digest.add(&codec::room_value(&room));
-            for (user, participant) in self.participants(&room.id, None, usize::MAX) {
-                digest.add(user.as_str().as_bytes());
-                digest.add(&codec::participant_value(&participant));
-            }
-            let mut next = room.first_seq;
-            while next <= room.head {
-                let events = self.events(&room.id, next, room.head, 1000, usize::MAX);
-                for event in &events {
-                    let mut bytes = Vec::new();
-                    codec::put_event(&mut bytes, event);
-                    digest.add(&bytes);
-                }
-                next = events.last().map_or(Seq(u64::MAX), |event| event.seq.next());
-            }
-            for (seq, notes) in self.notes_in(&room.id, Seq(0), Seq(u64::MAX)) {
-                digest.add(&seq.0.to_le_bytes());
-                digest.add(&codec::notes_value(&notes));
-            }
-        }
-        for user in self.users(None, usize::MAX) {
-            digest.add(user.id.as_str().as_bytes());
-            digest.add(&codec::user_value(&user));
-        }
-        let all = (Bound::Unbounded, Bound::Unbounded);
-        let marks = self.scan(
-            &self.marks,
-            all,
-            self.space.all(tag::IMPORT_MARK),
-            usize::MAX,
-            |key| if let Key::ImportMark(room, source) = key { Some((room, source)) } else { None },
-            |(room, source)| Key::ImportMark(room.clone(), source.clone()),
-            |_, value| codec::number_from(value),
-        );
-        for ((room, source), line) in marks {
-            digest.add(room.as_str().as_bytes());
-            digest.add(source.as_bytes());
-            digest.add(&line.to_le_bytes());
-        }
-        *digest.0.finalize().as_bytes()
-    }
-
-    fn or_fatal<T>(&self, result: io::Result<T>) -> T {
+    pub(super) fn or_fatal<T>(&self, result: io::Result<T>) -> T {
         result.unwrap_or_else(|error| fatal(self.space.shard, &error))
-    }
-
-    fn read<K: Ord + Hash + Clone + Weigh, V: Clone + Weigh>(
-        &self,
-        table: &Mutex<Table<K, V>>,
-        key: &K,
-        to_key: impl Fn(&K) -> Key,
-        from: impl Fn(&K, &[u8]) -> io::Result<V>,
-    ) -> Option<V> {
-        if let Some(known) = lock(table).get(key) {
-            return known;
-        }
-        // Not pinned, so no checkpoint changes this row while it is read.
-        let value = codec::get_row(self.base.as_ref(), self.space, &to_key(key));
-        let value = self.or_fatal(value.and_then(|row| row.map(|row| from(key, &row)).transpose()));
-        lock(table).remember(key, value.clone());
-        value
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one place for what every kind of row needs")]
-    fn scan<K: Ord + Hash + Clone + Weigh, V: Clone + Weigh>(
-        &self,
-        table: &Mutex<Table<K, V>>,
-        bounds: (Bound<K>, Bound<K>),
-        range: KeyRange,
-        limit: usize,
-        key_of: impl Fn(Key) -> Option<K>,
-        to_key: impl Fn(&K) -> Key,
-        from: impl Fn(&K, &[u8]) -> io::Result<V>,
-    ) -> Vec<(K, V)> {
-        if limit == 0 {
-            return Vec::new();
-        }
-        let table = lock(table);
-        let mut merge = Merge::new(table.pinned(bounds), limit);
-        let mut foreign = false;
-        let result =
-            self.base.scan(&range, Order::Forward, &mut |key, value| match key::decode(key)
-                .and_then(|(_, key)| key_of(key))
-            {
-                Some(key) => match merge.visit(key, value) {
-                    true => ControlFlow::Continue(()),
-                    false => ControlFlow::Break(()),
-                },
-                None => {
-                    foreign = true;
-                    ControlFlow::Break(())
-                }
-            });
-        self.or_fatal(if foreign { Err(damaged("a key")) } else { result });
-        let rows = merge.finish();
-        drop(table);
-        let value = |(key, found): (K, Found<V>)| {
-            let value = match found {
-                Found::Pinned(value) => value,
-                Found::Base(value) => {
-                    let whole = if codec::is_long(&value) {
-                        codec::join_parts(self.base.as_ref(), self.space, &to_key(&key), value)
-                    } else {
-                        Ok(value)
-                    };
-                    self.or_fatal(whole.and_then(|value| from(&key, &value)))
-                }
-            };
-            (key, value)
-        };
-        rows.into_iter().map(value).collect()
-    }
-
-    /// Reads events of the base from `page.next` up to `last`, all of which are durable.
-    fn base_events(&self, room: &RoomId, last: Seq, page: &mut Page) {
-        let lineage = self.lineages.get(room).copied().unwrap_or(0);
-        let blocks = RoomBlocks { space: self.space, room, lineage };
-        let mut reader = EventReader::default();
-        let mut failures = 0;
-        while page.next <= last && !page.full {
-            let from = page.next;
-            let read = self.base_events_once(&blocks, last, page, &mut reader);
-            if page.next > from {
-                failures = 0;
-                continue;
-            }
-            // A checkpoint may have merged or rewritten blocks between two reads: look again.
-            failures += 1;
-            if failures >= 16 {
-                let missing = || Err(damaged(&format!("event {} of room {room}", page.next)));
-                self.or_fatal(read.and_then(|()| missing()))
-            }
-        }
-    }
-
-    fn base_events_once(
-        &self,
-        blocks: &RoomBlocks<'_>,
-        last: Seq,
-        page: &mut Page,
-        reader: &mut EventReader,
-    ) -> io::Result<()> {
-        let base = self.base.as_ref();
-        let raw_bytes = page.bytes.max(1) as u64;
-        let rows = blocks.rows(base, page.next, last, page.wanted() as u64, raw_bytes)?;
-        let erasing = self.erasing.get(blocks.room);
-        for row in rows {
-            let run = blocks.decode(base, row)?;
-            if run.first() > page.next {
-                return Ok(());
-            }
-            for (seq, bytes) in run.events(page.next) {
-                if seq > last || page.full {
-                    return Ok(());
-                }
-                let mut event = reader.read(bytes).ok_or_else(|| damaged("an event"))?;
-                if event.seq != seq {
-                    return Err(damaged("the order of events"));
-                }
-                if erasing.is_some_and(|seqs| seqs.contains(&seq)) {
-                    event = Arc::new(codec::erased(&event));
-                }
-                page.push(event);
-            }
-        }
-        Ok(())
     }
 }
 
@@ -551,210 +377,9 @@ pub struct Retired {
     _parts: Vec<(BucketId, Vec<u32>)>,
 }
 
-/// A page of events being filled.
-struct Page {
-    events: Vec<Arc<Event>>,
-    next: Seq,
-    limit: usize,
-    /// Of bodies, left to fill.
-    bytes: usize,
-    full: bool,
-}
-
-impl Page {
-    fn wanted(&self) -> usize {
-        self.limit - self.events.len()
-    }
-
-    fn push(&mut self, event: Arc<Event>) {
-        let bytes = event.body.text().len();
-        if bytes > self.bytes && !self.events.is_empty() {
-            self.full = true;
-            return;
-        }
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.next = event.seq.next();
-        self.events.push(event);
-        self.full = self.events.len() >= self.limit;
-    }
-}
-
-struct Digest(blake3::Hasher);
-
-impl Digest {
-    fn add(&mut self, bytes: &[u8]) {
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
-    }
-}
-
 /// The first minute of request ids that is not wholly beyond the horizon.
 fn expired_before(log_time_ms: u64, horizon_ms: u64) -> u32 {
     u32::try_from(log_time_ms.saturating_sub(horizon_ms) / 60_000).unwrap_or(u32::MAX)
-}
-
-impl State for ShardState {
-    fn log_time_ms(&self) -> u64 {
-        self.log_time_ms
-    }
-
-    fn room(&self, room: &RoomId) -> Option<Arc<Room>> {
-        let from = |id: &RoomId, value: &[u8]| codec::room_from(id, value).map(Arc::new);
-        self.read(&self.rooms, room, |id| Key::Room(id.clone()), from)
-    }
-
-    fn rooms(&self, after: Option<&RoomId>, limit: usize) -> Vec<Arc<Room>> {
-        let mut range = self.space.all(tag::ROOM);
-        if let Some(after) = after {
-            range = Space::above(range, &self.space.key(&Key::Room(after.clone())));
-        }
-        let rooms = self.scan(
-            &self.rooms,
-            (above(after.cloned()), Bound::Unbounded),
-            range,
-            limit,
-            |key| if let Key::Room(id) = key { Some(id) } else { None },
-            |id| Key::Room(id.clone()),
-            |id, value| codec::room_from(id, value).map(Arc::new),
-        );
-        rooms.into_iter().map(|(_, room)| room).collect()
-    }
-
-    fn participant(&self, room: &RoomId, user: &UserId) -> Option<Participant> {
-        let key = (room.clone(), user.clone());
-        let to_key = |(room, user): &(RoomId, UserId)| Key::Participant(room.clone(), user.clone());
-        self.read(&self.participants, &key, to_key, |_, value| codec::participant_from(value))
-    }
-
-    fn participants(
-        &self,
-        room: &RoomId,
-        after: Option<&UserId>,
-        limit: usize,
-    ) -> Vec<(UserId, Participant)> {
-        let mut range = self.space.of_room(tag::PARTICIPANT, room);
-        if let Some(after) = after {
-            let after = Key::Participant(room.clone(), after.clone());
-            range = Space::above(range, &self.space.key(&after));
-        }
-        let from = match after {
-            Some(after) => Bound::Excluded((room.clone(), after.clone())),
-            None => Bound::Included((room.clone(), least_user())),
-        };
-        let rows = self.scan(
-            &self.participants,
-            (from, Bound::Included((room.clone(), greatest_user()))),
-            range,
-            limit,
-            |key| if let Key::Participant(room, user) = key { Some((room, user)) } else { None },
-            |(room, user)| Key::Participant(room.clone(), user.clone()),
-            |_, value| codec::participant_from(value),
-        );
-        rows.into_iter().map(|((_, user), participant)| (user, participant)).collect()
-    }
-
-    fn user(&self, user: &UserId) -> Option<Arc<User>> {
-        let from = |id: &UserId, value: &[u8]| codec::user_from(id, value).map(Arc::new);
-        self.read(&self.users, user, |id| Key::User(id.clone()), from)
-    }
-
-    fn users(&self, after: Option<&UserId>, limit: usize) -> Vec<Arc<User>> {
-        let mut range = self.space.all(tag::USER);
-        if let Some(after) = after {
-            range = Space::above(range, &self.space.key(&Key::User(after.clone())));
-        }
-        let users = self.scan(
-            &self.users,
-            (above(after.cloned()), Bound::Unbounded),
-            range,
-            limit,
-            |key| if let Key::User(id) = key { Some(id) } else { None },
-            |id| Key::User(id.clone()),
-            |id, value| codec::user_from(id, value).map(Arc::new),
-        );
-        users.into_iter().map(|(_, user)| user).collect()
-    }
-
-    fn sent(&self, scope: &Scope, sender: &UserId, id: RequestId) -> Option<Sent> {
-        let found = lock(&self.dedup).get(self.base.as_ref(), self.space, scope, sender, id);
-        self.or_fatal(found)
-    }
-
-    fn notes(&self, room: &RoomId, seq: Seq) -> Option<Arc<Notes>> {
-        let to_key = |(room, seq): &(RoomId, Seq)| Key::Notes(room.clone(), *seq);
-        let from = |_: &_, value: &[u8]| codec::notes_from(value).map(Arc::new);
-        self.read(&self.notes, &(room.clone(), seq), to_key, from)
-    }
-
-    fn notes_in(&self, room: &RoomId, first: Seq, last: Seq) -> Vec<(Seq, Arc<Notes>)> {
-        if first > last {
-            return Vec::new();
-        }
-        let start = self.space.key(&Key::Notes(room.clone(), first));
-        let end = Space::above(
-            start.clone()..start.clone(),
-            &self.space.key(&Key::Notes(room.clone(), last)),
-        );
-        let rows = self.scan(
-            &self.notes,
-            (Bound::Included((room.clone(), first)), Bound::Included((room.clone(), last))),
-            start..end.start,
-            usize::MAX,
-            |key| if let Key::Notes(room, seq) = key { Some((room, seq)) } else { None },
-            |(room, seq)| Key::Notes(room.clone(), *seq),
-            |_, value| codec::notes_from(value).map(Arc::new),
-        );
-        rows.into_iter().map(|((_, seq), notes)| (seq, notes)).collect()
-    }
-
-    fn import_mark(&self, room: &RoomId, source: &str) -> u64 {
-        let key = (room.clone(), source.to_string());
-        let to_key =
-            |(room, source): &(RoomId, String)| Key::ImportMark(room.clone(), source.clone());
-        self.read(&self.marks, &key, to_key, |_, value| codec::number_from(value)).unwrap_or(0)
-    }
-
-    fn events(
-        &self,
-        room: &RoomId,
-        first: Seq,
-        last: Seq,
-        limit: usize,
-        bytes: usize,
-    ) -> Vec<Arc<Event>> {
-        let Some(row) = self.room(room) else { return Vec::new() };
-        let first = first.max(row.first_seq).max(Seq(1));
-        let last = last.min(row.head);
-        if limit == 0 || first > last {
-            return Vec::new();
-        }
-        let mut page = Page { events: Vec::new(), next: first, limit, bytes, full: false };
-        let in_memory = self.tails.first(room).unwrap_or(Seq(u64::MAX));
-        if first < in_memory {
-            self.base_events(room, last.min(Seq(in_memory.0 - 1)), &mut page);
-        }
-        if !page.full {
-            for event in self.tails.events(room, page.next, last) {
-                page.push(event.clone());
-                if page.full {
-                    break;
-                }
-            }
-        }
-        page.events
-    }
-}
-
-fn least_user() -> UserId {
-    UserId::parse("0").expect("a slug")
-}
-
-fn greatest_user() -> UserId {
-    UserId::parse(&"z".repeat(limits::SLUG_BYTES_MAX)).expect("a slug")
-}
-
-fn above<K>(after: Option<K>) -> Bound<K> {
-    after.map_or(Bound::Unbounded, Bound::Excluded)
 }
 
 impl StateMut for ShardState {

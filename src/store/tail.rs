@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::chat::event::Event;
 use crate::id::{RoomId, Seq};
-use crate::store::codec;
+use crate::store::stored_event;
 
 /// A room's last events.
 #[derive(Debug)]
@@ -133,7 +133,7 @@ impl Tails {
         if let Some(index) = seq.0.checked_sub(tail.first)
             && let Some(event) = usize::try_from(index).ok().and_then(|i| tail.events.get_mut(i))
         {
-            let erased = codec::erased(event);
+            let erased = stored_event::erased(event);
             // Durable events go as many as came, so what they took stays as it is.
             if seq.0 > tail.durable {
                 let frozen = seq.0 <= tail.frozen;

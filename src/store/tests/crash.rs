@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::model::{Model, compare};
 use super::random::{self, Random, post, room_id, user_id};
-use super::{apply_to, checkpoint, index, open, rows_of, small};
+use super::{SHARD, apply_to, assert_tidy, checkpoint, index, open, rows_of, small};
 use crate::chat::event::Body;
 use crate::chat::state::{State, StateMut};
 use crate::id::{RequestId, Seq};
-use crate::store::base::MemoryBase;
-use crate::store::state::ShardState;
+use crate::store::base::{Base, Batch, KeyRange, MemoryBase, Order, Visit};
+use crate::store::state::{ShardState, StateOptions};
 
 fn model(seed: u64, last: u64) -> Model {
     let mut model = Model::default();
@@ -37,6 +37,7 @@ fn state_agrees_with_the_model_whatever_is_checkpointed_or_evicted() {
             }
             if round % 2 == 0 {
                 checkpoint(&mut state);
+                assert_tidy(base.as_ref());
                 compare(&state, &model(seed, last));
             }
             if round % 7 == 6 {
@@ -70,6 +71,7 @@ fn a_crash_at_any_operation_leaves_an_older_state_that_replay_completes() {
                 };
                 base.crash_keeping(kept);
                 let mut state = open(&base);
+                assert_tidy(base.as_ref());
                 let durable = index(state.durable());
                 assert!(durable == 120 || durable == 200, "{durable}");
                 assert_eq!(state.durable(), state.applied());
@@ -79,6 +81,7 @@ fn a_crash_at_any_operation_leaves_an_older_state_that_replay_completes() {
                 let model = expected.get_or_insert_with(|| model(seed, 260));
                 compare(&state, model);
                 compare(&open(&base), model);
+                assert_tidy(base.as_ref());
                 if !failed {
                     assert!(operation > 3, "the checkpoint took {operation} operations");
                 }
@@ -112,6 +115,7 @@ fn a_failed_checkpoint_is_made_up_for_by_the_next() {
             }
             // A crash now, and none at all.
             checkpoint(&mut state);
+            assert_tidy(base.as_ref());
             compare(&state, &model(seed, 140));
             let mut reopened = open(&base);
             assert_eq!(index(reopened.applied()), 140);
@@ -119,6 +123,7 @@ fn a_failed_checkpoint_is_made_up_for_by_the_next() {
             apply_to(&mut reopened, seed, 170);
             checkpoint(&mut reopened);
             compare(&open(&base), &model(seed, 170));
+            assert_tidy(base.as_ref());
         }
     }
 }
@@ -144,10 +149,12 @@ fn a_crash_after_a_failed_checkpoint_and_a_retry_is_harmless() {
         let _ = state.begin_checkpoint().unwrap().write();
         base.crash();
         let mut state = open(&base);
+        assert_tidy(base.as_ref());
         let durable = index(state.applied());
         compare(&state, &model(seed, durable));
         apply_to(&mut state, seed, 200);
         checkpoint(&mut state);
+        assert_tidy(base.as_ref());
         compare(&open(&base), &model(seed, 200));
     }
 }
@@ -204,7 +211,7 @@ fn erased_bodies_are_masked_at_once_and_soon_gone_from_the_rows() {
     checkpoint(&mut state);
     assert_eq!(all(&open(&base)), erased);
     let words = format!("{:?}", rows_of(base.as_ref()));
-    assert!(!words.contains(&format!("{:?}", secret.as_bytes()).trim_matches(['[', ']'])));
+    assert!(!words.contains(format!("{:?}", secret.as_bytes()).trim_matches(['[', ']'])));
     assert!(state.begin_checkpoint().is_none(), "nothing left to erase");
 }
 
@@ -325,4 +332,67 @@ fn reads_see_every_event_while_checkpoints_merge_and_rewrite_blocks() {
     let rows = rows_of(base.as_ref()).into_iter().filter(|(key, _)| key[2] == 0x40).count();
     let events = state.read().unwrap().room(&room).unwrap().head.0;
     assert!((rows as u64) < events / 8, "{rows} blocks for {events} events: merged");
+}
+
+/// A base in which something happens between the two scans of a read.
+struct Hooked {
+    base: MemoryBase,
+    hook: std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Base for Hooked {
+    fn get(&self, key: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
+        self.base.get(key)
+    }
+    fn scan(&self, range: &KeyRange, order: Order, visit: &mut Visit<'_>) -> std::io::Result<()> {
+        self.base.scan(range, order, visit)?;
+        let hook = self.hook.lock().unwrap().take();
+        hook.map_or(Ok(()), |hook| {
+            hook();
+            Ok(())
+        })
+    }
+    fn write(&self, batch: Batch) -> std::io::Result<()> {
+        self.base.write(batch)
+    }
+    fn flush(&self) -> std::io::Result<()> {
+        self.base.flush()
+    }
+    fn size_bytes(&self) -> std::io::Result<u64> {
+        self.base.size_bytes()
+    }
+}
+
+#[test]
+fn a_page_looks_again_when_blocks_were_merged_under_it() {
+    for first in 1..=12 {
+        let base = Arc::new(Hooked { base: MemoryBase::new(), hook: Default::default() });
+        let options = StateOptions { events_bytes: 0, ..small() };
+        let mut state = ShardState::open(base.clone(), SHARD, options).unwrap();
+        let mut random = Random(first);
+        let room = room_id(1);
+        let blocks = || rows_of(base.as_ref()).iter().filter(|(key, _)| key[2] == 0x40).count();
+        let mut count = 0;
+        let running = loop {
+            let id = RequestId::mint(1_700_000_000_000 + count, random.bytes());
+            post(&mut state, &room, &user_id(1), id, random.bytes(), random_text(count));
+            count += 1;
+            if count == 14 {
+                break state.begin_checkpoint().unwrap();
+            }
+            checkpoint(&mut state);
+            assert_eq!(blocks() as u64, count, "not merged yet");
+        };
+        let merge = move || assert!(running.write().is_ok());
+        *base.hook.lock().unwrap() = Some(Box::new(merge));
+        let page = state.events(&room, Seq(first), Seq(13), 100, usize::MAX);
+        assert!(blocks() < 5, "merged meanwhile");
+        let seqs: Vec<u64> = page.iter().map(|event| event.seq.0).collect();
+        assert_eq!(seqs, (first..=13).collect::<Vec<_>>());
+    }
+}
+
+/// Such that thirteen fill a block and a quarter.
+fn random_text(seed: u64) -> String {
+    Random(seed).noise(300)
 }

@@ -12,9 +12,10 @@ use crate::chat::event::{Event, Role};
 use crate::chat::state::{Notes, Participant, Room, Scope, Sent, State, StateMut, Token, User};
 use crate::id::{RequestId, RoomId, Seq, UserId};
 use crate::store::base::{Base, Batch, MemoryBase};
-use crate::store::codec::{self, tests::an_event};
+use crate::store::codec;
 use crate::store::key::{self, Bank, Key, Space};
 use crate::store::state::{Applied, ShardState};
+use crate::store::stored_event::tests::an_event;
 
 const NOW: u64 = 1_700_000_000_000;
 

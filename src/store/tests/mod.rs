@@ -7,10 +7,15 @@ pub(crate) mod random;
 mod snapshots;
 mod speed;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::id::ShardId;
+use crate::id::{RoomId, ShardId};
 use crate::store::base::{Base, MemoryBase};
+use crate::store::block::{Header, RoomBlocks};
+use crate::store::codec;
+use crate::store::key::{self, Key};
+use crate::store::recovery;
 use crate::store::state::{Applied, ShardState, StateOptions};
 
 const SHARD: ShardId = ShardId(3);
@@ -60,4 +65,43 @@ fn rows_of(base: &dyn Base) -> Vec<(Vec<u8>, Vec<u8>)> {
     })
     .unwrap();
     rows
+}
+
+/// Asserts that the blocks in the base are what the heads say: each event once, in order, and no
+/// part, block or marker besides. `base` must not have more than one shard.
+fn assert_tidy(base: &dyn Base) {
+    let found = recovery::look(base, SHARD).unwrap();
+    let (mut heads, mut next, mut parts) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+    let lineage = |room: &RoomId| found.lineages.get(room).copied().unwrap_or(0);
+    let rows = rows_of(base);
+    for (key, value) in &rows {
+        if let Some((space, Key::Room(room))) = key::decode(key) {
+            assert_eq!(space, found.space, "rows of the bank that does not count");
+            let row = codec::room_from(&room, value).unwrap();
+            next.insert((room.clone(), lineage(&room)), row.first_seq);
+            heads.insert((room.clone(), lineage(&room)), row.head);
+        }
+    }
+    for (key, value) in &rows {
+        match key::decode(key).unwrap().1 {
+            Key::Block(room, of, first) => {
+                let blocks = RoomBlocks { space: found.space, room: &room, lineage: of };
+                let run = blocks.decode(base, (first, value.clone())).unwrap();
+                let next = next.get_mut(&(room.clone(), of)).expect("a block of a room that is");
+                assert_eq!(*next, first, "blocks of {room} overlap or leave a hole");
+                *next = run.next();
+                if Header::of(value).unwrap().is_in_parts() {
+                    parts.insert((room, of, first));
+                }
+            }
+            Key::BlockPart(room, of, first, _) => {
+                assert!(parts.contains(&(room, of, first)), "a part without its block");
+            }
+            Key::Unfinished => panic!("the marker is left"),
+            _ => {}
+        }
+    }
+    for (room, head) in heads {
+        assert_eq!(next[&room], head.next(), "blocks up to the head of {room:?}");
+    }
 }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use super::model::{Model, compare};
 use super::random::{self, Random, new_room, post, room_id, user_id};
-use super::{SHARD, apply_to, checkpoint, index, open, rows_of, small};
+use super::{SHARD, apply_to, assert_tidy, checkpoint, index, open, rows_of, small};
 use crate::chat::event::Body;
 use crate::chat::state::{Room, State, StateMut};
 use crate::id::{Epoch, RequestId, Seq, ShardId};
 use crate::store::base::{Base, MemoryBase};
 use crate::store::compact;
 use crate::store::sled_base::{SledBase, SledOptions};
-use crate::store::snapshot::{Received, SnapshotSink, SnapshotSource};
+use crate::store::snapshot::SnapshotSource;
+use crate::store::snapshot_sink::{Received, SnapshotSink};
 use crate::store::state::{Applied, ShardState};
 
 fn model(seed: u64, last: u64) -> Model {
@@ -77,6 +78,7 @@ fn a_snapshot_carries_the_whole_state() {
         }
         assert_eq!(sender.rooms_digest(), receiver.rooms_digest());
         let reopened = open(&base);
+        assert_tidy(base.as_ref());
         compare(&reopened, &model(seed, 400));
         // And back again, from the other bank.
         let source = reopened.begin_snapshot().unwrap();
@@ -149,6 +151,7 @@ fn a_crash_while_receiving_leaves_the_old_state_or_the_new() {
             done = install(&source, &mut receiver).is_ok();
             base.crash_keeping(kept);
             let mut receiver = open(&base);
+            assert_tidy(base.as_ref());
             let applied = index(receiver.applied());
             assert!(applied == 70 || applied == 260, "{applied}");
             assert!(!done || applied == 260);
@@ -163,6 +166,7 @@ fn a_crash_while_receiving_leaves_the_old_state_or_the_new() {
             apply_to(&mut receiver, seed, 280);
             checkpoint(&mut receiver);
             compare(&open(&base), &model(seed, 280));
+            assert_tidy(base.as_ref());
         }
         if done {
             break;
@@ -364,5 +368,6 @@ fn compaction_leaves_out_what_is_still_to_be_erased_and_what_no_head_covers() {
         apply_to(&mut compacted, seed, 320);
         checkpoint(&mut compacted);
         compare(&open(&new), &model(seed, 320));
+        assert_tidy(new.as_ref());
     }
 }
