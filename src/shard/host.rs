@@ -14,7 +14,7 @@ use crate::shard::snapshot::{self, SnapshotData, SnapshotError};
 use crate::shard::transport::{Accept, Stream};
 use crate::shard::types::Snapshot;
 use crate::shard::{Shard, wire};
-use crate::store::snapshot::SnapshotSink;
+use crate::store::snapshot_sink::SnapshotSink;
 
 /// Takes forwarded requests and relays, for the layers above.
 pub trait Upper: Send + Sync + 'static {

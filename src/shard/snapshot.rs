@@ -18,7 +18,8 @@ use crate::shard::state_machine::Replica;
 use crate::shard::transport::{Closed, Stream};
 use crate::shard::types::{SnapshotMeta, Vote};
 use crate::shard::wire::{self, Malformed};
-use crate::store::snapshot::{Chunk, Received, RoomHead, Sending, SnapshotSink};
+use crate::store::snapshot::{Chunk, RoomHead, Sending};
+use crate::store::snapshot_sink::{Received, SnapshotSink};
 
 /// Rooms in one answer of what the receiver has.
 const HAVE_ROOMS: usize = 1000;

@@ -113,7 +113,7 @@ impl Replica {
         Ok((Sending::new(source), meta))
     }
 
-    pub(crate) fn install(&self, received: store::snapshot::Received) -> io::Result<()> {
+    pub(crate) fn install(&self, received: store::snapshot_sink::Received) -> io::Result<()> {
         let mut state = self.write();
         state.install(received)?;
         self.applied.send_replace(state.applied().log_id.map_or(0, |(_, index)| index));
