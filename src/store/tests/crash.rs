@@ -396,3 +396,30 @@ fn a_page_looks_again_when_blocks_were_merged_under_it() {
 fn random_text(seed: u64) -> String {
     Random(seed).noise(300)
 }
+
+#[test]
+fn a_retried_checkpoint_replaces_the_blocks_of_the_failed_one() {
+    for budget in 0..3 {
+        let base = Arc::new(MemoryBase::new());
+        let mut state = open(&base);
+        let mut random = Random(6);
+        let room = room_id(1);
+        for n in 0..60 {
+            let id = RequestId::mint(1_700_000_000_000, random.bytes());
+            let text = random_text(n).repeat(if n == 30 { 20 } else { 1 });
+            post(&mut state, &room, &user_id(1), id, random.bytes(), text);
+        }
+        base.fail_after(Some(budget));
+        assert!(state.begin_checkpoint().unwrap().write().is_err());
+        base.fail_after(None);
+        state.abort_checkpoint();
+        // Blocks now end elsewhere.
+        (1..40).for_each(|seq| state.erase_body(&room, Seq(seq)));
+        let events = |state: &ShardState| state.events(&room, Seq(1), Seq(99), 99, usize::MAX);
+        let expected = events(&state);
+        checkpoint(&mut state);
+        assert_tidy(base.as_ref());
+        assert_eq!(events(&state), expected);
+        assert_eq!(events(&open(&base)), expected);
+    }
+}
