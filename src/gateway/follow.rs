@@ -53,7 +53,7 @@ mod tests {
             kind,
             request_id: RequestId::mint(0, [0; 10]),
             target: None,
-            subject: subject.map(|id| user(id)),
+            subject: subject.map(user),
             role,
             withdrawn: false,
             original_at_ms: None,

@@ -110,7 +110,7 @@ impl Groups {
     }
 
     pub fn sled_options(&self) -> SledOptions {
-        SledOptions { cache_bytes: self.config.store.sled_cache.0, ..SledOptions::default() }
+        SledOptions { cache_bytes: self.config.store.sled_cache.0 }
     }
 
     fn shards(&self) -> Vec<Arc<Shard<TokioRuntime>>> {

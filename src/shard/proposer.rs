@@ -1,6 +1,6 @@
 //! Makes one log entry of the commands that wait.
 //!
-//! No timer: while up to [`IN_FLIGHT`] entries are on their way, the next batch forms by itself.
+//! No timer: while a few entries are on their way, the next batch forms by itself.
 
 use std::sync::Arc;
 

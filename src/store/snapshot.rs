@@ -301,9 +301,9 @@ impl SnapshotSource {
 /// A part of a snapshot on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Chunk {
-    /// For [`SnapshotSink::put_blocks`].
+    /// For the sink's `put_blocks`.
     Blocks(Bytes),
-    /// For [`SnapshotSink::put_rows`].
+    /// For the sink's `put_rows`.
     Rows(Bytes),
 }
 
