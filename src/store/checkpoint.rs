@@ -34,6 +34,7 @@ use crate::store::codec::{self, VALUE_BYTES_MAX, VERSION, damaged};
 use crate::store::dedup::{BucketId, FrozenBucket};
 use crate::store::dedup_part;
 use crate::store::key::{Key, Space, tag};
+use crate::store::recovery;
 use crate::store::state::Applied;
 use crate::store::stored_event::{self, EventReader};
 
@@ -134,6 +135,10 @@ impl Checkpoint {
     /// When the base fails. Give the state `abort_checkpoint` then; a failed flush should stop the
     /// node.
     pub fn write(&self) -> io::Result<Written> {
+        if self.base.get(&self.space.key(&Key::Unfinished))?.is_some() {
+            // Of a failed checkpoint, or a snapshot that was not received to its end.
+            recovery::clean(self.base.as_ref(), self.space, &self.lineages)?;
+        }
         let mut row = self.row.clone();
         row.bytes = row.bytes.saturating_add_signed(self.write_blocks()?);
         let parts = self.write_rows(&mut row)?;

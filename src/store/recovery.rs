@@ -25,16 +25,25 @@ pub(crate) struct Recovered {
 pub(crate) fn recover(base: &dyn Base, shard: ShardId) -> io::Result<Recovered> {
     let recovered = look(base, shard)?;
     let space = recovered.space;
-    base.delete_range(&Space { bank: space.bank.other(), ..space }.bank_range())?;
     let unfinished = space.key(&Key::Unfinished);
     if base.get(&unfinished)?.is_some() {
-        sweep(base, space, &recovered.lineages)?;
+        clean(base, space, &recovered.lineages)?;
         let mut batch = Batch::new();
         batch.delete(unfinished);
         base.write(batch)?;
         base.flush()?;
     }
     Ok(recovered)
+}
+
+/// Removes what no head covers: blocks, and rows of the bank that does not count.
+pub(crate) fn clean(
+    base: &dyn Base,
+    space: Space,
+    lineages: &BTreeMap<RoomId, u32>,
+) -> io::Result<()> {
+    base.delete_range(&Space { bank: space.bank.other(), ..space }.bank_range())?;
+    sweep(base, space, lineages)
 }
 
 /// The same, without removing anything.

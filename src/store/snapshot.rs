@@ -11,8 +11,9 @@
 //! **Receiver.** [`SnapshotSink`](crate::store::snapshot_sink::SnapshotSink) writes blocks where no head covers them, and rows into the bank
 //! that does not count. Installing is one small batch that makes that bank count. A crash before
 //! it leaves the old state, a crash after it the new one; opening removes the rest of the other. The
-//! receiver must not begin a checkpoint between `SnapshotSink::new` and
-//! [`ShardState::install`](crate::store::state::ShardState::install).
+//! receiver should not write a checkpoint between `SnapshotSink::new` and
+//! [`ShardState::install`](crate::store::state::ShardState::install): what was received is then
+//! removed, and installing it refused.
 //!
 //! A room that the receiver has under another epoch is received beside the old one, as another
 //! lineage. A body that the receiver still has, and that was erased since, is masked by what the
@@ -95,6 +96,39 @@ impl Drop for SnapshotSource {
     }
 }
 
+/// Begins snapshots of a shard.
+pub struct Snapshots {
+    base: Arc<dyn Base>,
+    space: Space,
+    shared: Arc<Shared>,
+    lineages: Arc<BTreeMap<RoomId, u32>>,
+}
+
+impl Snapshots {
+    /// Begins to send the state at the last durable checkpoint, see [`ShardState::begin_snapshot`].
+    ///
+    /// # Errors
+    /// When the base cannot be read, or has no checkpoint yet.
+    pub fn begin(self) -> io::Result<SnapshotSource> {
+        let Snapshots { base, space, shared, lineages } = self;
+        shared.sources.fetch_add(1, Ordering::SeqCst);
+        let guard = shared.clone();
+        let mut source = SnapshotSource {
+            base,
+            space,
+            shared,
+            lineages,
+            applied: Applied::default(),
+            generation: 0,
+            rows: Vec::new(),
+            rooms: Vec::new(),
+        };
+        let _guard = guard.lock_rows();
+        source.copy()?;
+        Ok(source)
+    }
+}
+
 impl ShardState {
     /// Begins to send the state at the last durable checkpoint. May wait for the checkpoint that is
     /// being made durable.
@@ -102,33 +136,32 @@ impl ShardState {
     /// # Errors
     /// When the base cannot be read, or has no checkpoint yet.
     pub fn begin_snapshot(&self) -> io::Result<SnapshotSource> {
-        let (base, space) = (self.base().clone(), self.space);
-        self.shared.sources.fetch_add(1, Ordering::SeqCst);
-        let mut source = SnapshotSource {
-            base,
-            space,
+        self.snapshots().begin()
+    }
+
+    /// A handle that begins snapshots without a lock on the state: copying the rows of a large shard
+    /// takes a while. It is good until a snapshot is installed.
+    pub fn snapshots(&self) -> Snapshots {
+        Snapshots {
+            base: self.base().clone(),
+            space: self.space,
             shared: self.shared.clone(),
             lineages: self.lineages.clone(),
-            applied: Applied::default(),
-            generation: 0,
-            rows: Vec::new(),
-            rooms: Vec::new(),
-        };
-        let _guard = self.shared.lock_rows();
-        source.copy()?;
-        Ok(source)
+        }
     }
 
     /// Replaces the state by what a sink has received. Whatever was not durable is discarded.
     ///
     /// # Errors
-    /// When the base fails. The state is then to be opened anew: it is the old or the new one.
+    /// When the base fails, or a checkpoint came between. The state is then to be opened anew: it is
+    /// the old or the new one.
     ///
     /// # Panics
     /// When a checkpoint is under way.
     pub fn install(&mut self, received: Received) -> io::Result<()> {
         assert!(!self.checkpointing(), "a snapshot is installed during a checkpoint");
         assert_eq!(self.shard(), received.space.shard, "a snapshot of another shard");
+        received.check(self.base().as_ref())?;
         let mut batch = Batch::new();
         let bank = codec::number_value(received.space.bank.0.into());
         batch.put(received.space.key(&Key::Bank), bank);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::id::{Epoch, RoomId, Seq, ShardId};
 use crate::limits::ROW_BYTES_MAX;
@@ -17,6 +18,30 @@ use crate::store::snapshot::{RoomHead, room_heads};
 #[derive(Debug)]
 pub struct Received {
     pub(super) space: Space,
+    /// The marker as the sink wrote it.
+    pub(super) marker: Vec<u8>,
+}
+
+impl Received {
+    /// Checks that no checkpoint has come between, which has removed what was received.
+    ///
+    /// # Errors
+    /// When one has.
+    pub(super) fn check(&self, base: &dyn Base) -> io::Result<()> {
+        check_marker(base, self.space, &self.marker)
+    }
+}
+
+/// Tells sinks of this process apart.
+static SINKS: AtomicU64 = AtomicU64::new(1);
+
+fn check_marker(base: &dyn Base, space: Space, marker: &[u8]) -> io::Result<()> {
+    if base.get(&space.key(&Key::Unfinished))?.as_deref() == Some(marker) {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "a checkpoint or another snapshot came between: this one must be received again",
+    ))
 }
 
 /// Receives a snapshot into a base.
@@ -26,6 +51,7 @@ pub struct SnapshotSink {
     target: Space,
     own: BTreeMap<RoomId, RoomHead>,
     lineages: BTreeMap<RoomId, u32>,
+    marker: Vec<u8>,
     /// The next event of each room that blocks were received for, and the room's epoch.
     received: BTreeMap<RoomId, (Epoch, Seq)>,
 }
@@ -35,8 +61,10 @@ fn invalid(what: &str) -> io::Error {
 }
 
 impl SnapshotSink {
-    /// Begins to receive. No checkpoint of this shard may begin from here on until the snapshot is
-    /// installed or the state is opened anew.
+    /// Begins to receive. No checkpoint of this shard should be written from here on until the
+    /// snapshot is installed or given up: it removes what was received, and the sink, or the
+    /// installation, fails. A sink that is given up needs nothing: the next checkpoint, or the next
+    /// open, removes what it has left.
     ///
     /// # Errors
     /// When the base cannot be read or written.
@@ -45,7 +73,9 @@ impl SnapshotSink {
         let current = found.space;
         let heads = room_heads(base.as_ref(), current)?;
         let mut batch = Batch::new();
-        batch.put(current.key(&Key::Unfinished), vec![VERSION]);
+        let mut marker = vec![VERSION];
+        marker.extend_from_slice(&SINKS.fetch_add(1, Ordering::SeqCst).to_le_bytes());
+        batch.put(current.key(&Key::Unfinished), marker.clone());
         base.write(batch)?;
         Ok(SnapshotSink {
             base,
@@ -53,6 +83,7 @@ impl SnapshotSink {
             target: Space { bank: current.bank.other(), ..current },
             own: heads.into_iter().map(|head| (head.room.clone(), head)).collect(),
             lineages: found.lineages,
+            marker,
             received: BTreeMap::new(),
         })
     }
@@ -77,6 +108,7 @@ impl SnapshotSink {
     /// # Errors
     /// When the chunk is not what it should be, or the base cannot be written.
     pub fn put_blocks(&mut self, chunk: &[u8]) -> io::Result<()> {
+        check_marker(self.base.as_ref(), self.current, &self.marker)?;
         let mut rest = codec::unversioned(chunk, "a chunk of events")?;
         let broken = || invalid("a damaged chunk of events");
         let text = |rest: &mut &[u8]| -> Option<String> {
@@ -121,6 +153,7 @@ impl SnapshotSink {
     /// # Errors
     /// When the chunk is not what it should be, or the base cannot be written.
     pub fn put_rows(&mut self, chunk: &[u8]) -> io::Result<()> {
+        check_marker(self.base.as_ref(), self.current, &self.marker)?;
         let mut rest = codec::unversioned(chunk, "a chunk of rows")?;
         let broken = || invalid("a damaged chunk of rows");
         let mut batch = Batch::new();
@@ -149,6 +182,7 @@ impl SnapshotSink {
     /// When something is missing, or the base cannot be read or written.
     pub fn finish(self) -> io::Result<Received> {
         let base = self.base.as_ref();
+        check_marker(base, self.current, &self.marker)?;
         if codec::get_row(base, self.target, &Key::Applied)?.is_none() {
             return Err(invalid("no applied position"));
         }
@@ -176,7 +210,7 @@ impl SnapshotSink {
         self.mask_erased(&kept, &mut batch)?;
         self.base.write(batch)?;
         self.base.flush()?;
-        Ok(Received { space: self.target })
+        Ok(Received { space: self.target, marker: self.marker })
     }
 
     /// Masks what was erased of the events that were here already.

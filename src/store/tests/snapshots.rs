@@ -374,3 +374,35 @@ fn compaction_leaves_out_what_is_still_to_be_erased_and_what_no_head_covers() {
         assert_tidy(new.as_ref());
     }
 }
+
+#[test]
+fn a_snapshot_given_up_leaves_nothing_and_cannot_be_installed_later() {
+    let seed = 31;
+    let mut sender = open(&Arc::new(MemoryBase::new()));
+    apply_to(&mut sender, seed, 200);
+    checkpoint(&mut sender);
+    let source = sender.snapshots().begin().unwrap();
+    let base = Arc::new(MemoryBase::new());
+    let mut receiver = open(&base);
+    apply_to(&mut receiver, seed, 40);
+    checkpoint(&mut receiver);
+    apply_to(&mut receiver, seed, 90);
+    let received = send(&source, SnapshotSink::new(base.clone(), SHARD).unwrap(), || {}).unwrap();
+    let mut late = SnapshotSink::new(base.clone(), SHARD).unwrap();
+    assert!(receiver.install(received).is_err(), "another has begun");
+    let room = &source.rooms()[0];
+    late.put_blocks(&source.blocks(room, Seq(0)).next().unwrap().unwrap()).unwrap_err();
+    let rows: Vec<_> = source.rows().map(Result::unwrap).collect();
+    late.put_rows(&rows[0]).unwrap();
+    for state in [90, 120] {
+        apply_to(&mut receiver, seed, state);
+        checkpoint(&mut receiver);
+        compare(&receiver, &model(seed, state));
+        compare(&open(&base), &model(seed, state));
+        assert_tidy(base.as_ref());
+    }
+    assert!(late.put_rows(&rows[0]).is_err());
+    assert!(late.finish().is_err());
+    install(&source, &mut receiver).unwrap();
+    compare(&receiver, &model(seed, 200));
+}
