@@ -18,6 +18,8 @@ use crate::id::{Cursor, Seq};
 
 /// Kinds of errors of which a report has samples.
 const ERROR_SAMPLES_MAX: usize = 4;
+/// Histograms that clients share.
+const HISTOGRAMS: usize = 16;
 /// How long clients get to finish their last message after the window.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -58,10 +60,13 @@ pub(super) struct Acked {
     pub mark: Mark,
 }
 
+/// Latencies that several clients record into: one each would not fit into the processor's cache.
+type Shared = Arc<Mutex<Latencies>>;
+
 /// What one client saw.
 #[derive(Debug)]
 struct ClientLog {
-    latencies: Latencies,
+    latencies: Shared,
     /// Acks within the window.
     in_window: u64,
     /// Acked messages sent within the window, by room: what subscribers should get.
@@ -101,6 +106,30 @@ pub(super) struct Measured {
     pub acked: Vec<Acked>,
 }
 
+impl Measured {
+    /// Nothing yet, but what was counted around the window.
+    fn begin(before: Snap, after: Snap, target: &Target) -> Outcome<Measured> {
+        Ok(Measured {
+            seconds: 0.0,
+            connect_seconds: 0.0,
+            connections: 0,
+            ack: latencies()?,
+            deliver: latencies()?,
+            acked_in_window: 0,
+            delivered: 0,
+            deliver_expected: 0,
+            subscribers_failed: 0,
+            errors: 0,
+            error_samples: BTreeMap::new(),
+            before,
+            after,
+            rss_mib: stats::rss_mib(&target.pids),
+            load_after: stats::load_average(),
+            acked: Vec::new(),
+        })
+    }
+}
+
 /// Runs the load.
 pub(super) async fn run(
     args: &Args,
@@ -118,14 +147,8 @@ pub(super) async fn run(
         delivered: AtomicU64::new(0),
         failed: AtomicU64::new(0),
     });
-    let mut subscribers = JoinSet::new();
-    for n in 0..args.subscribers {
-        let room = &rooms[n % rooms.len()];
-        let session = Session::open(&client_at(args, target, n)?).await?;
-        let after = Cursor { epoch: None, seq: Seq(room.start) };
-        let follow = session.follow(&room.id, Some(after)).await?;
-        subscribers.spawn(subscribe(follow, session, window.clone(), sink.clone()));
-    }
+    // Dropping it ends them.
+    let _subscribers = start_subscribers(args, target, &rooms, &window, &sink).await?;
     let connecting = Instant::now();
     let connections = if args.connections == 0 { args.clients } else { args.connections };
     let connections = connections.min(args.clients);
@@ -134,19 +157,7 @@ pub(super) async fn run(
         sessions.push(Session::open(&client_at(args, target, n)?).await?);
     }
     let connect_seconds = connecting.elapsed().as_secs_f64();
-    let mut clients = JoinSet::new();
-    for n in 0..args.clients {
-        let log = ClientLog {
-            latencies: latencies()?,
-            in_window: 0,
-            sent_in_window: vec![0; rooms.len()],
-            errors: 0,
-            samples: BTreeMap::new(),
-            acked: Vec::new(),
-        };
-        let session = sessions[n % connections].clone();
-        clients.spawn(post(n, args.size, session, rooms.clone(), window.clone(), log));
-    }
+    let (mut clients, shared) = start_clients(args, &sessions, &rooms, &window)?;
 
     sleep(Duration::from_secs(args.warmup)).await;
     let before = Snap::take(&target.pids, target.data.as_ref());
@@ -156,32 +167,65 @@ pub(super) async fn run(
     let end = window.now();
     window.end.store(end, Relaxed);
     let after = Snap::take(&target.pids, target.data.as_ref());
-    let rss_mib = stats::rss_mib(&target.pids);
-    let load_after = stats::load_average();
+    let mut measured = Measured::begin(before, after, target)?;
     window.stop.store(true, Relaxed);
 
-    let mut measured = Measured {
-        seconds: (end - start) as f64 / 1e9,
-        connect_seconds,
-        connections,
-        ack: latencies()?,
-        deliver: latencies()?,
-        acked_in_window: 0,
-        delivered: 0,
-        deliver_expected: 0,
-        subscribers_failed: 0,
-        errors: 0,
-        error_samples: BTreeMap::new(),
-        before,
-        after,
-        rss_mib,
-        load_after,
-        acked: Vec::new(),
-    };
+    measured.seconds = (end - start) as f64 / 1e9;
+    measured.connect_seconds = connect_seconds;
+    measured.connections = connections;
     let by_room = gather(&mut clients, &mut measured, rooms.len(), args).await?;
+    for latencies in shared {
+        let latencies = latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        let added = measured.ack.add(&*latencies);
+        added.map_err(|error| Failure::failed(error.to_string()))?;
+    }
     measured.deliver_expected = (0..args.subscribers).map(|n| by_room[n % rooms.len()]).sum();
-    settle(&sink, &mut measured).await?;
+    settle(&sink, &mut measured).await;
     Ok(measured)
+}
+
+/// Puts every subscriber in place, each on a connection of its own.
+async fn start_subscribers(
+    args: &Args,
+    target: &Target,
+    rooms: &[BenchRoom],
+    window: &Arc<Window>,
+    sink: &Arc<Sink>,
+) -> Outcome<JoinSet<()>> {
+    let mut subscribers = JoinSet::new();
+    for n in 0..args.subscribers {
+        let room = &rooms[n % rooms.len()];
+        let session = Session::open(&client_at(args, target, n)?).await?;
+        let after = Cursor { epoch: None, seq: Seq(room.start) };
+        let follow = session.follow(&room.id, Some(after)).await?;
+        subscribers.spawn(subscribe(follow, session, window.clone(), sink.clone()));
+    }
+    Ok(subscribers)
+}
+
+/// Starts every client, on the session that it shares.
+fn start_clients(
+    args: &Args,
+    sessions: &[Session],
+    rooms: &Arc<[BenchRoom]>,
+    window: &Arc<Window>,
+) -> Outcome<(JoinSet<ClientLog>, Vec<Shared>)> {
+    let shared = |_| Ok::<_, Failure>(Arc::new(Mutex::new(latencies()?)));
+    let shared: Vec<Shared> = (0..HISTOGRAMS).map(shared).collect::<Result<_, _>>()?;
+    let mut clients = JoinSet::new();
+    for n in 0..args.clients {
+        let log = ClientLog {
+            latencies: shared[n % HISTOGRAMS].clone(),
+            in_window: 0,
+            sent_in_window: vec![0; rooms.len()],
+            errors: 0,
+            samples: BTreeMap::new(),
+            acked: Vec::new(),
+        };
+        let session = sessions[n % sessions.len()].clone();
+        clients.spawn(post(n, args.size, session, rooms.clone(), window.clone(), log));
+    }
+    Ok((clients, shared))
 }
 
 /// Collects what clients saw. One that hangs is given up once its deadline has passed; its acks
@@ -196,8 +240,6 @@ async fn gather(
     let all = async {
         while let Some(log) = clients.join_next().await {
             let log = log.map_err(|error| Failure::failed(format!("a client failed: {error}")))?;
-            let added = measured.ack.add(&log.latencies);
-            added.map_err(|error| Failure::failed(error.to_string()))?;
             measured.acked_in_window += log.in_window;
             measured.errors += log.errors;
             for (sum, more) in by_room.iter_mut().zip(&log.sent_in_window) {
@@ -219,7 +261,7 @@ async fn gather(
 }
 
 /// Waits a little for the last deliveries.
-async fn settle(sink: &Sink, measured: &mut Measured) -> Outcome {
+async fn settle(sink: &Sink, measured: &mut Measured) {
     let begun = Instant::now();
     while sink.delivered.load(Relaxed) < measured.deliver_expected
         && begun.elapsed() < Duration::from_secs(2)
@@ -229,7 +271,6 @@ async fn settle(sink: &Sink, measured: &mut Measured) -> Outcome {
     measured.delivered = sink.delivered.load(Relaxed);
     measured.subscribers_failed = sink.failed.load(Relaxed);
     measured.deliver = sink.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(())
 }
 
 /// One client: at most one unacknowledged message.
@@ -254,7 +295,9 @@ async fn post(
             Ok(ack) => {
                 if window.has(now) {
                     log.in_window += 1;
-                    log.latencies.saturating_record(((now - sent) / 1000).max(1));
+                    let mut latencies =
+                        log.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+                    latencies.saturating_record(((now - sent) / 1000).max(1));
                 }
                 if window.has(sent) {
                     log.sent_in_window[room] += 1;
