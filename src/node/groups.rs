@@ -365,10 +365,6 @@ impl Control for NodeControl {
         Box::pin(compaction::run(self.1.clone()))
     }
 
-    fn connected(&self, node: NodeId) -> bool {
-        self.1.tcp.connected(node)
-    }
-
     fn disk_bytes(&self) -> u64 {
         directory_bytes(&self.1.data_dir)
     }

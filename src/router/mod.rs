@@ -55,8 +55,6 @@ pub trait Control: Send + Sync + 'static {
     fn init_cluster(&self, nodes: usize, shards: u16) -> BoxFuture<'_, Result<String, Error>>;
     /// Rewrites this node's base; returns its size in bytes before and after.
     fn compact(&self) -> BoxFuture<'_, Result<(u64, u64), Error>>;
-    /// Whether a peer answers.
-    fn connected(&self, node: NodeId) -> bool;
     /// Bytes that this node's data takes on disk.
     fn disk_bytes(&self) -> u64;
 }

@@ -11,6 +11,7 @@ use crate::shard::Shard;
 use crate::shard::host::Host;
 use crate::shard::log_writer::LogWriter;
 use crate::shard::runtime::{Runtime, Select2};
+use crate::store::log;
 use tokio_util::sync::CancellationToken;
 
 /// How often the checkpointer looks.
@@ -26,6 +27,9 @@ pub struct Options {
 }
 
 /// Takes checkpoints until shutdown, then a last one.
+///
+/// A full disk is waited out. After any other failure of the base nothing more is known of what
+/// it has on disk, so the process ends; what was acknowledged is in the log.
 pub async fn run<R: Runtime>(
     host: Arc<Host<R>>,
     writer: LogWriter,
@@ -44,9 +48,17 @@ pub async fn run<R: Runtime>(
         if stopping || since_last >= options.interval || bytes >= options.overlay_bytes_max {
             since_last = Duration::ZERO;
             for shard in &shards {
-                if let Err(error) = checkpoint::<R>(shard).await {
-                    tracing::error!(shard = %shard.id(), %error,
-                        "checkpoint failed; its changes stay in memory and in the log");
+                match checkpoint::<R>(shard).await {
+                    Ok(()) => {}
+                    Err(error) if log::is_no_space(&error) => tracing::error!(
+                        shard = %shard.id(), %error,
+                        "no space for a checkpoint; its changes stay in memory and in the log"
+                    ),
+                    Err(error) => {
+                        tracing::error!(shard = %shard.id(), %error, "the base failed; stopping: \
+                            check the disk and start again, nothing acknowledged is lost");
+                        std::process::abort();
+                    }
                 }
             }
             if let Err(error) = maintain_log::<R>(&writer).await {

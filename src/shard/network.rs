@@ -270,6 +270,9 @@ impl<R: Runtime> NetSnapshot<Types<R>> for Network {
             }
             error => StreamingError::Network(NetworkError::new(&error)),
         };
+        if !self.transport.reachable(self.target, Lane::Snapshot) {
+            return Err(StreamingError::Unreachable(Unreachable::new(&Closed)));
+        }
         let sending = async {
             let (source, meta) = replica.begin_snapshot::<R>().await?;
             let header = snapshot::header(&vote, &meta);

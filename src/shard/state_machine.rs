@@ -108,7 +108,12 @@ impl Replica {
     ) -> io::Result<(Sending, SnapshotMeta)> {
         let replica = self.clone();
         let _no_checkpoint = self.maintenance.lock().await;
-        let source = R::blocking(move || replica.read().begin_snapshot()).await??;
+        // The rows are copied without the lock: apply goes on meanwhile.
+        let source = R::blocking(move || {
+            let snapshots = replica.read().snapshots();
+            snapshots.begin()
+        });
+        let source = source.await??;
         let meta = meta_of(source.applied())?;
         Ok((Sending::new(source), meta))
     }

@@ -93,6 +93,9 @@ pub trait Transport: Send + Sync + 'static {
     /// Opens a stream with its first frame. Never waits: when the peer cannot be reached, the
     /// stream is closed already.
     fn open(&self, to: NodeId, lane: Lane, first: Bytes) -> Stream;
+
+    /// Whether a stream opened now would not be closed already.
+    fn reachable(&self, to: NodeId, lane: Lane) -> bool;
 }
 
 /// Takes streams that peers open.

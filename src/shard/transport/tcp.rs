@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::connection::{connection, read_loop};
+use self::connection::{Connection, connection, read_loop};
 use self::dialler::{Dialler, LaneSlot};
 use self::frame::{DATA, FrameReader, HELLO, Handshake, frames, read_frame, write_frame};
 use crate::id::NodeId;
@@ -115,10 +115,9 @@ impl Tcp {
         peers.insert(id, Peer { address: address.to_string(), lanes, stop });
     }
 
-    /// Whether there is a live control connection to a peer.
-    pub fn connected(&self, id: NodeId) -> bool {
+    fn lane(&self, to: NodeId, lane: Lane) -> Option<Arc<Connection>> {
         let peers = self.peers.read().expect("no holder of the lock panics");
-        peers.get(&id).is_some_and(|peer| peer.lanes[Lane::Control as usize].get().is_some())
+        peers.get(&to).and_then(|peer| peer.lanes[lane as usize].get())
     }
 
     /// Accepts connections until shutdown.
@@ -219,11 +218,11 @@ impl Tcp {
 
 impl Transport for Tcp {
     fn open(&self, to: NodeId, lane: Lane, first: Bytes) -> Stream {
-        let connection = {
-            let peers = self.peers.read().expect("no holder of the lock panics");
-            peers.get(&to).and_then(|peer| peer.lanes[lane as usize].get())
-        };
-        connection.map_or_else(Stream::closed, |connection| connection.open(first))
+        self.lane(to, lane).map_or_else(Stream::closed, |connection| connection.open(first))
+    }
+
+    fn reachable(&self, to: NodeId, lane: Lane) -> bool {
+        self.lane(to, lane).is_some()
     }
 }
 
