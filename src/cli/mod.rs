@@ -101,7 +101,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.worker_threads(worker_threads()).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::failed(format!("cannot start: {error}")).report(),
     };
@@ -131,4 +132,9 @@ async fn run(command: Command) -> Outcome {
         Command::Bench(args) => bench::run(args).await,
         Command::Config(command) => config::run(command),
     }
+}
+
+/// One core is left to the log's writer, which a node waits for with everything it acknowledges.
+fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1)
 }

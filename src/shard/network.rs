@@ -59,6 +59,7 @@ impl NetworkFactory {
             group: self.group,
             target: NodeId(target),
             append_lane,
+            appends: None,
             transport: self.transport.clone(),
         }
     }
@@ -69,6 +70,9 @@ pub struct Network {
     group: ShardId,
     target: NodeId,
     append_lane: Lane,
+    /// The stream of AppendEntries requests, kept from one call to the next: openraft makes a call
+    /// for each run of entries, and opening a stream costs more than using one.
+    appends: Option<Stream>,
     transport: Arc<dyn Transport>,
 }
 
@@ -152,58 +156,72 @@ impl<R: Runtime> NetTransferLeader<Types<R>> for Network {
     }
 }
 
-/// A running AppendEntries stream: requests go out while answers come back, in order.
-struct Pipeline<R: Runtime, S> {
+/// A running call of AppendEntries: requests go out while answers come back, in order.
+struct Pipeline<'s, R: Runtime, S> {
     input: Option<S>,
     stream: Stream,
     waiting: usize,
+    /// Takes the stream back once every request has its answer.
+    kept: &'s mut Option<Stream>,
     runtime: std::marker::PhantomData<fn() -> R>,
 }
 
-impl<R, S> Pipeline<R, S>
+type Answer<R> = Result<StreamAppendResult<Types<R>>, RPCError<Types<R>>>;
+
+impl<'s, R, S> Pipeline<'s, R, S>
 where
     R: Runtime,
     S: futures_util::Stream<Item = AppendEntriesRequest<Types<R>>> + OptionalSend + Unpin,
 {
-    /// The next answer; `None` when every request has been answered and there are no more.
-    async fn next(&mut self) -> Option<Result<StreamAppendResult<Types<R>>, RPCError<Types<R>>>> {
-        loop {
-            let Some(input) = &mut self.input else {
-                return if self.waiting == 0 { None } else { Some(self.answer().await) };
-            };
-            if self.waiting >= PIPELINE_MAX {
-                return Some(self.answer().await);
+    /// The next answer, and what goes on after it; `None` when every request has been answered and
+    /// there are no more.
+    async fn next(mut self) -> Option<(Answer<R>, Option<Self>)> {
+        let answer = loop {
+            if self.input.is_none() && self.waiting == 0 {
+                *self.kept = Some(self.stream);
+                return None;
             }
-            let selected = if self.waiting == 0 {
-                Select2::First(input.next().await)
-            } else {
-                R::select2(input.next(), self.stream.rx.recv()).await
-            };
-            match selected {
-                Select2::First(Some(request)) => {
-                    let frame: Bytes = wire::append_request_to(&request).encode_to_vec().into();
-                    if let Err(closed) = self.stream.tx.send(frame).await {
-                        return Some(Err(unreachable::<R>(&closed)));
-                    }
-                    self.waiting += 1;
-                }
-                Select2::First(None) => self.input = None,
-                Select2::Second(frame) => {
-                    return Some(self.take(frame));
-                }
+            if let Some(answer) = self.step().await {
+                break answer;
             }
+        };
+        // After an error nothing more is asked of the stream: the follower has ended it.
+        let goes_on = matches!(answer, Ok(Ok(_)));
+        Some((answer, goes_on.then_some(self)))
+    }
+
+    /// Sends a request or takes an answer, whichever is ready first.
+    async fn step(&mut self) -> Option<Answer<R>> {
+        let input = match &mut self.input {
+            Some(input) if self.waiting < PIPELINE_MAX => input,
+            _ => {
+                let frame = self.stream.rx.recv().await;
+                return Some(self.take(frame));
+            }
+        };
+        let selected = if self.waiting == 0 {
+            Select2::First(input.next().await)
+        } else {
+            R::select2(input.next(), self.stream.rx.recv()).await
+        };
+        match selected {
+            Select2::First(Some(request)) => {
+                let frame: Bytes = wire::append_request_to(&request).encode_to_vec().into();
+                if let Err(closed) = self.stream.tx.send(frame).await {
+                    return Some(Err(unreachable::<R>(&closed)));
+                }
+                self.waiting += 1;
+                None
+            }
+            Select2::First(None) => {
+                self.input = None;
+                None
+            }
+            Select2::Second(frame) => Some(self.take(frame)),
         }
     }
 
-    async fn answer(&mut self) -> Result<StreamAppendResult<Types<R>>, RPCError<Types<R>>> {
-        let frame = self.stream.rx.recv().await;
-        self.take(frame)
-    }
-
-    fn take(
-        &mut self,
-        frame: Option<Bytes>,
-    ) -> Result<StreamAppendResult<Types<R>>, RPCError<Types<R>>> {
+    fn take(&mut self, frame: Option<Bytes>) -> Answer<R> {
         let frame = frame.ok_or_else(|| unreachable::<R>(&Closed))?;
         self.waiting -= 1;
         let answer = pb::AppendEntriesResponse::decode(frame)
@@ -231,19 +249,20 @@ impl<R: Runtime> NetStreamAppend<Types<R>> for Network {
             + Unpin
             + 'static,
     {
-        let stream = self.open(self.append_lane, pb::open::Service::Append(pb::Append {}));
-        let pipeline = Pipeline::<R, S> {
+        // A kept stream that has ended meanwhile is replaced, at the cost of one failed call.
+        let kept = self.appends.take().filter(|stream| !stream.rx.is_closed());
+        let stream = kept.unwrap_or_else(|| {
+            self.open(self.append_lane, pb::open::Service::Append(pb::Append {}))
+        });
+        let pipeline = Pipeline::<'s, R, S> {
             input: Some(input),
             stream,
             waiting: 0,
+            kept: &mut self.appends,
             runtime: std::marker::PhantomData,
         };
-        // After an error nothing more is asked of the stream.
         let answers = futures_util::stream::unfold(Some(pipeline), |pipeline| async move {
-            let mut pipeline = pipeline?;
-            let answer = pipeline.next().await?;
-            let goes_on = matches!(answer, Ok(Ok(_)));
-            Some((answer, goes_on.then_some(pipeline)))
+            pipeline?.next().await
         });
         let answers: BoxStream<'s, _> = Box::pin(answers);
         Box::pin(std::future::ready(Ok(answers)))
