@@ -24,6 +24,8 @@ pub mod reader;
 pub mod runtime;
 pub mod snapshot;
 pub mod state_machine;
+#[cfg(test)]
+mod tests;
 pub mod transport;
 pub mod types;
 pub mod wire;
