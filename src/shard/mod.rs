@@ -273,14 +273,16 @@ impl<R: Runtime> Shard<R> {
         }
     }
 
-    /// The voter to hand the lead to: the one with the most of the log. Only a leader knows.
-    pub fn successor(&self) -> Option<NodeId> {
+    /// The voter to hand the lead to: of those that may, the one with the most of the log. Only a
+    /// leader knows.
+    pub fn successor(&self, may: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
         let replication = metrics.replication?;
         let others = replication
             .into_iter()
-            .filter(|(node, _)| *node != self.node.0 && voters.contains(node));
+            .filter(|(node, _)| *node != self.node.0 && voters.contains(node))
+            .filter(|(node, _)| may(NodeId(*node)));
         others.max_by_key(|(_, matched)| *matched).map(|(node, _)| NodeId(node))
     }
 
