@@ -83,6 +83,19 @@ impl GroupLog {
         self.state.lock().expect("no holder of the lock panics")
     }
 
+    /// Whether this log lacks an entry that it has acknowledged to the leader of a term. False
+    /// when a later term is known here, whose leader may have removed it.
+    pub(crate) fn lacks(&self, term: u64, acknowledged: LogId) -> bool {
+        let state = self.lock();
+        let known = state.vote.map_or(0, |vote| vote.leader_id.term);
+        known <= term && state.last < Some(acknowledged)
+    }
+
+    /// Makes every later opening of the node's log fail.
+    pub(crate) fn mark_lost(&self, why: &str) -> io::Result<()> {
+        self.writer.log().mark_lost(why)
+    }
+
     fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
         // The disk is read without the lock: entries below the tail are immutable, except that a
         // purge may take them meanwhile, which the caller sees as a missing range.

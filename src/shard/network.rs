@@ -231,7 +231,8 @@ impl<R: Runtime> NetStreamAppend<Types<R>> for Network {
             + Unpin
             + 'static,
     {
-        let stream = self.open(self.append_lane, pb::open::Service::Append(pb::Append {}));
+        let append = pb::Append { heartbeat: self.append_lane == Lane::Control };
+        let stream = self.open(self.append_lane, pb::open::Service::Append(append));
         let pipeline = Pipeline::<R, S> {
             input: Some(input),
             stream,

@@ -236,3 +236,32 @@ fn closed(disk: Disk) -> TempDir {
     }
     directory
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_lacks_what_it_acknowledged_in_a_term_that_is_still_the_last() {
+    let (_disk, mut log, _sm) = open();
+    // Entries 0 to 10, the last of term 1, and a vote in term 1.
+    Suite::<T, GroupLog, Suited, Builder, Disk>::feed_10_logs_vote_self(&mut log).await.unwrap();
+    assert!(!log.lacks(1, log_id(1, 10)));
+    assert!(log.lacks(1, log_id(1, 11)), "the leader of the term saw it acknowledged");
+    assert!(log.lacks(2, log_id(1, 11)), "so did one whose term is not known here: it is lost too");
+    assert!(!log.lacks(0, log_id(1, 11)), "a later leader than that may have removed it");
+    RaftLogStorage::<T>::truncate_after(&mut log, Some(log_id(1, 5))).await.unwrap();
+    assert!(log.lacks(1, log_id(1, 10)));
+    RaftLogStorage::<T>::purge(&mut log, log_id(2, 20)).await.unwrap();
+    assert!(!log.lacks(2, log_id(2, 20)), "a snapshot has it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_marked_as_lost_never_opens_again() {
+    let (disk, log, _sm) = open();
+    log.mark_lost("entry 7 is missing").unwrap();
+    drop(log);
+    let directory = closed(disk);
+    for _ in 0..2 {
+        let opened = Log::open(LogOptions::new(directory.path().join("log")));
+        let error = opened.err().expect("refused").to_string();
+        assert!(error.contains("entry 7 is missing"), "{error}");
+        assert!(error.contains("under a new id"), "{error}");
+    }
+}
