@@ -105,7 +105,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         request_timeout: config.limits.request_timeout,
         stall_after: config.raft.election_timeout_max + config.raft.heartbeat_interval,
     };
-    let router = Router::new(host.clone(), tcp.clone(), options);
+    let router = Router::new(host.clone(), tcp.clone(), Arc::new(SystemClock), options);
     host.set_upper(Arc::new(Server(router.clone())));
     let join = config.node.join.clone();
     let formation = Formation::new(hello, join, file, router.clone(), shutdown.clone());

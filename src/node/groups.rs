@@ -149,6 +149,7 @@ impl Groups {
         self.router.set_map(map);
         tasks.spawn(guard::run(space, formation.shutdown().clone()));
         tasks.spawn(until(formation.shutdown().clone(), self.router.clone().watch_leaders()));
+        tasks.spawn(until(formation.shutdown().clone(), self.router.clone().watch_clock()));
         tasks.spawn(until(formation.shutdown().clone(), guard::report(self.router.clone())));
         let options = checkpointer::Options {
             interval: self.config.store.checkpoint_interval,
@@ -304,7 +305,7 @@ impl Groups {
 
 async fn hand_over(shard: &Shard<TokioRuntime>) {
     while shard.is_leader() {
-        let Some(to) = shard.successor() else { return };
+        let Some(to) = shard.successor(|_| true) else { return };
         shard.transfer_leader(to).await;
         let gone = async {
             while shard.is_leader() {

@@ -5,6 +5,7 @@
 //! retried with the same bytes, and so the same request id, until the deadline: that is safe, since
 //! `apply` recognises repeats.
 
+mod clock_watch;
 pub mod feed;
 mod forward;
 mod placement;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::chat::codec;
 use crate::chat::command::{Done, Reply, Request};
+use crate::clock::Clock;
 use crate::delivery::hub::Hub;
 use crate::error::{Code, Error};
 use crate::id::{NodeId, ShardId};
@@ -81,6 +83,7 @@ impl Default for Options {
 pub struct Router<R: Runtime = TokioRuntime> {
     host: Arc<Host<R>>,
     transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
     options: Options,
     node: OnceLock<NodeId>,
     map: watch::Sender<Arc<ClusterMap>>,
@@ -103,11 +106,13 @@ impl<R: Runtime> Router<R> {
     pub fn new(
         host: Arc<Host<R>>,
         transport: Arc<dyn Transport>,
+        clock: Arc<dyn Clock>,
         options: Options,
     ) -> Arc<Router<R>> {
         Arc::new(Router {
             host,
             transport,
+            clock,
             options,
             node: OnceLock::new(),
             map: watch::Sender::new(Arc::default()),

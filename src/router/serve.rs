@@ -125,6 +125,7 @@ async fn answer<R: Runtime>(
             let answer = answer.map_err(|error| Refused { error, leader: None })?;
             Ok(Reply::Answer(codec::encode_answer(&answer)))
         }
+        Request::Clock(_) => Ok(Reply::ClockMs(router.clock.now_ms())),
         Request::Status(_) => Ok(Reply::Status(router.own_status().encode_to_vec().into())),
     }
 }

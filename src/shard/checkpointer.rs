@@ -11,6 +11,7 @@ use crate::shard::Shard;
 use crate::shard::host::Host;
 use crate::shard::log_writer::LogWriter;
 use crate::shard::runtime::{Runtime, Select2};
+use crate::shard::state_machine::Replica;
 use crate::store::log;
 use tokio_util::sync::CancellationToken;
 
@@ -76,16 +77,29 @@ pub async fn run<R: Runtime>(
 /// # Errors
 /// When the base cannot be written; what was to be written is then applied again on top.
 pub async fn checkpoint<R: Runtime>(shard: &Shard<R>) -> io::Result<()> {
-    let replica = shard.replica();
+    if !write::<R>(shard.replica()).await? {
+        return Ok(());
+    }
+    // openraft purges the log up to its newest snapshot, less what it keeps for slow followers.
+    if let Err(error) = shard.raft().trigger().snapshot().await {
+        tracing::warn!(shard = %shard.id(), %error, "the group has stopped, its log is kept");
+    }
+    Ok(())
+}
+
+/// Makes what a replica has applied durable; false when that was so already.
+///
+/// # Errors
+/// When the base cannot be written.
+pub(crate) async fn write<R: Runtime>(replica: &Replica) -> io::Result<bool> {
     let _exclusive = replica.maintenance.lock().await;
-    let Some(checkpoint) = replica.write().begin_checkpoint() else { return Ok(()) };
+    let Some(checkpoint) = replica.write().begin_checkpoint() else { return Ok(false) };
     let written = R::blocking(move || checkpoint.write()).await?;
     let written = written.inspect_err(|_| replica.write().abort_checkpoint())?;
     let retired = replica.write().finish_checkpoint(written);
     // There may be much of it, and apply is not to wait for it.
     R::blocking(move || drop(retired)).await?;
-    // openraft purges the log up to its newest snapshot, less what it keeps for slow followers.
-    shard.raft().trigger().snapshot().await.map_err(io::Error::other)
+    Ok(true)
 }
 
 async fn maintain_log<R: Runtime>(writer: &LogWriter) -> io::Result<()> {

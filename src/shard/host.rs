@@ -97,7 +97,7 @@ async fn serve<R: Runtime>(
     stream: Stream,
 ) -> Result<(), ServeError> {
     match service.ok_or(wire::Malformed("open"))? {
-        pb::open::Service::Append(_) => serve_append(shard, stream).await,
+        pb::open::Service::Append(append) => serve_append(shard, append, stream).await,
         pb::open::Service::Vote(request) => serve_vote(shard, request, stream).await,
         pb::open::Service::TransferLeader(request) => serve_transfer(shard, request, stream).await,
         pb::open::Service::Snapshot(header) => serve_snapshot(shard, header, stream).await,
@@ -107,14 +107,24 @@ async fn serve<R: Runtime>(
     }
 }
 
-async fn serve_append<R: Runtime>(shard: &Arc<Shard<R>>, stream: Stream) -> Result<(), ServeError> {
+async fn serve_append<R: Runtime>(
+    shard: &Arc<Shard<R>>,
+    append: pb::Append,
+    stream: Stream,
+) -> Result<(), ServeError> {
     let Stream { tx, rx } = stream;
-    let requests = futures_util::stream::unfold(rx, |mut rx| async move {
-        let frame = rx.recv().await?;
-        // A malformed request ends the stream, and the leader starts another.
-        let request = pb::AppendEntriesRequest::decode(frame).ok()?;
-        let request = wire::append_request_from::<R>(request).ok()?;
-        Some((request, rx))
+    let requests = futures_util::stream::unfold((rx, shard.clone()), move |(mut rx, shard)| {
+        let heartbeat = append.heartbeat;
+        async move {
+            let frame = rx.recv().await?;
+            // A malformed request ends the stream, and the leader starts another.
+            let request = pb::AppendEntriesRequest::decode(frame).ok()?;
+            let request = wire::append_request_from::<R>(request).ok()?;
+            if heartbeat && !shard.has_matched(&request).await {
+                return None;
+            }
+            Some((request, (rx, shard)))
+        }
     });
     let answers = shard.raft().stream_append(requests);
     let mut answers = std::pin::pin!(answers);

@@ -2,7 +2,7 @@
 //!
 //! **Invariants.** Entries are readable when `append` returns and durable when its callback is
 //! called. `tail` holds every entry that is not flushed yet, contiguous and ending at `last`;
-//! what is below it is on disk. `first` is one above `purged`.
+//! what is below it is on disk. Nothing is below `first`, which is above `purged`.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -39,6 +39,8 @@ struct State {
     /// The committed log id that the log has, or will have with what is queued.
     committed_queued: Option<LogId>,
     purged: Option<LogId>,
+    /// Index of the first entry there is, or of the next one when there is none.
+    first: u64,
     last: Option<LogId>,
     tail: VecDeque<(Entry, usize)>,
     tail_bytes: usize,
@@ -62,11 +64,13 @@ impl GroupLog {
             }
         };
         let committed = found.committed.map(wire::decode_log_id).transpose()?;
+        let first = found.first.unwrap_or(purged.map_or(0, |id| id.index() + 1));
         let state = State {
             vote: found.vote.map(wire::decode_vote).transpose()?,
             committed,
             committed_queued: committed,
             purged,
+            first,
             last,
             tail: VecDeque::new(),
             tail_bytes: 0,
@@ -79,21 +83,34 @@ impl GroupLog {
         self.state.lock().expect("no holder of the lock panics")
     }
 
+    /// Whether this log lacks an entry that it has acknowledged to the leader of a term. False
+    /// when a later term is known here, whose leader may have removed it.
+    pub(crate) fn lacks(&self, term: u64, acknowledged: LogId) -> bool {
+        let state = self.lock();
+        let known = state.vote.map_or(0, |vote| vote.leader_id.term);
+        known <= term && state.last < Some(acknowledged)
+    }
+
+    /// Makes every later opening of the node's log fail.
+    pub(crate) fn mark_lost(&self, why: &str) -> io::Result<()> {
+        self.writer.log().mark_lost(why)
+    }
+
     fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
         // The disk is read without the lock: entries below the tail are immutable, except that a
         // purge may take them meanwhile, which the caller sees as a missing range.
-        let tail_start = {
+        let (start, tail_start) = {
             let state = self.lock();
-            let first = state.purged.map_or(0, |id| id.index() + 1);
+            let start = start.max(state.first);
             let next = state.last.map_or(0, |id| id.index() + 1);
-            if start >= end.min(next) || end <= first {
+            if start >= end.min(next) {
                 return Ok(Vec::new());
             }
             let tail_start = state.tail_start();
             if start >= tail_start {
                 return Ok(state.read_tail(start, end, max_bytes));
             }
-            tail_start
+            (start, tail_start)
         };
         let stop = end.min(tail_start);
         let mut entries = Vec::new();
@@ -252,6 +269,9 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for GroupLog {
         );
         state.drop_tail_from(first);
         state.flushed = state.flushed.min(first.saturating_sub(1));
+        if state.last.is_none() {
+            state.first = first;
+        }
         for entry in entries {
             let size = memory_size(&entry);
             state.tail_bytes += size;
@@ -285,11 +305,13 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for GroupLog {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let mut state = self.lock();
-        let keep = last.map_or(0, |id| id.index());
-        let first_gone = last.map_or(0, |id| id.index() + 1);
-        state.drop_tail_from(first_gone);
-        state.flushed = state.flushed.min(keep);
-        state.last = last.max(state.purged);
+        if last.is_some() && last.map(|id| id.index()) >= state.last.map(|id| id.index()) {
+            return Ok(());
+        }
+        let last = last.max(state.purged);
+        state.drop_tail_from(last.map_or(0, |id| id.index() + 1));
+        state.flushed = state.flushed.min(last.map_or(0, |id| id.index()));
+        state.last = last;
         // openraft's indexes begin at 0, where initialisation puts the first membership.
         let write = Write::TruncateAfter { group: self.group, kept: last.map(|id| id.index()) };
         self.writer.submit(write, None);
@@ -303,6 +325,7 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for GroupLog {
             return Ok(());
         }
         state.purged = Some(log_id);
+        state.first = state.first.max(log_id.index() + 1);
         while let Some((entry, size)) = state.tail.front()
             && entry.log_id.index() <= log_id.index()
         {

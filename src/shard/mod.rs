@@ -18,18 +18,21 @@ pub mod checkpointer;
 pub mod host;
 pub mod log_store;
 pub mod log_writer;
+mod lost;
 pub mod network;
 pub mod proposer;
 pub mod reader;
 pub mod runtime;
 pub mod snapshot;
 pub mod state_machine;
+#[cfg(test)]
+mod tests;
 pub mod transport;
 pub mod types;
 pub mod wire;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -110,6 +113,9 @@ pub struct Shard<R: Runtime> {
     id: ShardId,
     node: NodeId,
     raft: Raft<R>,
+    log: GroupLog,
+    /// Why the log counts as lost, if it does.
+    lost: OnceLock<String>,
     replica: Arc<Replica>,
     proposals: mpsc::Sender<Proposal>,
     reads: mpsc::Sender<reader::Waiting>,
@@ -159,14 +165,15 @@ impl<R: Runtime> Shard<R> {
             parts.node.0,
             Arc::new(config),
             network,
-            log,
+            log.clone(),
             StateMachine(replica.clone()),
         )
         .await
         .map_err(io::Error::other)?;
         let proposals = proposer::spawn::<R>(raft.clone(), parts.clock.clone());
         let reads = reader::spawn::<R>(raft.clone());
-        Ok(Arc::new(Shard { id, node: parts.node, raft, replica, proposals, reads }))
+        let (node, lost) = (parts.node, OnceLock::new());
+        Ok(Arc::new(Shard { id, node, raft, log, lost, replica, proposals, reads }))
     }
 
     /// Forms the group out of its first members. Harmless once it is formed.
@@ -271,14 +278,16 @@ impl<R: Runtime> Shard<R> {
         }
     }
 
-    /// The voter to hand the lead to: the one with the most of the log. Only a leader knows.
-    pub fn successor(&self) -> Option<NodeId> {
+    /// The voter to hand the lead to: of those that may, the one with the most of the log. Only a
+    /// leader knows.
+    pub fn successor(&self, may: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
         let replication = metrics.replication?;
         let others = replication
             .into_iter()
-            .filter(|(node, _)| *node != self.node.0 && voters.contains(node));
+            .filter(|(node, _)| *node != self.node.0 && voters.contains(node))
+            .filter(|(node, _)| may(NodeId(*node)));
         others.max_by_key(|(_, matched)| *matched).map(|(node, _)| NodeId(node))
     }
 
@@ -340,6 +349,9 @@ impl<R: Runtime> Shard<R> {
 
     /// The error that stopped the group, if one did.
     pub fn failure(&self) -> Option<String> {
+        if let Some(why) = self.lost.get() {
+            return Some(why.clone());
+        }
         match &self.raft.metrics().borrow_watched().running_state {
             Ok(()) => None,
             Err(fatal) => Some(fatal.to_string()),

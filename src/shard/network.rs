@@ -252,7 +252,8 @@ impl<R: Runtime> NetStreamAppend<Types<R>> for Network {
         // A kept stream that has ended meanwhile is replaced, at the cost of one failed call.
         let kept = self.appends.take().filter(|stream| !stream.rx.is_closed());
         let stream = kept.unwrap_or_else(|| {
-            self.open(self.append_lane, pb::open::Service::Append(pb::Append {}))
+            let append = pb::Append { heartbeat: self.append_lane == Lane::Control };
+            self.open(self.append_lane, pb::open::Service::Append(append))
         });
         let pipeline = Pipeline::<'s, R, S> {
             input: Some(input),

@@ -29,6 +29,7 @@ mod batch;
 mod engine;
 mod error;
 mod format;
+mod lost;
 mod recover;
 mod scan;
 mod state;
@@ -190,6 +191,9 @@ impl Log {
     ) -> Result<Log, OpenError> {
         let directory = options.directory.clone();
         let io_error = |source| OpenError::Io { path: directory.clone(), source };
+        if let Some(why) = lost::read(&directory).map_err(io_error)? {
+            return Err(OpenError::lost(&directory, why));
+        }
         let found = scan::scan(&directory, &*fs)?;
         if !found.exists {
             recover::create_directory(&directory).map_err(io_error)?;
@@ -241,6 +245,14 @@ impl Log {
             first,
             last,
         }
+    }
+
+    /// Marks the log as one that has lost acknowledged data: it never opens again.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn mark_lost(&self, why: &str) -> io::Result<()> {
+        lost::mark(&self.options.directory, why)
     }
 
     /// Reads the durable entries of a range, in order: as many as fit into `max_bytes`, but at least
