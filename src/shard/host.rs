@@ -120,7 +120,11 @@ async fn serve_append<R: Runtime>(
             // A malformed request ends the stream, and the leader starts another.
             let request = pb::AppendEntriesRequest::decode(frame).ok()?;
             let request = wire::append_request_from::<R>(request).ok()?;
-            if heartbeat && !shard.has_matched(&request).await {
+            let takes = match heartbeat {
+                true => shard.has_matched(&request).await,
+                false => !shard.is_suspect(),
+            };
+            if !takes {
                 return None;
             }
             Some((request, (rx, shard)))
@@ -190,6 +194,9 @@ async fn serve_snapshot<R: Runtime>(
         let sink = R::blocking(move || SnapshotSink::new(base, id)).await.flatten();
         let sink = sink.map_err(SnapshotError::Store)?;
         let received = snapshot::receive::<R>(sink, &mut stream).await?;
+        if shard.is_suspect() {
+            return Err(SnapshotError::Refused("the log may have lost entries".into()));
+        }
         let snapshot = SnapshotData::Received(received);
         let installed = shard.raft().install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
         installed.map_err(|fatal| SnapshotError::Refused(fatal.to_string()))

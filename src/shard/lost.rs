@@ -6,8 +6,12 @@
 //! back; so whoever lacks it, and knows of no later term, has lost it.
 //!
 //! Such a replica would be refilled, and nobody would know that it had voted, or counted toward a
-//! quorum, for what it did not have. So its node stops, and its log is marked as lost.
+//! quorum, for what it did not have. So it takes neither entries nor a snapshot while that is
+//! looked into, then its node stops, and its log is marked as lost.
+//!
+//! Left out: only the leader that saw the acknowledgement knows of it. A later one refills the log.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::raft::AppendEntriesRequest;
@@ -16,8 +20,8 @@ use crate::shard::Shard;
 use crate::shard::runtime::Runtime;
 use crate::shard::types::{Types, log_id_parts};
 
-/// An entry that is missing is looked for once more after this long: a snapshot that is being
-/// installed is in the state before it is in the log.
+/// An entry that is missing is looked for once more after this long, since being wrong costs a
+/// node.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl<R: Runtime> Shard<R> {
@@ -29,8 +33,10 @@ impl<R: Runtime> Shard<R> {
         if !self.log.lacks(term, matched) {
             return true;
         }
+        self.suspect.store(true, Ordering::Release);
         R::sleep(LOOK_AGAIN).await;
         if !self.log.lacks(term, matched) {
+            self.suspect.store(false, Ordering::Release);
             return true;
         }
         let (entry_term, index) = log_id_parts(&matched);
@@ -41,6 +47,11 @@ impl<R: Runtime> Shard<R> {
         ))
         .await;
         false
+    }
+
+    /// Whether the log may have lost what it had acknowledged, so that it must not be refilled.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
     }
 
     async fn lose(&self, found: String) {

@@ -32,6 +32,7 @@ pub mod types;
 pub mod wire;
 
 use std::io;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -116,6 +117,8 @@ pub struct Shard<R: Runtime> {
     log: GroupLog,
     /// Why the log counts as lost, if it does.
     lost: OnceLock<String>,
+    /// The log is being looked at for what a leader says that it had.
+    suspect: AtomicBool,
     replica: Arc<Replica>,
     proposals: mpsc::Sender<Proposal>,
     reads: mpsc::Sender<reader::Waiting>,
@@ -172,8 +175,17 @@ impl<R: Runtime> Shard<R> {
         .map_err(io::Error::other)?;
         let proposals = proposer::spawn::<R>(raft.clone(), parts.clock.clone());
         let reads = reader::spawn::<R>(raft.clone());
-        let (node, lost) = (parts.node, OnceLock::new());
-        Ok(Arc::new(Shard { id, node, raft, log, lost, replica, proposals, reads }))
+        Ok(Arc::new(Shard {
+            id,
+            node: parts.node,
+            raft,
+            log,
+            lost: OnceLock::new(),
+            suspect: AtomicBool::new(false),
+            replica,
+            proposals,
+            reads,
+        }))
     }
 
     /// Forms the group out of its first members. Harmless once it is formed.

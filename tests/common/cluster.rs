@@ -31,7 +31,7 @@ pub struct TestCluster {
 pub struct Options {
     /// Further arguments of `serve`.
     pub arguments: Vec<String>,
-    /// Environment of the nodes.
+    /// Environment of the nodes; `{node}` in a value stands for the node's number.
     pub environment: Vec<(String, String)>,
     /// Further arguments of `cluster init`.
     pub init_arguments: Vec<String>,
@@ -151,7 +151,8 @@ impl TestCluster {
             command.args(["--client-advertise", &node.client, "--peer-advertise", &node.peer]);
         }
         command.args(&self.options.arguments);
-        command.envs(self.options.environment.iter().map(|(k, v)| (k, v)));
+        let environment = self.options.environment.iter();
+        command.envs(environment.map(|(k, v)| (k, v.replace("{node}", &i.to_string()))));
         command.stdin(Stdio::null());
         command
     }
@@ -217,6 +218,35 @@ impl TestCluster {
         let mut command = self.serve_command(i);
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.nodes[i].child = Some(command.spawn().expect("the binary starts"));
+    }
+
+    /// What a node has logged so far, over all its starts.
+    pub fn log(&self, i: usize) -> String {
+        fs::read_to_string(&self.nodes[i].log).unwrap_or_default()
+    }
+
+    /// Waits until a node has exited by itself.
+    pub fn wait_exit(&mut self, i: usize) -> ExitStatus {
+        let child = self.nodes[i].child.as_mut().expect("the node runs");
+        let status = wait_for(&format!("node {i} to exit"), READY, || {
+            child.try_wait().unwrap().ok_or_else(|| "it runs".into())
+        });
+        self.nodes[i].child = None;
+        status
+    }
+
+    /// How the replicas stand, as `GET /v1/cluster` of a node tells it: of each shard and node.
+    pub fn shards(&self, via: usize) -> Vec<Value> {
+        let status = self.admin(via).get("/v1/cluster").unwrap().expect(200);
+        status["shards"].as_array().expect("shards").clone()
+    }
+
+    /// The id that the cluster knows a node by.
+    pub fn node_id(&self, via: usize, i: usize) -> u64 {
+        let status = self.admin(via).get("/v1/cluster").unwrap().expect(200);
+        let nodes = status["nodes"].as_array().expect("nodes").iter();
+        let mut ids = nodes.filter(|node| node["client_address"] == *self.nodes[i].client);
+        ids.next().expect("the node is known")["id"].as_u64().expect("an id")
     }
 
     /// Kills a node with SIGKILL.
