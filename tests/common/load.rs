@@ -76,6 +76,17 @@ pub struct Load {
 impl Load {
     /// Starts `workers` threads; each posts to the rooms in turn, and prefers a node of its own.
     pub fn start(urls: &[String], token: &str, rooms: &[String], workers: usize) -> Load {
+        Load::start_padded(urls, token, rooms, workers, 0)
+    }
+
+    /// The same, with texts of at least `bytes` bytes that do not compress well.
+    pub fn start_padded(
+        urls: &[String],
+        token: &str,
+        rooms: &[String],
+        workers: usize,
+        bytes: usize,
+    ) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let count = Arc::new(AtomicU64::new(0));
         let acked = Arc::new(Mutex::new(vec![]));
@@ -91,7 +102,10 @@ impl Load {
                         return;
                     }
                     let room = &rooms[(worker + n) % rooms.len()];
-                    let text = format!("message {n} of worker {worker}");
+                    let mut text = format!("message {n} of worker {worker}");
+                    while text.len() < bytes {
+                        text.push_str(&new_id());
+                    }
                     let done = post(&urls, &token, room, &new_id(), &text);
                     acked.lock().unwrap().push(done);
                     count.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,166 @@
+//! A replica that the others' logs no longer reach back to is brought up to date by a snapshot.
+//!
+//! The cluster has one data shard and takes a checkpoint every 200 ms; a log keeps 64 entries
+//! behind its checkpoint, so a node falls behind in no time.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::cluster::{Options, TestCluster};
+use common::load::{self, Load};
+use common::wait_for;
+use serde_json::Value;
+
+/// The one data shard.
+const SHARD: u64 = 1;
+/// More entries than a log keeps behind a checkpoint.
+const BEHIND: u64 = 64 + 100;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn cluster() -> TestCluster {
+    let options = Options {
+        arguments: vec!["--set".into(), "store.checkpoint_interval=200ms".into()],
+        init_arguments: vec!["--shards".into(), "1".into()],
+        ..Options::default()
+    };
+    TestCluster::start_with(3, options)
+}
+
+fn start_load(cluster: &TestCluster, bytes: usize) -> Load {
+    let rooms = [String::from("general")];
+    Load::start_padded(&cluster.client_urls(), cluster.admin_token(), &rooms, 8, bytes)
+}
+
+/// A figure of the data shard's replicas, of the node with this id alone or of all that answer.
+fn figures(cluster: &TestCluster, name: &str, node: Option<u64>) -> Vec<u64> {
+    let shards = cluster.shards(0);
+    let here = |replica: &&Value| {
+        replica["shard"] == SHARD && node.is_none_or(|node| replica["node"] == node)
+    };
+    shards.iter().filter(here).map(|replica| replica[name].as_u64().unwrap()).collect()
+}
+
+/// Kills node 2, and goes on with the load until no log reaches back to it.
+fn leave_behind(cluster: &mut TestCluster, load: &Load) {
+    let id = cluster.node_id(0, 2);
+    let last = figures(cluster, "last_log", Some(id))[0];
+    cluster.kill(2);
+    load.wait_more(1);
+    wait_purged_beyond(cluster, last);
+}
+
+/// Waits until the logs of nodes 0 and 1 begin after an entry.
+fn wait_purged_beyond(cluster: &TestCluster, last: u64) {
+    wait_for("the log to be purged", PATIENCE, || {
+        let durable = figures(cluster, "durable", None);
+        match durable.len() == 2 && durable.iter().all(|durable| *durable > last + BEHIND) {
+            true => Ok(()),
+            false => Err(format!("durable at {durable:?}, node 2 at {last}")),
+        }
+    });
+}
+
+/// How often a node has logged a line, over all its starts.
+fn logged(cluster: &TestCluster, i: usize, text: &str) -> usize {
+    cluster.log(i).matches(text).count()
+}
+
+/// Waits for a line with little delay, for a test that wants to interrupt what it announces.
+fn wait_logged(cluster: &TestCluster, i: usize, text: &str, more_than: usize) {
+    let begin = Instant::now();
+    while logged(cluster, i, text) <= more_than {
+        assert!(begin.elapsed() < PATIENCE, "node {i} never says {text:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Every replica tells the same head and hash chain by itself.
+fn chains_agree(cluster: &TestCluster) {
+    wait_for("chains to agree", PATIENCE, || {
+        let mut told = (0..cluster.len()).map(|i| {
+            let path = "/v1/rooms/general?consistency=local";
+            let room = cluster.admin(i).get(path).unwrap().expect(200);
+            (room["head"].clone(), room["chain"].clone())
+        });
+        let first = told.next().unwrap();
+        assert!(first.1.as_str().is_some_and(|chain| chain.len() >= 64), "{first:?}");
+        if told.all(|other| other == first) { Ok(()) } else { Err("they differ".into()) }
+    });
+}
+
+fn check(cluster: &TestCluster, acked: &[load::Acked]) {
+    load::check_everywhere(cluster, &[String::from("general")], acked);
+    chains_agree(cluster);
+}
+
+#[test]
+fn a_replica_that_fell_behind_catches_up_by_snapshot() {
+    let mut cluster = cluster();
+    cluster.room("general");
+    let load = start_load(&cluster, 0);
+    load.wait_more(100);
+    leave_behind(&mut cluster, &load);
+    cluster.restart(2);
+    wait_logged(&cluster, 2, "installed a snapshot", 0);
+    // What was installed is durable at once.
+    cluster.kill(2);
+    load.wait_more(50);
+    cluster.restart(2);
+    cluster.wait_ready_node(2);
+    load.wait_more(100);
+    check(&cluster, &load.finish());
+}
+
+#[test]
+fn an_empty_replica_is_filled_by_snapshot() {
+    let mut cluster = cluster();
+    let id = cluster.node_id(0, 2);
+    // It knows that it belongs to the cluster, and of no user, room or message.
+    let first = figures(&cluster, "last_log", Some(id))[0];
+    assert!(first < 20, "node 2 has {first} entries already");
+    cluster.kill(2);
+    cluster.room("general");
+    let load = start_load(&cluster, 0);
+    wait_purged_beyond(&cluster, first);
+    cluster.restart(2);
+    wait_logged(&cluster, 2, "installed a snapshot", 0);
+    cluster.wait_ready_node(2);
+    load.wait_more(100);
+    check(&cluster, &load.finish());
+}
+
+#[test]
+fn a_receiver_that_is_killed_midway_begins_again() {
+    let mut cluster = cluster();
+    cluster.room("general");
+    let load = start_load(&cluster, 4096);
+    leave_behind(&mut cluster, &load);
+    load.wait_more(3000);
+    let mut acked = load.finish();
+    let mut interrupted = 0;
+    for _ in 0..10 {
+        let began = logged(&cluster, 2, "receiving a snapshot");
+        cluster.restart(2);
+        wait_logged(&cluster, 2, "receiving a snapshot", began);
+        cluster.kill(2);
+        if logged(&cluster, 2, "installed a snapshot") > 0 {
+            break;
+        }
+        interrupted += 1;
+        if interrupted == 3 {
+            break;
+        }
+    }
+    assert!(interrupted > 0, "the first snapshot was installed before the kill");
+    eprintln!("interrupted {interrupted} snapshots");
+    let load = start_load(&cluster, 0);
+    cluster.restart(2);
+    wait_logged(&cluster, 2, "installed a snapshot", 0);
+    cluster.wait_ready_node(2);
+    load.wait_more(100);
+    acked.extend(load.finish());
+    check(&cluster, &acked);
+}
