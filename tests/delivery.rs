@@ -4,79 +4,16 @@
 
 mod common;
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::cluster::TestCluster;
+use common::follower::Follower;
 use common::http::Http;
 use common::load::{self, Load};
 use common::new_id;
-use common::sse::{Sse, SseEvent};
-
-/// Follows a room over one connection after another, each resumed where the last one broke.
-struct Follower {
-    urls: Vec<String>,
-    token: String,
-    room: String,
-    /// Of the last event seen.
-    last_event_id: Option<String>,
-    seqs: Vec<u64>,
-    ids: Vec<String>,
-    connections: usize,
-}
-
-impl Follower {
-    fn new(urls: &[String], token: &str, room: &str, first_node: usize) -> Follower {
-        let mut urls = urls.to_vec();
-        urls.rotate_left(first_node);
-        Follower {
-            urls,
-            token: token.into(),
-            room: room.into(),
-            last_event_id: None,
-            seqs: vec![],
-            ids: vec![],
-            connections: 0,
-        }
-    }
-
-    fn take(&mut self, event: &SseEvent) {
-        let Some(seq) = event.seq() else { return };
-        assert_eq!(seq, self.seqs.len() as u64 + 1, "no gap and no repeat in {}", self.room);
-        self.seqs.push(seq);
-        self.ids.push(event.json()["client_msg_id"].as_str().unwrap().into());
-        self.last_event_id = Some(event.id.clone());
-    }
-
-    /// Opens a stream somewhere and reads until it breaks or `done` says so.
-    fn connect_once(&mut self, done: &dyn Fn(u64) -> bool) -> io::Result<()> {
-        let url = &self.urls[self.connections % self.urls.len()];
-        self.connections += 1;
-        let http = Http::new(url).with_token(&self.token).with_timeout(Duration::from_secs(3));
-        let after = self.last_event_id.is_none().then_some(0);
-        let mut stream = Sse::open(&http, &self.room, after, self.last_event_id.as_deref())?;
-        while !done(self.seqs.len() as u64) {
-            let event = stream.next()?;
-            self.take(&event);
-        }
-        Ok(())
-    }
-
-    fn run(mut self, done: impl Fn(u64) -> bool) -> Follower {
-        let begin = Instant::now();
-        while self.connect_once(&done).is_err() {
-            assert!(
-                begin.elapsed() < Duration::from_secs(300),
-                "stuck after {:?}",
-                self.seqs.last()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        self
-    }
-}
+use common::sse::Sse;
 
 #[test]
 fn followers_see_no_gap_and_no_repeat_across_kills() {

@@ -4,9 +4,14 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::cluster::TestCluster;
+use common::follower::Follower;
 use common::load::{self, Load};
 use common::wait_for;
 
@@ -38,12 +43,15 @@ fn kill_nine_under_load_loses_nothing_and_posts_go_on() {
     let rooms = rooms(&cluster, 12);
     let load = Load::start(&cluster.client_urls(), cluster.admin_token(), &rooms, 24);
     load.wait_more(200);
+    let ended = Arc::new(AtomicBool::new(false));
+    let followers: Vec<_> = (0..4).map(|i| follow(&cluster, &rooms[3 * i], i, &ended)).collect();
     let kills = kills();
     let mut outages = vec![];
-    for kill in 0..kills {
+    for kill in 0..kills.unwrap_or(6) {
         let victim = kill % 3;
         cluster.kill(victim);
         outages.push(slowest_next_ack(&load, &rooms, Instant::now()));
+        eprintln!("kill {kill}: every room acknowledged again after {:?}", outages[kill]);
         load.wait_more(100);
         cluster.restart(victim);
         cluster.wait_ready_node(victim);
@@ -51,20 +59,64 @@ fn kill_nine_under_load_loses_nothing_and_posts_go_on() {
     }
     let acked = load.finish();
     load::check_everywhere(&cluster, &rooms, &acked);
-    let worst = *outages.iter().max().unwrap();
+    ended.store(true, Ordering::Release);
+    finish_followers(&cluster, followers, &acked);
+    let (median, worst) = (median(outages.clone()), *outages.iter().max().unwrap());
     eprintln!(
-        "{kills} kills, {} messages: every room acknowledged again after {:?} (median), {worst:?} \
-         (worst)",
+        "{} kills, {} messages acknowledged, none lost, none twice, no gap seen: every room \
+         acknowledged again after {median:?} (median), {worst:?} (worst)",
+        outages.len(),
         acked.len(),
-        median(outages),
     );
-    // The target is 1.2 s and 2 s on an idle machine; tests share theirs, so only a hang fails.
-    assert!(worst < Duration::from_secs(15), "posts stopped for {worst:?}");
+    // The target is one for a machine that does nothing else, as where the variable is set; tests
+    // share theirs, so there only a hang fails.
+    let (median_max, worst_max) = match kills {
+        Some(_) => (Duration::from_millis(1200), Duration::from_secs(2)),
+        None => (Duration::from_secs(15), Duration::from_secs(15)),
+    };
+    assert!(median <= median_max, "the median is {median:?}");
+    assert!(worst <= worst_max, "posts stopped for {worst:?}");
 }
 
-/// `FOLKMOOT_TEST_KILLS` makes the test as long as one likes.
-fn kills() -> usize {
-    std::env::var("FOLKMOOT_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(6)
+/// Follows a room until its end, once the load has ended.
+fn follow(
+    cluster: &TestCluster,
+    room: &str,
+    first_node: usize,
+    ended: &Arc<AtomicBool>,
+) -> JoinHandle<Follower> {
+    let (urls, token) = (cluster.client_urls(), cluster.admin_token());
+    let follower = Follower::new(&urls, token, room, first_node % urls.len());
+    let (probe, path) = (cluster.admin(1), format!("/v1/rooms/{room}"));
+    let (ended, goal) = (ended.clone(), OnceLock::new());
+    let head = move || probe.get(&path).unwrap().expect(200)["head"].as_u64().unwrap();
+    let done = move |seen| ended.load(Ordering::Acquire) && seen >= *goal.get_or_init(&head);
+    std::thread::spawn(move || follower.run(done))
+}
+
+/// Checks that each follower saw every message of its room, in its place.
+fn finish_followers(
+    cluster: &TestCluster,
+    followers: Vec<JoinHandle<Follower>>,
+    acked: &[load::Acked],
+) {
+    let (urls, token) = (cluster.client_urls(), cluster.admin_token());
+    let rooms: BTreeSet<_> = acked.iter().map(|acked| &acked.room).collect();
+    for room in rooms {
+        // Wakes the streams that are at the end already.
+        load::post(&urls, token, room, &common::new_id(), "the end");
+    }
+    for follower in followers {
+        let follower = follower.join().expect("no follower failed");
+        for message in acked.iter().filter(|acked| acked.room == follower.room) {
+            assert_eq!(follower.ids[message.seq as usize - 1], message.id, "{message:?}");
+        }
+    }
+}
+
+/// `FOLKMOOT_TEST_KILLS` makes the test as long as one likes, and holds it to the targets.
+fn kills() -> Option<usize> {
+    std::env::var("FOLKMOOT_TEST_KILLS").ok().and_then(|n| n.parse().ok())
 }
 
 #[test]

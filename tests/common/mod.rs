@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 pub mod cluster;
+pub mod follower;
 pub mod http;
 pub mod load;
 pub mod sse;
