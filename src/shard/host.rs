@@ -85,6 +85,8 @@ impl<R: Runtime> Accept for Host<R> {
 enum ServeError {
     #[error(transparent)]
     Malformed(#[from] wire::Malformed),
+    #[error("the log has lost acknowledged entries")]
+    Lost,
     #[error("{0}")]
     Raft(String),
     #[error(transparent)]
@@ -112,23 +114,16 @@ async fn serve_append<R: Runtime>(
     append: pb::Append,
     stream: Stream,
 ) -> Result<(), ServeError> {
+    if !shard.has_acknowledged(append.acknowledged).await {
+        return Err(ServeError::Lost);
+    }
     let Stream { tx, rx } = stream;
-    let requests = futures_util::stream::unfold((rx, shard.clone()), move |(mut rx, shard)| {
-        let heartbeat = append.heartbeat;
-        async move {
-            let frame = rx.recv().await?;
-            // A malformed request ends the stream, and the leader starts another.
-            let request = pb::AppendEntriesRequest::decode(frame).ok()?;
-            let request = wire::append_request_from::<R>(request).ok()?;
-            let takes = match heartbeat {
-                true => shard.has_matched(&request).await,
-                false => !shard.is_suspect(),
-            };
-            if !takes {
-                return None;
-            }
-            Some((request, (rx, shard)))
-        }
+    let requests = futures_util::stream::unfold(rx, |mut rx| async move {
+        let frame = rx.recv().await?;
+        // A malformed request ends the stream, and the leader starts another.
+        let request = pb::AppendEntriesRequest::decode(frame).ok()?;
+        let request = wire::append_request_from::<R>(request).ok()?;
+        Some((request, rx))
     });
     let answers = shard.raft().stream_append(requests);
     let mut answers = std::pin::pin!(answers);
@@ -184,6 +179,9 @@ async fn serve_snapshot<R: Runtime>(
         last_log_id: header.last_log_id.map(wire::log_id_from),
         last_membership: wire::stored_membership_from(header.membership)?,
     };
+    if !shard.has_acknowledged(header.acknowledged).await {
+        return Err(ServeError::Lost);
+    }
     let replica = shard.replica().clone();
     // Until it is installed, no checkpoint may write to the same base.
     let _no_checkpoint = replica.maintenance.lock().await;
@@ -194,9 +192,6 @@ async fn serve_snapshot<R: Runtime>(
         let sink = R::blocking(move || SnapshotSink::new(base, id)).await.flatten();
         let sink = sink.map_err(SnapshotError::Store)?;
         let received = snapshot::receive::<R>(sink, &mut stream).await?;
-        if shard.is_suspect() {
-            return Err(SnapshotError::Refused("the log may have lost entries".into()));
-        }
         let snapshot = SnapshotData::Received(received);
         let installed = shard.raft().install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
         installed.map_err(|fatal| SnapshotError::Refused(fatal.to_string()))

@@ -1,45 +1,70 @@
 //! Notices that this replica's log has lost what it had acknowledged, which only the leader knows.
 //!
 //! A log that was put back to an earlier state, as from a copy of its disk, is sound in itself, so
-//! opening finds nothing. But a heartbeat names the last entry that this replica has acknowledged
-//! to its leader (`Append.heartbeat` in peer.proto). Within a term the leader never takes an entry
-//! back; so whoever lacks it, and knows of no later term, has lost it.
+//! opening finds nothing. But a leader keeps what each follower has acknowledged to it, and says so
+//! whenever it opens a stream of entries or a snapshot ([`Acknowledged`]). Within a term the leader
+//! never takes an entry back; so a follower that lacks it, and knows of no later term, has lost it.
 //!
 //! Such a replica would be refilled, and nobody would know that it had voted, or counted toward a
-//! quorum, for what it did not have. So it takes neither entries nor a snapshot while that is
-//! looked into, then its node stops, and its log is marked as lost.
+//! quorum, for what it did not have. So it takes nothing from that stream; its node stops, and its
+//! log is marked as lost.
 //!
-//! Left out: only the leader that saw the acknowledgement knows of it. A later one refills the log.
+//! Left out: only the process that saw the acknowledgement knows of it. A leader that does not
+//! refills the log.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use openraft::raft::AppendEntriesRequest;
-
+use crate::proto::internal as pb;
 use crate::shard::Shard;
 use crate::shard::runtime::Runtime;
-use crate::shard::types::{Types, log_id_parts};
+use crate::shard::types::{LogId, log_id_parts};
+use crate::shard::wire;
 
 /// An entry that is missing is looked for once more after this long, since being wrong costs a
 /// node.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// The last entry that one follower has acknowledged to this node, and the term in which it was.
+#[derive(Debug, Default)]
+pub(crate) struct Acknowledged(Mutex<Option<(u64, LogId)>>);
+
+impl Acknowledged {
+    fn lock(&self) -> MutexGuard<'_, Option<(u64, LogId)>> {
+        self.0.lock().expect("no holder of the lock panics")
+    }
+
+    /// Takes an answer to the leader of a term.
+    pub(crate) fn note(&self, term: u64, log_id: LogId) {
+        let mut known = self.lock();
+        // An entry that a later term's leader has not seen again may be gone.
+        if known.is_none_or(|known| known < (term, log_id)) {
+            *known = Some((term, log_id));
+        }
+    }
+
+    /// What a stream to the follower begins with.
+    pub(crate) fn claim(&self) -> Option<pb::Acknowledged> {
+        let known = *self.lock();
+        known
+            .map(|(term, log_id)| pb::Acknowledged { term, log_id: Some(wire::log_id_to(&log_id)) })
+    }
+}
+
 impl<R: Runtime> Shard<R> {
-    /// Whether the log has what a leader's heartbeat says that it has acknowledged. When not, it
-    /// counts as lost from here on, and the group stops.
-    pub(crate) async fn has_matched(&self, heartbeat: &AppendEntriesRequest<Types<R>>) -> bool {
-        let Some(matched) = heartbeat.prev_log_id else { return true };
-        let term = heartbeat.vote.leader_id.term;
-        if !self.log.lacks(term, matched) {
+    /// Whether the log has what a leader says that it has acknowledged. When not, it counts as lost
+    /// from here on, and the group stops.
+    pub(crate) async fn has_acknowledged(&self, claim: Option<pb::Acknowledged>) -> bool {
+        let Some(pb::Acknowledged { term, log_id: Some(log_id) }) = claim else { return true };
+        let log_id = wire::log_id_from(log_id);
+        if !self.log.lacks(term, log_id) {
             return true;
         }
-        self.suspect.store(true, Ordering::Release);
         R::sleep(LOOK_AGAIN).await;
-        if !self.log.lacks(term, matched) {
-            self.suspect.store(false, Ordering::Release);
+        if !self.log.lacks(term, log_id) {
             return true;
         }
-        let (entry_term, index) = log_id_parts(&matched);
+        let (entry_term, index) = log_id_parts(&log_id);
         self.lose(format!(
             "shard {}: entry {index} of term {entry_term}, which this node has acknowledged, is \
              missing from its log",
@@ -47,11 +72,6 @@ impl<R: Runtime> Shard<R> {
         ))
         .await;
         false
-    }
-
-    /// Whether the log may have lost what it had acknowledged, so that it must not be refilled.
-    pub(crate) fn is_suspect(&self) -> bool {
-        self.suspect.load(Ordering::Acquire)
     }
 
     async fn lose(&self, found: String) {
@@ -70,5 +90,28 @@ impl<R: Runtime> Shard<R> {
             tracing::error!(%error, "cannot mark the log as lost");
         }
         self.stop().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::types::log_id;
+
+    fn claimed(notes: &[(u64, LogId)]) -> Option<(u64, LogId)> {
+        let acknowledged = Acknowledged::default();
+        notes.iter().for_each(|(term, log_id)| acknowledged.note(*term, *log_id));
+        let claim = acknowledged.claim()?;
+        Some((claim.term, wire::log_id_from(claim.log_id?)))
+    }
+
+    #[test]
+    fn the_last_entry_of_the_last_term_is_claimed() {
+        assert_eq!(claimed(&[]), None);
+        // Heartbeats confirm less than entries do, and answers may come late.
+        assert_eq!(claimed(&[(2, log_id(2, 9)), (2, log_id(2, 5))]), Some((2, log_id(2, 9))));
+        assert_eq!(claimed(&[(2, log_id(2, 9)), (1, log_id(1, 20))]), Some((2, log_id(2, 9))));
+        // Another leader came between, and took back what nobody had committed.
+        assert_eq!(claimed(&[(2, log_id(2, 9)), (4, log_id(1, 5))]), Some((4, log_id(1, 5))));
     }
 }

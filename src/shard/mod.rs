@@ -32,7 +32,6 @@ pub mod types;
 pub mod wire;
 
 use std::io;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -117,8 +116,6 @@ pub struct Shard<R: Runtime> {
     log: GroupLog,
     /// Why the log counts as lost, if it does.
     lost: OnceLock<String>,
-    /// The log is being looked at for what a leader says that it had.
-    suspect: AtomicBool,
     replica: Arc<Replica>,
     proposals: mpsc::Sender<Proposal>,
     reads: mpsc::Sender<reader::Waiting>,
@@ -162,7 +159,7 @@ impl<R: Runtime> Shard<R> {
     ) -> io::Result<Arc<Shard<R>>> {
         let log = GroupLog::open(id, parts.writer.clone())?;
         let replica = Replica::new(id, state, sink);
-        let network = NetworkFactory { group: id, transport: parts.transport.clone() };
+        let network = NetworkFactory::new(id, parts.transport.clone());
         let config = config(id, parts)?;
         let raft = Raft::<R>::new(
             parts.node.0,
@@ -181,7 +178,6 @@ impl<R: Runtime> Shard<R> {
             raft,
             log,
             lost: OnceLock::new(),
-            suspect: AtomicBool::new(false),
             replica,
             proposals,
             reads,

@@ -1,5 +1,6 @@
 //! openraft's network over [`Transport`] streams: pipelined AppendEntries, votes, snapshots.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use prost::Message;
 
 use crate::id::{NodeId, ShardId};
 use crate::proto::internal as pb;
+use crate::shard::lost::Acknowledged;
 use crate::shard::runtime::{Runtime, Select2};
 use crate::shard::snapshot::{self, SnapshotData};
 use crate::shard::transport::{Closed, Lane, Stream, Transport};
@@ -31,10 +33,10 @@ const PIPELINE_MAX: usize = 32;
 
 /// Makes clients to the peers of one group.
 pub struct NetworkFactory {
-    /// The group.
-    pub group: ShardId,
-    /// Reaches peers.
-    pub transport: Arc<dyn Transport>,
+    group: ShardId,
+    transport: Arc<dyn Transport>,
+    /// Of each peer, over all terms that this node led.
+    acknowledged: BTreeMap<u64, Arc<Acknowledged>>,
 }
 
 impl<R: Runtime> RaftNetworkFactory<Types<R>> for NetworkFactory {
@@ -54,8 +56,14 @@ impl<R: Runtime> RaftNetworkFactory<Types<R>> for NetworkFactory {
 }
 
 impl NetworkFactory {
-    fn client(&self, target: u64, append_lane: Lane) -> Network {
+    /// Makes clients for a group.
+    pub fn new(group: ShardId, transport: Arc<dyn Transport>) -> NetworkFactory {
+        NetworkFactory { group, transport, acknowledged: BTreeMap::new() }
+    }
+
+    fn client(&mut self, target: u64, append_lane: Lane) -> Network {
         Network {
+            acknowledged: self.acknowledged.entry(target).or_default().clone(),
             group: self.group,
             target: NodeId(target),
             append_lane,
@@ -73,6 +81,7 @@ pub struct Network {
     /// The stream of AppendEntries requests, kept from one call to the next: openraft makes a call
     /// for each run of entries, and opening a stream costs more than using one.
     appends: Option<Stream>,
+    acknowledged: Arc<Acknowledged>,
     transport: Arc<dyn Transport>,
 }
 
@@ -161,6 +170,9 @@ struct Pipeline<'s, R: Runtime, S> {
     input: Option<S>,
     stream: Stream,
     waiting: usize,
+    /// The term of the leader that calls.
+    term: u64,
+    acknowledged: &'s Acknowledged,
     /// Takes the stream back once every request has its answer.
     kept: &'s mut Option<Stream>,
     runtime: std::marker::PhantomData<fn() -> R>,
@@ -206,6 +218,7 @@ where
         };
         match selected {
             Select2::First(Some(request)) => {
+                self.term = request.vote.leader_id.term;
                 let frame: Bytes = wire::append_request_to(&request).encode_to_vec().into();
                 if let Err(closed) = self.stream.tx.send(frame).await {
                     return Some(Err(unreachable::<R>(&closed)));
@@ -226,8 +239,12 @@ where
         self.waiting -= 1;
         let answer = pb::AppendEntriesResponse::decode(frame)
             .map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
-        wire::append_result_from::<R>(answer)
-            .map_err(|error| RPCError::Network(NetworkError::new(&error)))
+        let answer = wire::append_result_from::<R>(answer)
+            .map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+        if let Ok(Some(matched)) = &answer {
+            self.acknowledged.note(self.term, *matched);
+        }
+        Ok(answer)
     }
 }
 
@@ -252,13 +269,15 @@ impl<R: Runtime> NetStreamAppend<Types<R>> for Network {
         // A kept stream that has ended meanwhile is replaced, at the cost of one failed call.
         let kept = self.appends.take().filter(|stream| !stream.rx.is_closed());
         let stream = kept.unwrap_or_else(|| {
-            let append = pb::Append { heartbeat: self.append_lane == Lane::Control };
+            let append = pb::Append { acknowledged: self.acknowledged.claim() };
             self.open(self.append_lane, pb::open::Service::Append(append))
         });
         let pipeline = Pipeline::<'s, R, S> {
             input: Some(input),
             stream,
             waiting: 0,
+            term: 0,
+            acknowledged: &self.acknowledged,
             kept: &mut self.appends,
             runtime: std::marker::PhantomData,
         };
@@ -295,10 +314,19 @@ impl<R: Runtime> NetSnapshot<Types<R>> for Network {
         }
         let sending = async {
             let (source, meta) = replica.begin_snapshot::<R>().await?;
-            let header = snapshot::header(&vote, &meta);
+            let header = pb::SnapshotHeader {
+                acknowledged: self.acknowledged.claim(),
+                ..snapshot::header(&vote, &meta)
+            };
             let stream = self.open(Lane::Snapshot, pb::open::Service::Snapshot(header));
             tracing::info!(shard = %self.group, target = %self.target, "sending a snapshot");
-            snapshot::send::<R>(source, stream).await
+            let answer = snapshot::send::<R>(source, stream).await?;
+            if answer == vote
+                && let Some(last) = meta.last_log_id
+            {
+                self.acknowledged.note(vote.leader_id.term, last);
+            }
+            Ok(answer)
         };
         match R::select2(cancel, sending).await {
             Select2::First(closed) => Err(closed.into()),

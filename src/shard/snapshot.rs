@@ -52,6 +52,7 @@ pub(crate) fn header(vote: &Vote, meta: &SnapshotMeta) -> pb::SnapshotHeader {
         vote: Some(wire::vote_to(vote)),
         last_log_id: meta.last_log_id.as_ref().map(wire::log_id_to),
         membership: Some(wire::stored_membership_to(&meta.last_membership)),
+        acknowledged: None,
     }
 }
 
