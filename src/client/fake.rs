@@ -95,22 +95,35 @@ impl Fake {
         address
     }
 
-    /// Serves from a runtime of its own until the returned sender is dropped; then every
-    /// connection is cut, as when a process is killed.
-    pub fn serve_until_dropped(&self) -> (String, std::sync::mpsc::Sender<()>) {
+    /// Serves from a runtime of its own, until it is killed.
+    pub fn serve_killable(&self) -> (String, Killable) {
         let (fake, (address, at)) = (self.clone(), std::sync::mpsc::channel());
-        let (alive, killed) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
+        let (kill, killed) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             address.send(runtime.block_on(fake.serve())).unwrap();
             let _ = killed.recv();
-            runtime.shutdown_background();
         });
-        (at.recv().unwrap(), alive)
+        (at.recv().unwrap(), Killable { kill, thread })
     }
 
     fn fault(&self) -> Fault {
         self.state.lock().unwrap().faults.pop_front().unwrap_or(Fault::None)
+    }
+}
+
+/// A fake that can be killed.
+#[derive(Debug)]
+pub struct Killable {
+    kill: std::sync::mpsc::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Killable {
+    /// Cuts every connection, as when a process is killed; afterwards it answers nothing more.
+    pub fn kill(self) {
+        drop(self.kill);
+        self.thread.join().unwrap();
     }
 }
 
@@ -143,6 +156,7 @@ async fn session(
     out: Out,
 ) {
     let mut count = 0;
+    let mut followed = None;
     while let Some(Ok(ask)) = asks.next().await {
         count += 1;
         let breaks = matches!(fault, Fault::BreakAfter(n) if n == count);
@@ -153,10 +167,13 @@ async fn session(
                 state.arrived.push(post.client_msg_id.to_vec());
                 match &fault {
                     Fault::RefusePostsOnce(error) if !again => vec![Answer::Error(wire(error))],
-                    _ => vec![Answer::Ack(state.apply(&post.client_msg_id))],
+                    _ => live(&followed, state.apply(&post.client_msg_id)),
                 }
             }
-            Some(Ask::Follow(follow)) => delivery(&state, &fault, follow),
+            Some(Ask::Follow(follow)) => {
+                followed = Some(follow.room.clone());
+                delivery(&state, &fault, follow)
+            }
             Some(Ask::Ping(_)) => vec![Answer::Pong(pb::Pong {})],
             Some(Ask::Unfollow(_)) | None => vec![],
         };
@@ -171,6 +188,14 @@ async fn session(
             }
         }
     }
+}
+
+/// The ack of a post, after its event when this session follows the room.
+fn live(followed: &Option<String>, ack: pb::Ack) -> Vec<Answer> {
+    let events = vec![pb::Event { seq: ack.seq, ..pb::Event::default() }];
+    let event = followed.clone().filter(|_| !ack.duplicate);
+    let delivery = event.map(|room| Answer::Delivery(pb::Delivery { room, events }));
+    delivery.into_iter().chain([Answer::Ack(ack)]).collect()
 }
 
 fn delivery(state: &Mutex<State>, fault: &Fault, follow: pb::Follow) -> Vec<Answer> {

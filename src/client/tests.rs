@@ -229,7 +229,7 @@ async fn a_room_is_followed_once_in_a_session() {
 #[tokio::test]
 async fn a_killed_server_is_left_without_a_loss_or_a_gap() {
     let fake = Fake::new(20, []);
-    let (first, alive) = fake.serve_until_dropped();
+    let (first, server) = fake.serve_killable();
     let client = client_of(vec![first, fake.serve().await]).await;
     let session = Session::open(&client).await.unwrap();
     let from = Some(Cursor { epoch: None, seq: Seq(0) });
@@ -238,11 +238,11 @@ async fn a_killed_server_is_left_without_a_loss_or_a_gap() {
         assert_eq!(follow.next_event().await.unwrap().unwrap().seq, seq);
     }
     assert_eq!(session.post(Post::message(&room(), "before")).await.unwrap().seq, 21);
-    drop(alive);
+    server.kill();
     assert_eq!(session.post(Post::message(&room(), "after")).await.unwrap().seq, 22);
     for seq in 21..=22 {
         assert_eq!(follow.next_event().await.unwrap().unwrap().seq, seq);
     }
     let state = fake.state.lock().unwrap();
-    assert_eq!((state.applied.len(), &*state.cursors), (22, &[Some(0), Some(20)][..]));
+    assert_eq!((state.applied.len(), &*state.cursors), (22, &[Some(0), Some(21)][..]));
 }
