@@ -117,12 +117,13 @@ settings! {
         text_bytes_max: Size = Size(64 * 1024);
         /// Client connections at a time; further ones are refused.
         connections_max: usize = 10_000;
-        /// Live sessions, event streams and long polls at a time on this node.
+        /// Live sessions, event streams and long polls at a time on this node; further ones are
+        /// refused.
         sessions_max: usize = 20_000;
-        /// Rooms followed at a time in one session.
+        /// Rooms followed at a time in one session; further ones are refused.
         follows_per_session_max: usize = 1_000;
         /// Unacknowledged posts of one session; further ones wait in the connection.
-        posts_in_flight_per_session_max: usize = 1_024;
+        posts_in_flight_per_session_max: usize = 256;
         /// How long a request is retried inside the cluster before the client gets `timeout`.
         request_timeout: Duration = Duration::from_secs(10);
     }

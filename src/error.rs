@@ -95,7 +95,7 @@ codes! {
     NotReady = "not_ready", temporary: true;
     /// The node is stopping.
     ShuttingDown = "shutting_down", temporary: true;
-    /// The node has as many connections as it takes.
+    /// The node has as many connections, or sessions and streams, as it takes.
     TooManyConnections = "too_many_connections", temporary: true;
 
     // Fatal for the node, or a bug.

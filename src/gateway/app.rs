@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 
@@ -35,6 +36,7 @@ pub struct App {
     pub shutdown: CancellationToken,
     /// What all arriving bodies take.
     pub bodies: BodyBudget,
+    seats: Arc<Semaphore>,
     auth: Authenticator,
 }
 
@@ -43,6 +45,9 @@ impl std::fmt::Debug for App {
         f.debug_struct("App").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
+
+/// One of the `sessions_max` sessions, event streams and long polls.
+pub type Seat = OwnedSemaphorePermit;
 
 /// Who makes a request, and the proof, to be shown again during a long one.
 #[derive(Debug, Clone)]
@@ -73,6 +78,7 @@ impl App {
         metrics: Metrics,
         shutdown: CancellationToken,
     ) -> App {
+        let seats = limits.sessions_max.min(Semaphore::MAX_PERMITS);
         App {
             backend,
             clock,
@@ -80,6 +86,7 @@ impl App {
             metrics,
             shutdown,
             bodies: BodyBudget::default(),
+            seats: Arc::new(Semaphore::new(seats)),
             auth: Authenticator::default(),
         }
     }
@@ -161,6 +168,17 @@ impl App {
         let done = done?;
         self.metrics.posts.increment(1);
         Ok((done, id))
+    }
+
+    /// Counts a session, an event stream or a long poll in for as long as the seat lives.
+    ///
+    /// # Errors
+    /// [`Code::TooManyConnections`] when there are as many as this node takes.
+    pub fn take_seat(&self) -> Result<Seat, Error> {
+        self.seats.clone().try_acquire_owned().map_err(|_| {
+            let message = "this node has as many sessions and streams as it takes";
+            Error::new(Code::TooManyConnections, message).retry_after(1000)
+        })
     }
 
     /// Whether this node takes requests.

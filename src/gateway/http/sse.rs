@@ -24,7 +24,7 @@ use serde_json::json;
 
 use crate::delivery::subscription::Next;
 use crate::error::Error;
-use crate::gateway::app::{App, Caller, shutting_down};
+use crate::gateway::app::{App, Caller, Seat, shutting_down};
 use crate::gateway::backend::Feed;
 use crate::gateway::metrics::InGauge;
 use crate::gateway::{follow, json as shapes, status};
@@ -40,6 +40,7 @@ struct Stream {
     feed: Feed,
     last: Seq,
     ended: bool,
+    _seat: Seat,
     _counted: InGauge,
 }
 
@@ -53,6 +54,7 @@ pub async fn stream(
     room: RoomId,
     after: Option<Cursor>,
 ) -> Result<Response, Error> {
+    let seat = app.take_seat()?;
     let feed = app.backend.subscribe(&caller.actor, &room, after.clone()).await?;
     let followed = json!({
         "room": room.as_str(), "epoch": feed.epoch.as_str(), "first_seq": feed.first_seq.0,
@@ -61,7 +63,8 @@ pub async fn stream(
     let first = Bytes::from(format!("retry: {RETRY_MS}\nevent: followed\ndata: {followed}\n\n"));
     let counted = app.metrics.subscribed();
     let last = follow::start(&feed, after.as_ref());
-    let state = Stream { app, caller, room, feed, last, ended: false, _counted: counted };
+    let state =
+        Stream { app, caller, room, feed, last, ended: false, _seat: seat, _counted: counted };
     let rest = stream::unfold(state, |mut state| async {
         let chunk = state.chunk().await?;
         Some((chunk, state))

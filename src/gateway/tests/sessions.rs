@@ -9,7 +9,7 @@ use tonic::{Status, Streaming};
 
 use super::grpc::{code, with_token};
 use super::server::{Server, soon, until};
-use crate::gateway::limits::{DELIVERY_EVENTS_MAX, SESSION_IN_FLIGHT_MAX, TOKEN_TRUST};
+use crate::gateway::limits::{DELIVERY_EVENTS_MAX, GatewayLimits, TOKEN_TRUST};
 use crate::proto::v1 as proto;
 use crate::proto::v1::rooms_client::RoomsClient;
 use crate::proto::v1::session_request::Request as Ask;
@@ -71,22 +71,71 @@ fn post(text: &str) -> Ask {
 
 #[tokio::test]
 async fn posts_are_pipelined_in_order_up_to_a_limit() {
-    let server = Server::start().await;
+    let in_flight_max = 7;
+    let limits =
+        GatewayLimits { posts_in_flight_per_session_max: in_flight_max, ..Default::default() };
+    let server = Server::with_limits(limits).await;
     server.fake.posts_allowed.forget_permits(usize::MAX);
     let mut session = Session::open(&server, &server.ann).await.unwrap();
     for id in 1..=1000 {
         session.ask(id, post(&id.to_string())).await;
     }
     let begun = || server.fake.posts_begun.load(Ordering::SeqCst);
-    until(|| begun() == SESSION_IN_FLIGHT_MAX).await;
+    until(|| begun() == in_flight_max).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(begun(), SESSION_IN_FLIGHT_MAX);
+    assert_eq!(begun(), in_flight_max);
     server.fake.posts_allowed.add_permits(1000);
     for id in 1..=1000 {
         let (answered, said) = session.hear().await;
         let Said::Ack(ack) = said else { panic!("{said:?}") };
         assert_eq!((answered, ack.seq), (id, id + 1));
     }
+}
+
+#[tokio::test]
+async fn a_room_beyond_the_limit_is_refused_until_another_is_unfollowed() {
+    let limits = GatewayLimits { follows_per_session_max: 1, ..Default::default() };
+    let server = Server::with_limits(limits).await;
+    let body = r#"{"room":"tea","kind":"public"}"#;
+    server.send(&server.ann, "POST", "/v1/rooms", body).await;
+    let mut session = Session::open(&server, &server.ann).await.unwrap();
+    session.follow(1, "general", None).await;
+    session.catch_up().await;
+    session.follow(2, "tea", None).await;
+    let (_, said) = session.hear().await;
+    assert!(matches!(said, Said::Error(error) if error.code == "limit_reached"));
+    // Following the same room again takes no more room than before.
+    session.follow(3, "general", Some(0)).await;
+    assert_eq!(session.catch_up().await, [1]);
+    server.post("heard").await;
+    assert!(matches!(session.hear().await, (0, Said::Delivery(_))));
+    session.ask(4, Ask::Unfollow(proto::Unfollow { room: "general".into() })).await;
+    assert!(matches!(session.hear().await, (4, Said::Ended(_))));
+    session.follow(5, "tea", None).await;
+    session.catch_up().await;
+}
+
+#[tokio::test]
+async fn sessions_streams_and_long_polls_share_one_limit() {
+    let server = Server::with_limits(GatewayLimits { sessions_max: 1, ..Default::default() }).await;
+    let mut session = Session::open(&server, &server.ann).await.unwrap();
+    let refused = Session::open(&server, &server.bob).await.err().unwrap();
+    assert_eq!(code(&refused), "too_many_connections");
+    let events = "/v1/rooms/general/events?after=1";
+    let auth = format!("authorization: Bearer {}\r\n", server.bob);
+    let stream = format!("{auth}accept: text/event-stream\r\n");
+    for (path, headers) in [(events, &stream), (&format!("{events}&wait=10ms"), &auth)] {
+        let reply = server.send_raw("GET", path, headers, b"").await;
+        assert_eq!((reply.status, reply.code().as_str()), (503, "too_many_connections"));
+        assert!(reply.head.contains("retry-after: 1"));
+    }
+    // What does not wait is served, and the session that was there goes on.
+    assert_eq!(server.get(&server.bob, events).await.status, 200);
+    session.ask(1, post("x")).await;
+    assert!(matches!(session.hear().await, (1, Said::Ack(_))));
+    drop(session);
+    let poll = format!("{events}&wait=10ms");
+    soon(async { while server.get(&server.bob, &poll).await.status != 200 {} }).await;
 }
 
 #[tokio::test]
