@@ -77,6 +77,20 @@ pub enum Error {
         /// Its cluster.
         theirs: String,
     },
+    /// The data directory is of a node that runs already, at another address.
+    #[error(
+        "the data directory {} is that of node {node}, which runs at {address}: no node may run \
+         twice; give this node its own data directory, or stop the other one",
+        directory.display()
+    )]
+    RunsElsewhere {
+        /// The data directory.
+        directory: std::path::PathBuf,
+        /// Where the node runs.
+        address: String,
+        /// Its id.
+        node: u64,
+    },
     /// The process's metrics were set up before.
     #[error("cannot set up metrics: {0}")]
     Metrics(String),
@@ -131,13 +145,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     let outcome = async {
         let Some(membership) = formation.membership().await else { return Ok(()) };
+        if let Some((address, theirs)) = formation.odd_neighbour().await {
+            return Err(odd_neighbour(&config, &membership.cluster_id, address, theirs));
+        }
         groups.start(membership, &formation, &tasks).await?;
         tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             error = groups.failed() => Err(error.into()),
-            (address, theirs) = formation.foreign_neighbour() => {
-                Err(Error::OtherCluster { directory: config.node.data_dir.clone(), address, theirs })
-            }
         }
     }
     .await;
@@ -183,6 +197,15 @@ fn hello(
         peer_address: at(&node.peer_advertise, peers, "node.peer_listen", node.peer_listen)?,
         version: env!("CARGO_PKG_VERSION").into(),
     })
+}
+
+fn odd_neighbour(config: &Config, ours: &str, address: String, theirs: pb::Hello) -> Error {
+    let directory = config.node.data_dir.clone();
+    if theirs.cluster_id == ours {
+        Error::RunsElsewhere { directory, address, node: theirs.node_id }
+    } else {
+        Error::OtherCluster { directory, address, theirs: theirs.cluster_id }
+    }
 }
 
 fn gateway_limits(config: &Config) -> GatewayLimits {

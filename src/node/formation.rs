@@ -36,6 +36,8 @@ const HELLO_EVERY: Duration = Duration::from_millis(300);
 const HELLO_FRESH: Duration = Duration::from_secs(3);
 /// How long `cluster init` waits for nodes to come.
 const INIT_WAIT: Duration = Duration::from_secs(20);
+/// How long a neighbour may take to say who it is, at the start.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// How often an unreached founder is told again, and an admitted node asks for the map.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
@@ -169,21 +171,24 @@ impl Formation {
         Ok(())
     }
 
-    /// Looks for a neighbour of another cluster, for a node that belongs to one already; never
-    /// returns if there is none.
-    pub async fn foreign_neighbour(&self) -> (String, String) {
-        let own = self.own_hello();
-        for address in self.join.iter().filter(|address| **address != own.peer_address) {
-            let request = bootstrap(pb::bootstrap::Request::Hello(own.clone()));
-            let answer = Tcp::ask(address, &request).await.ok().map(pb::Hello::decode);
-            if let Some(Ok(hello)) = answer
-                && !hello.cluster_id.is_empty()
-                && hello.cluster_id != own.cluster_id
-            {
-                return (address.clone(), hello.cluster_id);
-            }
+    /// Looks for a neighbour that shows that a member's data directory must not run here: one of
+    /// another cluster, or this same node at another address. Who does not answer soon is passed
+    /// over.
+    pub async fn odd_neighbour(&self) -> Option<(String, pb::Hello)> {
+        let (own, mut addresses) = (self.own_hello(), self.join.clone());
+        if let Some(membership) = &*self.membership.borrow() {
+            addresses.extend(membership.map.nodes().map(|node| node.peer_address));
         }
-        std::future::pending().await
+        addresses.retain(|address| *address != own.peer_address);
+        let asked = addresses.into_iter().map(|address| async {
+            let request = bootstrap(pb::bootstrap::Request::Hello(own.clone()));
+            let answer = tokio::time::timeout(ANSWER_WAIT, Tcp::ask(&address, &request)).await;
+            let theirs = pb::Hello::decode(answer.ok()?.ok()?).ok()?;
+            let foreign = !theirs.cluster_id.is_empty() && theirs.cluster_id != own.cluster_id;
+            let twin = theirs.node_id == own.node_id && theirs.peer_address != own.peer_address;
+            (foreign || twin).then_some((address, theirs))
+        });
+        futures_util::future::join_all(asked).await.into_iter().flatten().next()
     }
 
     fn adopt_seed(&self, seed: pb::Seed) -> Result<(), Error> {
