@@ -25,18 +25,15 @@ pub(super) struct MembershipFile(Mutex<DataDir>);
 /// Why the membership cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
-    /// The identity was refused.
+    /// The identity was refused, or the file system failed.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The disk failed.
-    #[error("cannot use {FILE}: {0}")]
-    Io(#[from] io::Error),
-    /// The file is not what it should be.
+    /// This file is not what it should be.
     #[error(
-        "{FILE} in the data directory is damaged. Restore it from a backup, or remove this node \
+        "{0} in the data directory is damaged. Restore it from a backup, or remove this node \
          from the cluster, move its data directory away, and let it join under a new id"
     )]
-    Damaged,
+    Damaged(&'static str),
 }
 
 impl MembershipFile {
@@ -52,18 +49,23 @@ impl MembershipFile {
     pub fn read(&self) -> Result<Option<Membership>, MembershipError> {
         let mut directory = self.directory();
         let identity = directory.identity().cloned();
-        let bytes = match fs::read(directory.path().join(FILE)) {
+        let path = directory.path().join(FILE);
+        let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return if identity.is_none() { Ok(None) } else { Err(MembershipError::Damaged) };
+                return if identity.is_none() {
+                    Ok(None)
+                } else {
+                    Err(MembershipError::Damaged(FILE))
+                };
             }
-            Err(error) => return Err(error.into()),
+            Err(source) => return Err(Refusal::Io { path, source }.into()),
         };
-        let membership = decode(&bytes).ok_or(MembershipError::Damaged)?;
+        let membership = decode(&bytes).ok_or(MembershipError::Damaged(FILE))?;
         match identity {
             None => directory.adopt(membership.identity())?,
             Some(identity) if identity == membership.identity() => {}
-            Some(_) => return Err(MembershipError::Damaged),
+            Some(_) => return Err(MembershipError::Damaged(FILE)),
         }
         Ok(Some(membership))
     }
@@ -78,15 +80,16 @@ impl MembershipFile {
     /// The directory's random name, made when it is first asked for.
     pub fn instance(&self) -> Result<String, MembershipError> {
         let directory = self.directory();
-        match fs::read_to_string(directory.path().join(INSTANCE)) {
+        let path = directory.path().join(INSTANCE);
+        match fs::read_to_string(&path) {
             Ok(instance) if instance.len() == 32 => Ok(instance),
-            Ok(_) => Err(MembershipError::Damaged),
+            Ok(_) => Err(MembershipError::Damaged(INSTANCE)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let instance = uuid::Uuid::from_bytes(rand::random()).simple().to_string();
                 replace(directory.path(), INSTANCE, instance.as_bytes())?;
                 Ok(instance)
             }
-            Err(error) => Err(error.into()),
+            Err(source) => Err(Refusal::Io { path, source }.into()),
         }
     }
 }
@@ -98,13 +101,17 @@ impl Membership {
 }
 
 /// Replaces a file, durably: a crash leaves the old one or the new one.
-fn replace(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+fn replace(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Refusal> {
+    let path = directory.join(name);
     let new = directory.join(format!("{name}.new"));
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, directory.join(name))?;
-    File::open(directory)?.sync_all()
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        File::open(directory)?.sync_all()
+    };
+    write().map_err(|source| Refusal::Io { path: path.clone(), source })
 }
 
 fn encode(membership: &Membership) -> Vec<u8> {

@@ -125,7 +125,10 @@ pub enum Refusal {
         why: String,
     },
     /// The file system refused.
-    #[error("cannot use {}: {source}", path.display())]
+    #[error(
+        "cannot use {}: {source}. Check that it belongs to the user that runs the node, and that \
+         the disk has free space", path.display()
+    )]
     Io {
         /// What could not be used.
         path: PathBuf,
