@@ -4,7 +4,9 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -37,7 +39,7 @@ fn said(output: &Output) -> String {
     [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat()
 }
 
-fn serve(data: &std::path::Path, client: u16, peer: u16) -> Command {
+fn serve(data: &Path, client: u16, peer: u16) -> Command {
     let mut command = folkmoot();
     command.arg("serve").arg("--data-dir").arg(data);
     command.args(["--client-listen", &format!("127.0.0.1:{client}")]);
@@ -82,8 +84,7 @@ fn a_directory_of_another_cluster_is_refused() {
     other.stop(2);
     let aside = other.directory().join("aside");
     std::fs::rename(other.data_dir(2), &aside).unwrap();
-    let status = Command::new("cp").arg("-a").arg(one.data_dir(0)).arg(other.data_dir(2)).status();
-    assert!(status.unwrap().success());
+    copy(one.data_dir(0), other.data_dir(2));
     let message = fails(&mut other.serve_command(2));
     assert!(message.contains("cluster"), "{message}");
     // With its own directory back, the node takes part again.
@@ -91,6 +92,171 @@ fn a_directory_of_another_cluster_is_refused() {
     std::fs::rename(&aside, other.data_dir(2)).unwrap();
     other.restart(2);
     other.wait_ready();
+}
+
+#[test]
+fn a_directory_of_a_node_that_runs_elsewhere_is_refused() {
+    let mut cluster = TestCluster::start(3);
+    cluster.room("general");
+    cluster.stop(2);
+    let aside = cluster.directory().join("aside");
+    std::fs::rename(cluster.data_dir(2), &aside).unwrap();
+    copy(cluster.data_dir(1), cluster.data_dir(2));
+    let message = fails(&mut cluster.serve_command(2));
+    assert!(message.contains("no node may run twice"), "{message}");
+    std::fs::remove_dir_all(cluster.data_dir(2)).unwrap();
+    std::fs::rename(&aside, cluster.data_dir(2)).unwrap();
+    cluster.restart(2);
+    cluster.wait_ready();
+    load::post(&cluster.client_urls(), cluster.admin_token(), "general", &new_id(), "still here");
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(status.unwrap().success());
+}
+
+/// The files below a directory, and what is in them, but for the lock's.
+fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if !["LOCK", "ballast"].iter().any(|name| path.ends_with(name)) {
+            let mut bytes = std::fs::read(&path).unwrap();
+            // Zeros at a log's end are room for more, and may be given back.
+            bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+            found.insert(path, bytes);
+        }
+    }
+    found
+}
+
+/// Overwrites some bytes at `part / of` of what is written of a file.
+fn scribble(path: &Path, part: usize, of: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    let begin = written * part / of;
+    bytes[begin..(begin + 64).min(written)].fill(0xa5);
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn log_files(data: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = files(&data.join("log")).into_keys().collect();
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "raftlog"));
+    assert!(!paths.is_empty(), "no log files");
+    paths
+}
+
+type Damage = fn(&Path);
+
+#[test]
+fn a_damaged_or_missing_file_is_named_and_nothing_is_touched() {
+    let mut cluster = TestCluster::start(1);
+    cluster.room("general");
+    let (urls, token) = (cluster.client_urls(), cluster.admin_token().to_owned());
+    let rooms = ["general".to_owned()];
+    let acked: Vec<_> =
+        (0..50).map(|n| load::post(&urls, &token, "general", &new_id(), &n.to_string())).collect();
+    cluster.stop(0);
+    let data = cluster.data_dir(0).to_owned();
+    let good = cluster.directory().join("good");
+    copy(&data, &good);
+    let cases: [(&str, Damage, &str); 8] = [
+        (
+            "identity garbled",
+            |d| write(&d.join("log/identity.json"), "{"),
+            "identity.json does not",
+        ),
+        ("identity missing", |d| remove(&d.join("log/identity.json")), "no identity.json"),
+        ("membership garbled", |d| write(&d.join("cluster.bin"), "junk"), "cluster.bin in the"),
+        ("membership missing", |d| remove(&d.join("cluster.bin")), "cluster.bin in the"),
+        ("instance garbled", |d| write(&d.join("instance"), "x"), "instance in the"),
+        ("log missing", |d| log_files(d).iter().for_each(|f| remove(f)), "Raft log is missing"),
+        ("log garbled", |d| log_files(d).iter().for_each(|f| scribble(f, 1, 2)), "under a new id"),
+        (
+            "base garbled",
+            |d| write(&d.join("rooms/conf"), "no configuration at all"),
+            "cannot be read",
+        ),
+    ];
+    for (name, damage, expected) in cases {
+        damage(&data);
+        let before = files(&data);
+        let message = fails(&mut cluster.serve_command(0));
+        assert!(message.contains(expected), "{name}: {message}");
+        let after = files(&data);
+        let changed: Vec<_> = before.iter().filter(|(p, b)| after.get(*p) != Some(*b)).collect();
+        assert!(changed.is_empty(), "{name}: changed {:?}", changed[0].0);
+        std::fs::remove_dir_all(&data).unwrap();
+        copy(&good, &data);
+    }
+    cluster.restart(0);
+    cluster.wait_ready();
+    load::check_everywhere(&cluster, &rooms, &acked);
+}
+
+fn write(path: &Path, text: &str) {
+    assert!(path.exists());
+    std::fs::write(path, text).unwrap();
+}
+
+fn remove(path: &Path) {
+    std::fs::remove_file(path).unwrap();
+}
+
+/// sled may find that an end was torn, and the log then has what is missing; or it cannot read its
+/// file. Never is less served than was acknowledged.
+#[test]
+fn a_damaged_base_is_refused_or_rebuilt_from_the_log() {
+    let mut cluster = TestCluster::start(1);
+    cluster.room("general");
+    let (urls, token) = (cluster.client_urls(), cluster.admin_token().to_owned());
+    let rooms = ["general".to_owned()];
+    let acked: Vec<_> =
+        (0..50).map(|n| load::post(&urls, &token, "general", &new_id(), &n.to_string())).collect();
+    cluster.stop(0);
+    let data = cluster.data_dir(0).to_owned();
+    let good = cluster.directory().join("good");
+    copy(&data, &good);
+    for part in 0..16 {
+        scribble(&data.join("rooms/db"), part, 16);
+        match cluster.try_restart(0) {
+            Ok(()) => {
+                load::check_everywhere(&cluster, &rooms, &acked);
+                cluster.kill(0);
+            }
+            Err(said) => assert!(said.contains("cannot be read"), "{said}"),
+        }
+        std::fs::remove_dir_all(&data).unwrap();
+        copy(&good, &data);
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_named_and_makes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let file = directory.path().join("node.toml");
+    let cases = [
+        ("[raft]\nheartbeat = \"1s\"\n", "heartbeat_interval"),
+        ("[raft]\nheartbeat_interval = \"soon\"\n", "line 2"),
+        ("[limits]\nsessions_max = 0\n", "limits.sessions_max"),
+        ("[node\n", "line 1"),
+    ];
+    for (text, expected) in cases {
+        std::fs::write(&file, text).unwrap();
+        let message = fails(serve(&data, free_port(), free_port()).arg("--config").arg(&file));
+        assert!(message.contains("bad configuration") && message.contains(expected), "{message}");
+    }
+    let nowhere = directory.path().join("nowhere.toml");
+    let message = fails(serve(&data, free_port(), free_port()).arg("--config").arg(&nowhere));
+    assert!(message.contains("nowhere.toml"), "{message}");
+    let mut command = serve(&data, free_port(), free_port());
+    let message = fails(command.env("FOLKMOOT_LIMITS_SESSIONS_MAX", "many"));
+    assert!(message.contains("FOLKMOOT_LIMITS_SESSIONS_MAX"), "{message}");
+    assert!(!data.exists(), "a data directory was made");
 }
 
 #[test]

@@ -220,6 +220,30 @@ impl TestCluster {
         self.nodes[i].child = Some(command.spawn().expect("the binary starts"));
     }
 
+    /// Starts a node that may find that it cannot run; waits until it is ready or has failed.
+    ///
+    /// # Errors
+    /// What it said then.
+    pub fn try_restart(&mut self, i: usize) -> Result<(), String> {
+        let begin = self.log(i).len();
+        self.restart(i);
+        let http = self.http(i);
+        let child = self.nodes[i].child.as_mut().expect("the node runs");
+        let ended = wait_for(&format!("node {i} to run or give up"), READY, || {
+            match (child.try_wait().unwrap(), http.get("/health/ready")) {
+                (Some(status), _) => Ok(Some(status)),
+                (None, Ok(answer)) if answer.status == 200 => Ok(None),
+                (None, _) => Err("neither".into()),
+            }
+        });
+        let Some(status) = ended else { return Ok(()) };
+        self.nodes[i].child = None;
+        let said = self.log(i)[begin..].to_owned();
+        assert!(status.code().is_some_and(|code| code != 0), "{status}: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+        Err(said)
+    }
+
     /// What a node has logged so far, over all its starts.
     pub fn log(&self, i: usize) -> String {
         fs::read_to_string(&self.nodes[i].log).unwrap_or_default()
