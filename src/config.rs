@@ -122,7 +122,7 @@ settings! {
         /// Rooms followed at a time in one session.
         follows_per_session_max: usize = 1_000;
         /// Unacknowledged posts of one session; further ones wait in the connection.
-        posts_in_flight_per_session_max: usize = 1_024;
+        posts_in_flight_per_session_max: usize = 256;
         /// How long a request is retried inside the cluster before the client gets `timeout`.
         request_timeout: Duration = Duration::from_secs(10);
     }

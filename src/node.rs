@@ -188,6 +188,9 @@ fn hello(
 fn gateway_limits(config: &Config) -> GatewayLimits {
     GatewayLimits {
         connections_max: config.limits.connections_max,
+        sessions_max: config.limits.sessions_max,
+        follows_per_session_max: config.limits.follows_per_session_max,
+        posts_in_flight_per_session_max: config.limits.posts_in_flight_per_session_max,
         text_bytes_max: config.limits.text_bytes_max.as_usize(),
         drain_timeout: config.node.shutdown_timeout.min(Duration::from_secs(5)),
         ..GatewayLimits::default()

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 
@@ -35,6 +36,8 @@ pub struct App {
     pub shutdown: CancellationToken,
     /// What all arriving bodies take.
     pub bodies: BodyBudget,
+    /// Free places for sessions, event streams and long polls.
+    sessions: Arc<Semaphore>,
     auth: Authenticator,
 }
 
@@ -73,7 +76,9 @@ impl App {
         metrics: Metrics,
         shutdown: CancellationToken,
     ) -> App {
+        let sessions = limits.sessions_max.min(Semaphore::MAX_PERMITS);
         App {
+            sessions: Arc::new(Semaphore::new(sessions)),
             backend,
             clock,
             limits,
@@ -82,6 +87,18 @@ impl App {
             bodies: BodyBudget::default(),
             auth: Authenticator::default(),
         }
+    }
+
+    /// Takes a place for a session, an event stream or a long poll, which it gives back when it
+    /// ends.
+    ///
+    /// # Errors
+    /// [`Code::TooManyConnections`] when all are taken.
+    pub fn enter_session(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.sessions.clone().try_acquire_owned().map_err(|_| {
+            let message = "this node has as many sessions and streams as it takes";
+            Error::new(Code::TooManyConnections, message).retry_after(1000)
+        })
     }
 
     /// Who sent these HTTP headers.

@@ -7,13 +7,8 @@ use std::time::Duration;
 
 use crate::limits;
 
-/// Responses of a session that may be owed to its client at once: posts in flight, follows that
-/// are starting, and answers not yet taken.
-pub const SESSION_IN_FLIGHT_MAX: usize = 256;
 /// One request of a session, in bytes: enough to tell a text that is too long from abuse.
 pub const SESSION_MESSAGE_BYTES_MAX: usize = 2 * limits::TEXT_BYTES_MAX;
-/// Rooms that one session may follow.
-pub const SESSION_ROOMS_MAX: usize = 4096;
 /// Batches of responses between a session and its HTTP/2 stream.
 pub const SESSION_BATCHES_MAX: usize = 4;
 /// Events in one `Delivery`.
@@ -46,6 +41,14 @@ pub const TOKEN_TRUST: Duration = Duration::from_secs(1);
 pub struct GatewayLimits {
     /// Client connections at once; one more is answered `too_many_connections`.
     pub connections_max: usize,
+    /// Sessions, event streams and long polls at once; one more is answered
+    /// `too_many_connections`.
+    pub sessions_max: usize,
+    /// Rooms that one session may follow at once; one more is answered `limit_reached`.
+    pub follows_per_session_max: usize,
+    /// Responses of a session that may be owed to its client at once: posts in flight, follows
+    /// that are starting, and answers not yet taken. No more requests are read meanwhile.
+    pub posts_in_flight_per_session_max: usize,
     /// A message's text, in bytes; at most [`limits::TEXT_BYTES_MAX`].
     pub text_bytes_max: usize,
     /// For how long a request's headers may take to arrive; also the time for which an HTTP/1
@@ -66,6 +69,9 @@ impl Default for GatewayLimits {
     fn default() -> GatewayLimits {
         GatewayLimits {
             connections_max: 10_000,
+            sessions_max: 20_000,
+            follows_per_session_max: 1_000,
+            posts_in_flight_per_session_max: 256,
             text_bytes_max: limits::TEXT_BYTES_MAX,
             header_read_timeout: Duration::from_secs(30),
             body_read_timeout: Duration::from_secs(30),

@@ -193,6 +193,7 @@ impl App {
         if !events.events.is_empty() || !events.recovered || query.wait.is_zero() {
             return Ok(events);
         }
+        let _place = self.enter_session()?;
         let subscribed = self.backend.subscribe(actor, &query.room, Some(after.clone())).await?;
         let _counted = self.metrics.subscribed();
         let mut next = subscribed.next;

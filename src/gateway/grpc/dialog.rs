@@ -19,7 +19,7 @@ use crate::gateway::app::{App, Caller, Post};
 use crate::gateway::backend::Feed;
 use crate::gateway::grpc::rooms;
 use crate::gateway::grpc::wire::{Delivery, Response, SessionResponse};
-use crate::gateway::limits::{DELIVERY_BYTES_MAX, DELIVERY_EVENTS_MAX, SESSION_ROOMS_MAX};
+use crate::gateway::limits::{DELIVERY_BYTES_MAX, DELIVERY_EVENTS_MAX};
 use crate::gateway::metrics::InGauge;
 use crate::gateway::{convert, follow, status};
 use crate::id::{Cursor, RoomId, Seq};
@@ -179,8 +179,9 @@ impl Dialog {
     fn follow(&mut self, follow: proto::Follow) -> Result<Work, Error> {
         let room = RoomId::parse(&follow.room)?;
         let after = follow.after.map(convert::cursor).transpose()?;
-        if self.following.len() >= SESSION_ROOMS_MAX && !self.following.contains_key(&room) {
-            let message = format!("a session follows at most {SESSION_ROOMS_MAX} rooms");
+        let max = self.app.limits.follows_per_session_max;
+        if self.following.len() >= max && !self.following.contains_key(&room) {
+            let message = format!("a session follows at most {max} rooms");
             return Err(Error::new(Code::LimitReached, message));
         }
         self.generation += 1;

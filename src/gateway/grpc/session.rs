@@ -1,7 +1,7 @@
 //! `folkmoot.v1.Rooms.Session`: everything live of one client on one bidirectional stream.
 //!
 //! ```text
-//! requests ──► validate ──► posts and follows in flight (≤ 256, one FuturesUnordered)
+//! requests ──► validate ──► posts and follows in flight (bounded, one FuturesUnordered)
 //!                                │ outcomes as they complete
 //! feeds of followed rooms ───────┴──► ready ──► batches (≤ 4) ──► HTTP/2 stream
 //! ```
@@ -26,7 +26,7 @@ use futures_core::Stream;
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, poll_fn};
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::server::{Grpc, StreamingService};
 use tonic::{Request, Status, Streaming};
@@ -37,9 +37,7 @@ use crate::error::{Code, Error};
 use crate::gateway::app::{App, Caller, shutting_down};
 use crate::gateway::grpc::dialog::{Dialog, Feeds, perform};
 use crate::gateway::grpc::wire::SessionResponse;
-use crate::gateway::limits::{
-    SESSION_BATCHES_MAX, SESSION_IN_FLIGHT_MAX, SESSION_MESSAGE_BYTES_MAX,
-};
+use crate::gateway::limits::{SESSION_BATCHES_MAX, SESSION_MESSAGE_BYTES_MAX};
 use crate::proto::v1 as proto;
 
 /// Outcomes, or feeds' batches, taken at once.
@@ -84,7 +82,9 @@ impl StreamingService<proto::SessionRequest> for SessionMethod {
         Box::pin(async move {
             let caller = app.grpc_caller(request.metadata()).await;
             let caller = app.metrics.count(caller)?;
-            Ok(tonic::Response::new(SessionStream::open(app, caller, request.into_inner())))
+            let place = app.metrics.count(app.enter_session())?;
+            let stream = SessionStream::open(app, caller, place, request.into_inner());
+            Ok(tonic::Response::new(stream))
         })
     }
 }
@@ -101,10 +101,12 @@ impl SessionStream {
     fn open(
         app: Arc<App>,
         caller: Caller,
+        place: OwnedSemaphorePermit,
         requests: Streaming<proto::SessionRequest>,
     ) -> SessionStream {
         let (out, batches) = mpsc::channel(SESSION_BATCHES_MAX);
         let task = tokio::spawn(async move {
+            let _place = place;
             if let Err(status) = run(app, caller, requests, &out).await {
                 let _ = out.send(Err(status)).await;
             }
@@ -141,6 +143,7 @@ async fn run(
     mut requests: Streaming<proto::SessionRequest>,
     out: &mpsc::Sender<Batch>,
 ) -> Result<(), Status> {
+    let in_flight_max = app.limits.posts_in_flight_per_session_max;
     let mut dialog = Dialog::new(app.clone(), caller);
     let mut pending = FuturesUnordered::new();
     let mut feeds = Feeds::new();
@@ -155,7 +158,7 @@ async fn run(
         if !open && pending.is_empty() && dialog.is_idle() {
             return if stopping { Err(shutting_down().into()) } else { Ok(()) };
         }
-        let allowed = SESSION_IN_FLIGHT_MAX.saturating_sub(pending.len() + dialog.waiting());
+        let allowed = in_flight_max.saturating_sub(pending.len() + dialog.waiting());
         tokio::select! {
             permit = out.reserve(), if dialog.waiting() > 0 => match permit {
                 Ok(permit) => permit.send(Ok(dialog.take_ready())),

@@ -21,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::delivery::subscription::Next;
 use crate::error::Error;
@@ -41,18 +42,20 @@ struct Stream {
     last: Seq,
     ended: bool,
     _counted: InGauge,
+    _place: OwnedSemaphorePermit,
 }
 
 /// Streams a room's log from a cursor, or from its head on.
 ///
 /// # Errors
-/// The router's, before the stream begins; later ones are its `ended` event.
+/// [`crate::error::Code::TooManyConnections`] and the router's, before the stream begins; later ones are its `ended` event.
 pub async fn stream(
     app: Arc<App>,
     caller: Caller,
     room: RoomId,
     after: Option<Cursor>,
 ) -> Result<Response, Error> {
+    let place = app.enter_session()?;
     let feed = app.backend.subscribe(&caller.actor, &room, after.clone()).await?;
     let followed = json!({
         "room": room.as_str(), "epoch": feed.epoch.as_str(), "first_seq": feed.first_seq.0,
@@ -61,7 +64,8 @@ pub async fn stream(
     let first = Bytes::from(format!("retry: {RETRY_MS}\nevent: followed\ndata: {followed}\n\n"));
     let counted = app.metrics.subscribed();
     let last = follow::start(&feed, after.as_ref());
-    let state = Stream { app, caller, room, feed, last, ended: false, _counted: counted };
+    let state =
+        Stream { app, caller, room, feed, last, ended: false, _counted: counted, _place: place };
     let rest = stream::unfold(state, |mut state| async {
         let chunk = state.chunk().await?;
         Some((chunk, state))

@@ -9,7 +9,7 @@ use tonic::{Status, Streaming};
 
 use super::grpc::{code, with_token};
 use super::server::{Server, soon, until};
-use crate::gateway::limits::{DELIVERY_EVENTS_MAX, SESSION_IN_FLIGHT_MAX, TOKEN_TRUST};
+use crate::gateway::limits::{DELIVERY_EVENTS_MAX, GatewayLimits, TOKEN_TRUST};
 use crate::proto::v1 as proto;
 use crate::proto::v1::rooms_client::RoomsClient;
 use crate::proto::v1::session_request::Request as Ask;
@@ -70,17 +70,54 @@ fn post(text: &str) -> Ask {
 }
 
 #[tokio::test]
+async fn sessions_streams_and_polls_beyond_the_limit_are_turned_away() {
+    let server = Server::with_limits(GatewayLimits { sessions_max: 1, ..Default::default() }).await;
+    let mut session = Session::open(&server, &server.ann).await.unwrap();
+    let refused = Session::open(&server, &server.ann).await.err().unwrap();
+    assert_eq!(code(&refused), "too_many_connections");
+    let events = "/v1/rooms/general/events?after=1";
+    let auth = format!("authorization: Bearer {}\r\n", server.ann);
+    let accept = format!("{auth}accept: text/event-stream\r\n");
+    let stream = server.send_raw("GET", events, &accept, b"").await;
+    assert_eq!((stream.status, stream.code().as_str()), (503, "too_many_connections"));
+    let poll = server.send_raw("GET", &format!("{events}&wait=1s"), &auth, b"").await;
+    assert_eq!((poll.status, poll.code().as_str()), (503, "too_many_connections"));
+    // Those that are in go on, and a place that is given back is taken again.
+    session.ask(1, post("hi")).await;
+    assert!(matches!(session.hear().await, (1, Said::Ack(_))));
+    drop(session);
+    soon(async { while Session::open(&server, &server.ann).await.is_err() {} }).await;
+}
+
+#[tokio::test]
+async fn rooms_beyond_the_limit_are_not_followed() {
+    let limits = GatewayLimits { follows_per_session_max: 1, ..Default::default() };
+    let server = Server::with_limits(limits).await;
+    let mut session = Session::open(&server, &server.ann).await.unwrap();
+    session.follow(1, "general", Some(0)).await;
+    session.catch_up().await;
+    session.follow(2, "another", Some(0)).await;
+    let (2, Said::Error(error)) = session.hear().await else { panic!("it is followed") };
+    assert_eq!(error.code, "limit_reached");
+    session.ask(3, Ask::Unfollow(proto::Unfollow { room: "general".into() })).await;
+    assert!(matches!(session.hear().await, (3, Said::Ended(_))));
+    session.follow(4, "general", Some(0)).await;
+    assert!(matches!(session.hear().await, (4, Said::Followed(_))));
+}
+
+#[tokio::test]
 async fn posts_are_pipelined_in_order_up_to_a_limit() {
-    let server = Server::start().await;
+    let limits = GatewayLimits { posts_in_flight_per_session_max: 100, ..Default::default() };
+    let server = Server::with_limits(limits).await;
     server.fake.posts_allowed.forget_permits(usize::MAX);
     let mut session = Session::open(&server, &server.ann).await.unwrap();
     for id in 1..=1000 {
         session.ask(id, post(&id.to_string())).await;
     }
     let begun = || server.fake.posts_begun.load(Ordering::SeqCst);
-    until(|| begun() == SESSION_IN_FLIGHT_MAX).await;
+    until(|| begun() == 100).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(begun(), SESSION_IN_FLIGHT_MAX);
+    assert_eq!(begun(), 100);
     server.fake.posts_allowed.add_permits(1000);
     for id in 1..=1000 {
         let (answered, said) = session.hear().await;
