@@ -37,7 +37,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
-use openraft::{ServerState, SnapshotPolicy};
+use openraft::metrics::WaitError;
+use openraft::{RaftMetrics, ServerState, SnapshotPolicy};
 use tokio::sync::mpsc;
 
 use crate::chat::command::Reply;
@@ -54,8 +55,8 @@ use crate::shard::transport::Transport;
 use crate::shard::types::{Members, Types};
 use crate::store::state::ShardState;
 
-/// How often a purge is looked for, and how many times.
-const PURGE_LOOK: Duration = Duration::from_millis(20);
+/// How long a purge is waited for until it is asked for again, and how many times.
+const PURGE_WAIT: Duration = Duration::from_millis(20);
 const PURGE_ATTEMPTS: u32 = 500;
 
 /// openraft's handle on a group.
@@ -316,14 +317,23 @@ impl<R: Runtime> Shard<R> {
                 (metrics.purged, metrics.snapshot)
             };
             if reached(purged) {
-                return Ok(());
+                // openraft counts a purge as done once it is queued.
+                return self.log.settle().await;
             }
-            let asked = match reached(snapshot) {
+            let covered = reached(snapshot);
+            let asked = match covered {
                 true => self.raft.trigger().purge_log(index).await,
                 false => self.raft.trigger().snapshot().await,
             };
             asked.map_err(io::Error::other)?;
-            R::sleep(PURGE_LOOK).await;
+            let done = |metrics: &RaftMetrics<Types<R>>| match covered {
+                true => reached(metrics.purged),
+                false => reached(metrics.snapshot),
+            };
+            match self.raft.wait(Some(PURGE_WAIT)).metrics(done, "the log is purged").await {
+                Ok(_) | Err(WaitError::Timeout(..)) => {}
+                Err(stopped) => return Err(io::Error::other(stopped)),
+            }
         }
         let why = format!("shard {} does not let go of its log: try again later", self.id);
         Err(io::Error::new(io::ErrorKind::TimedOut, why))
