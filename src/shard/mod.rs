@@ -24,6 +24,7 @@ pub mod proposer;
 pub mod reader;
 pub mod runtime;
 pub mod snapshot;
+mod stamps;
 pub mod state_machine;
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,7 @@ use crate::shard::log_writer::LogWriter;
 use crate::shard::network::NetworkFactory;
 use crate::shard::proposer::Proposal;
 use crate::shard::runtime::Runtime;
+use crate::shard::stamps::Stamps;
 use crate::shard::state_machine::{CommitSink, Replica, StateMachine};
 use crate::shard::transport::Transport;
 use crate::shard::types::{Members, Types};
@@ -118,6 +120,7 @@ pub struct Shard<R: Runtime> {
     /// Why the log counts as lost, if it does.
     lost: OnceLock<String>,
     replica: Arc<Replica>,
+    stamps: Arc<Stamps<R>>,
     proposals: mpsc::Sender<Proposal>,
     reads: mpsc::Sender<reader::Waiting>,
 }
@@ -171,7 +174,8 @@ impl<R: Runtime> Shard<R> {
         )
         .await
         .map_err(io::Error::other)?;
-        let proposals = proposer::spawn::<R>(raft.clone(), parts.clock.clone());
+        let stamps = Arc::new(Stamps::new(parts.clock.clone()));
+        let proposals = proposer::spawn::<R>(raft.clone(), stamps.clone());
         let reads = reader::spawn::<R>(raft.clone());
         Ok(Arc::new(Shard {
             id,
@@ -180,6 +184,7 @@ impl<R: Runtime> Shard<R> {
             log,
             lost: OnceLock::new(),
             replica,
+            stamps,
             proposals,
             reads,
         }))
@@ -363,6 +368,12 @@ impl<R: Runtime> Shard<R> {
             voters: membership.voter_ids().map(NodeId).collect(),
             learners: membership.learner_ids().map(NodeId).collect(),
         }
+    }
+
+    fn voters(&self) -> Vec<NodeId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().voter_ids().map(NodeId).collect()
     }
 
     /// The error that stopped the group, if one did.
