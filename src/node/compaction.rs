@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future;
-
 use crate::error::{Code, Error};
 use crate::node::base::directory_bytes;
 use crate::node::groups::Groups;
@@ -75,11 +73,10 @@ pub(super) async fn run(groups: Arc<Groups>) -> Result<(u64, u64), Error> {
     let before = directory_bytes(groups.data_dir());
     let shards = groups.router().host().all();
     // What was erased must be rewritten in the base, and leave the log.
-    let letting_go = shards.iter().map(|shard| async move {
-        checkpointer::checkpoint::<TokioRuntime>(shard).await?;
-        shard.purge_log().await
-    });
-    future::try_join_all(letting_go).await.map_err(failed)?;
+    for shard in &shards {
+        checkpointer::checkpoint::<TokioRuntime>(shard).await.map_err(failed)?;
+        shard.purge_log().await.map_err(failed)?;
+    }
     let mut guards = Vec::new();
     for shard in &shards {
         guards.push(shard.replica().no_checkpoints().await);
