@@ -2,6 +2,9 @@
 
 use std::time::SystemTime;
 
+/// Clocks that differ by no more than this, in milliseconds, agree.
+pub const DIFFERENCE_MAX_MS: u64 = 10_000;
+
 /// Tells wall-clock time. Used for stamps and minted ids only; never for timeouts, and never in
 /// `apply`.
 pub trait Clock: Send + Sync + 'static {

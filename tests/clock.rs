@@ -1,4 +1,5 @@
-//! A node whose wall clock is wrong hands its leadership over, and says so.
+//! A node whose wall clock is wrong hands its leadership over, and says so. What it orders until
+//! then does not drag log time along.
 //!
 //! The clocks are those of libfaketime (Debian: `faketime`), which re-reads them from a file. Where
 //! it is not installed, the test is skipped, loudly.
@@ -8,20 +9,65 @@
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use common::cluster::{Options, TestCluster};
 use common::load::{self, Load};
-use common::wait_for;
+use common::{new_id, wait_for};
+use folkmoot::clock::{Clock, SystemClock};
+use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The library, if it is installed.
-fn libfaketime() -> Option<PathBuf> {
-    let directories = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
-    let libraries = directories.map(|dir| PathBuf::from(dir).join("faketime/libfaketimeMT.so.1"));
-    libraries.into_iter().find(|library| library.exists())
+/// The clocks of a cluster's nodes.
+struct Clocks {
+    directory: tempfile::TempDir,
+    library: String,
+}
+
+impl Clocks {
+    /// Right clocks; `None` where the library is not installed.
+    fn new(nodes: usize) -> Option<Clocks> {
+        let places = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
+        let libraries = places.map(|place| format!("{place}/faketime/libfaketimeMT.so.1"));
+        let Some(library) = libraries.into_iter().find(|library| Path::new(library).exists())
+        else {
+            eprintln!("SKIPPED: libfaketime is not installed (apt-get install faketime)");
+            return None;
+        };
+        let clocks = Clocks { directory: tempfile::tempdir().unwrap(), library };
+        (0..nodes).for_each(|i| clocks.set(i, "+0"));
+        Some(clocks)
+    }
+
+    /// Sets a node's clock, as seconds to add to the right time.
+    fn set(&self, i: usize, offset: &str) {
+        let directory = self.directory.path();
+        let (new, file) = (directory.join("new"), directory.join(i.to_string()));
+        fs::write(&new, offset).unwrap();
+        fs::rename(new, file).unwrap();
+    }
+
+    fn options(&self) -> Options {
+        let file = self.directory.path().join("{node}");
+        let environment = [
+            ("LD_PRELOAD", self.library.clone()),
+            ("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap().to_owned()),
+            ("FAKETIME_CACHE_DURATION", "1".into()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        Options { environment, ..Options::default() }
+    }
+}
+
+/// A cluster of three with such clocks, and rooms in it.
+fn start(clocks: &Clocks) -> (TestCluster, Vec<String>) {
+    let cluster = TestCluster::start_with(3, clocks.options());
+    let rooms: Vec<_> = (0..12).map(|i| format!("room-{i}")).collect();
+    rooms.iter().for_each(|room| cluster.room(room));
+    (cluster, rooms)
 }
 
 /// How many groups each node leads.
@@ -33,33 +79,13 @@ fn leads(cluster: &TestCluster, node: u64) -> usize {
 
 #[test]
 fn a_node_whose_clock_is_wrong_hands_its_leadership_over() {
-    let Some(library) = libfaketime() else {
-        eprintln!("SKIPPED: libfaketime is not installed (apt-get install faketime)");
-        return;
-    };
-    let clocks = tempfile::tempdir().unwrap();
-    let set = |i: usize, offset: &str| {
-        let (new, file) = (clocks.path().join("new"), clocks.path().join(i.to_string()));
-        fs::write(&new, offset).unwrap();
-        fs::rename(new, file).unwrap();
-    };
-    (0..3).for_each(|i| set(i, "+0"));
-    let path = |path: PathBuf| path.to_str().unwrap().to_owned();
-    let environment = [
-        ("LD_PRELOAD", path(library)),
-        ("FAKETIME_TIMESTAMP_FILE", path(clocks.path().join("{node}"))),
-        ("FAKETIME_CACHE_DURATION", "1".into()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-    ];
-    let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
-    let cluster = TestCluster::start_with(3, Options { environment, ..Options::default() });
-    let rooms: Vec<_> = (0..12).map(|i| format!("room-{i}")).collect();
-    rooms.iter().for_each(|room| cluster.room(room));
+    let Some(clocks) = Clocks::new(3) else { return };
+    let (cluster, rooms) = start(&clocks);
     let wrong = cluster.node_id(0, 1);
     assert!(leads(&cluster, wrong) > 0, "leaders start out spread");
     let load = Load::start(&cluster.client_urls(), cluster.admin_token(), &rooms, 12);
     load.wait_more(50);
-    set(1, "+120");
+    clocks.set(1, "+120");
     wait_for("leadership to be handed over", PATIENCE, || match leads(&cluster, wrong) {
         0 => Ok(()),
         some => Err(format!("it leads {some} groups")),
@@ -75,11 +101,49 @@ fn a_node_whose_clock_is_wrong_hands_its_leadership_over() {
     let offset: f64 = offset.expect("the metric").parse().unwrap();
     assert!((110.0..130.0).contains(&offset), "{offset} s");
     load.wait_more(100);
-    set(1, "+0");
+    clocks.set(1, "+0");
     wait_for("the clock to be right again", PATIENCE, || {
         let said = cluster.log(1).contains("clock agrees with the others' again");
         if said { Ok(()) } else { Err("it is not".into()) }
     });
     let acked = load.finish();
     load::check_everywhere(&cluster, &rooms, &acked);
+}
+
+#[test]
+fn a_node_started_with_its_clock_ahead_does_not_drag_log_time_along() {
+    let Some(clocks) = Clocks::new(3) else { return };
+    let (mut cluster, rooms) = start(&clocks);
+    let wrong = cluster.node_id(0, 1);
+    (0..3).for_each(|i| cluster.kill(i));
+    clocks.set(1, "+3600");
+    // Its election timeouts run out first.
+    cluster.restart(1);
+    std::thread::sleep(Duration::from_millis(500));
+    cluster.restart(0);
+    cluster.wait_ready_node(0);
+    assert!(leads(&cluster, wrong) > 0, "it gets to lead");
+    // Two clocks that differ, and nobody who knows better.
+    for room in &rooms[..2] {
+        let body = json!({ "client_msg_id": new_id(), "text": "too early" });
+        let admin = cluster.admin(0).with_timeout(PATIENCE);
+        let answer = admin.post(&format!("/v1/rooms/{room}/messages"), &body).unwrap();
+        let error = answer.expect_error(503, "unavailable");
+        assert!(error["message"].as_str().unwrap().contains("confirmed"), "{error}");
+    }
+    cluster.restart(2);
+    let (urls, token) = (cluster.client_urls(), cluster.admin_token().to_owned());
+    for room in &rooms {
+        let acked = load::post(&urls, &token, room, &new_id(), "in time");
+        let path = format!("/v1/rooms/{room}/events?after={}", acked.seq - 1);
+        let page = cluster.admin(0).get(&path).unwrap().expect(200);
+        let at = page["events"][0]["at"].as_str().expect("a time").to_owned();
+        let at_time = humantime::parse_rfc3339(&at).unwrap().duration_since(UNIX_EPOCH).unwrap();
+        let right_ms = u128::from(SystemClock.now_ms());
+        assert!(at_time.as_millis() < right_ms + 30_000, "{room} is at {at}");
+    }
+    wait_for("leadership to be handed over", PATIENCE, || match leads(&cluster, wrong) {
+        0 => Ok(()),
+        some => Err(format!("it leads {some} groups")),
+    });
 }

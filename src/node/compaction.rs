@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Code, Error};
 use crate::node::base::directory_bytes;
@@ -17,7 +18,11 @@ use crate::shard::runtime::TokioRuntime;
 use crate::store::ballast;
 use crate::store::base::Base;
 use crate::store::compact::rewrite;
-use crate::store::sled_base::SledBase;
+use crate::store::sled_base::{OpenError, SledBase, SledOptions};
+
+/// How long a closed base is waited for until it is tried again, and how many times.
+const REOPEN_WAIT: Duration = Duration::from_millis(5);
+const REOPEN_ATTEMPTS: u32 = 2000;
 
 fn fresh(rooms: &Path) -> PathBuf {
     rooms.with_extension("new")
@@ -102,9 +107,20 @@ fn compact(groups: &Groups) -> io::Result<()> {
         drop(old);
         fs::rename(&rooms, &replaced)?;
         fs::rename(&fresh, &rooms)?;
-        let base = SledBase::open(&rooms, &groups.sled_options()).map_err(io::Error::other)?;
-        Ok(Arc::new(base) as Arc<dyn Base>)
+        Ok(Arc::new(reopen(&rooms, &groups.sled_options())?) as Arc<dyn Base>)
     });
     finish_interrupted(&rooms)?;
     opened.writer.log().compact_fully()
+}
+
+/// Opens a base that was closed just now. sled's own threads keep its files, and its lock, for a
+/// moment longer than its handle lives.
+fn reopen(rooms: &Path, options: &SledOptions) -> io::Result<SledBase> {
+    for _ in 1..REOPEN_ATTEMPTS {
+        match SledBase::open(rooms, options) {
+            Err(OpenError::InUse { .. }) => std::thread::sleep(REOPEN_WAIT),
+            opened => return opened.map_err(io::Error::other),
+        }
+    }
+    SledBase::open(rooms, options).map_err(io::Error::other)
 }

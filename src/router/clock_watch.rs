@@ -5,6 +5,9 @@
 //! time they have. One that differs from a majority hands the lead of its groups to a node that
 //! agrees with one, and says so; it goes on looking, and hands over again what it is elected to.
 //! It stays a voter: clocks play no part in safety.
+//!
+//! The same answers tell each group whether a majority of its voters confirms this node's clock,
+//! without which nothing is stamped (`shard/stamps.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +15,7 @@ use std::time::Duration;
 
 use futures_util::future;
 
+use crate::clock::DIFFERENCE_MAX_MS;
 use crate::id::{NodeId, ShardId};
 use crate::proto::internal as pb;
 use crate::router::{Router, forward};
@@ -19,10 +23,10 @@ use crate::shard::runtime::Runtime;
 
 /// How often peers are asked.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// How often at first, while a group waits for its first stamp.
+const ASK_FIRST: Duration = Duration::from_millis(100);
 /// How long a peer may take to answer; half of it is how far a reading can be off.
 const ASK_TIMEOUT: Duration = Duration::from_millis(500);
-/// Clocks that differ by no more than this, in milliseconds, agree.
-const DIFFERENCE_MAX_MS: i64 = 10_000;
 /// A clock counts as wrong when it was so as many times in a row: one reading may have been taken
 /// while a clock was being set.
 const WRONG_TIMES: u32 = 2;
@@ -38,11 +42,14 @@ struct Comparison {
     right: Vec<NodeId>,
 }
 
+fn agree(a_ms: i64, b_ms: i64) -> bool {
+    a_ms.abs_diff(b_ms) <= DIFFERENCE_MAX_MS
+}
+
 /// Compares this node's clock with its peers', given how far each of those that answered is ahead
 /// of it, in a cluster of `nodes` nodes.
 fn compare(nodes: usize, peers_ahead_ms: &BTreeMap<NodeId, i64>) -> Comparison {
     let majority = nodes / 2 + 1;
-    let agree = |a: i64, b: i64| a.abs_diff(b) <= DIFFERENCE_MAX_MS.unsigned_abs();
     let agreeing_with = |clock: i64| {
         let peers = peers_ahead_ms.values().filter(|other| agree(clock, **other)).count();
         peers + usize::from(agree(clock, 0))
@@ -64,9 +71,18 @@ impl<R: Runtime> Router<R> {
     pub async fn watch_clock(self: Arc<Self>) {
         let gauge = metrics::gauge!("folkmoot_clock_offset_seconds");
         let mut wrong_times = 0;
+        let mut confirmed_once = false;
         loop {
-            R::sleep(ASK_EVERY).await;
-            let Some(comparison) = self.compare_clocks().await else { continue };
+            R::sleep(if confirmed_once { ASK_EVERY } else { ASK_FIRST }).await;
+            let before = self.clock.now_ms();
+            let Some((nodes, answers)) = self.ask_clocks().await else { continue };
+            // The earlier reading, in case the clock was set back meanwhile.
+            let now_ms = before.min(self.clock.now_ms());
+            confirmed_once |= self.confirm_clock(now_ms, &answers);
+            if answers.is_empty() {
+                continue;
+            }
+            let comparison = compare(nodes, &answers);
             gauge.set(comparison.ahead_ms as f64 / 1000.0);
             if !comparison.wrong {
                 if wrong_times >= WRONG_TIMES {
@@ -91,19 +107,28 @@ impl<R: Runtime> Router<R> {
         }
     }
 
-    /// Asks every peer for its time; `None` while nobody answers.
-    async fn compare_clocks(&self) -> Option<Comparison> {
+    /// Asks every peer for its time: how many nodes there are, and how far each peer that answered
+    /// is ahead, in milliseconds. `None` while this node does not know who it is.
+    async fn ask_clocks(&self) -> Option<(usize, BTreeMap<NodeId, i64>)> {
         let node = self.node_id()?;
         let map = self.map();
         let peers: Vec<NodeId> = map.nodes().map(|peer| peer.id).filter(|id| *id != node).collect();
         let asked = peers.iter().map(|peer| self.peer_ahead_ms(*peer));
         let answers = future::join_all(asked).await;
-        let answers: BTreeMap<NodeId, i64> = peers
+        let answers = peers
             .iter()
             .zip(answers)
             .filter_map(|(peer, answer)| answer.map(|ahead| (*peer, ahead)))
             .collect();
-        (!answers.is_empty()).then(|| compare(peers.len() + 1, &answers))
+        Some((peers.len() + 1, answers))
+    }
+
+    /// Tells the groups which voters confirm this node's clock; whether a majority of each does.
+    fn confirm_clock(&self, now_ms: u64, peers_ahead_ms: &BTreeMap<NodeId, i64>) -> bool {
+        let agrees = |node| peers_ahead_ms.get(&node).is_some_and(|ahead| agree(*ahead, 0));
+        let groups = self.host().all();
+        let confirmed = groups.iter().filter(|group| group.confirm_clock(now_ms, agrees)).count();
+        confirmed == groups.len()
     }
 
     /// How far a peer's clock is ahead of this node's, in milliseconds.

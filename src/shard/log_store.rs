@@ -96,6 +96,12 @@ impl GroupLog {
         self.writer.log().mark_lost(why)
     }
 
+    /// Waits until what was written so far is on disk.
+    pub(crate) async fn settle(&self) -> io::Result<()> {
+        // The writer keeps the order, so an append of nothing comes after everything else.
+        self.writer.write(Write::Append { group: self.group, entries: Vec::new() }).await
+    }
+
     fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
         // The disk is read without the lock: entries below the tail are immutable, except that a
         // purge may take them meanwhile, which the caller sees as a missing range.

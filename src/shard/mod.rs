@@ -24,6 +24,7 @@ pub mod proposer;
 pub mod reader;
 pub mod runtime;
 pub mod snapshot;
+mod stamps;
 pub mod state_machine;
 #[cfg(test)]
 mod tests;
@@ -37,7 +38,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
-use openraft::{ServerState, SnapshotPolicy};
+use openraft::metrics::WaitError;
+use openraft::{RaftMetrics, ServerState, SnapshotPolicy};
 use tokio::sync::mpsc;
 
 use crate::chat::command::Reply;
@@ -49,13 +51,14 @@ use crate::shard::log_writer::LogWriter;
 use crate::shard::network::NetworkFactory;
 use crate::shard::proposer::Proposal;
 use crate::shard::runtime::Runtime;
+use crate::shard::stamps::Stamps;
 use crate::shard::state_machine::{CommitSink, Replica, StateMachine};
 use crate::shard::transport::Transport;
 use crate::shard::types::{Members, Types};
 use crate::store::state::ShardState;
 
-/// How often a purge is looked for, and how many times.
-const PURGE_LOOK: Duration = Duration::from_millis(20);
+/// How long a purge is waited for until it is asked for again, and how many times.
+const PURGE_WAIT: Duration = Duration::from_millis(20);
 const PURGE_ATTEMPTS: u32 = 500;
 
 /// openraft's handle on a group.
@@ -117,6 +120,7 @@ pub struct Shard<R: Runtime> {
     /// Why the log counts as lost, if it does.
     lost: OnceLock<String>,
     replica: Arc<Replica>,
+    stamps: Arc<Stamps<R>>,
     proposals: mpsc::Sender<Proposal>,
     reads: mpsc::Sender<reader::Waiting>,
 }
@@ -170,7 +174,8 @@ impl<R: Runtime> Shard<R> {
         )
         .await
         .map_err(io::Error::other)?;
-        let proposals = proposer::spawn::<R>(raft.clone(), parts.clock.clone());
+        let stamps = Arc::new(Stamps::new(parts.clock.clone()));
+        let proposals = proposer::spawn::<R>(raft.clone(), stamps.clone());
         let reads = reader::spawn::<R>(raft.clone());
         Ok(Arc::new(Shard {
             id,
@@ -179,6 +184,7 @@ impl<R: Runtime> Shard<R> {
             log,
             lost: OnceLock::new(),
             replica,
+            stamps,
             proposals,
             reads,
         }))
@@ -316,14 +322,23 @@ impl<R: Runtime> Shard<R> {
                 (metrics.purged, metrics.snapshot)
             };
             if reached(purged) {
-                return Ok(());
+                // openraft counts a purge as done once it is queued.
+                return self.log.settle().await;
             }
-            let asked = match reached(snapshot) {
+            let covered = reached(snapshot);
+            let asked = match covered {
                 true => self.raft.trigger().purge_log(index).await,
                 false => self.raft.trigger().snapshot().await,
             };
             asked.map_err(io::Error::other)?;
-            R::sleep(PURGE_LOOK).await;
+            let done = |metrics: &RaftMetrics<Types<R>>| match covered {
+                true => reached(metrics.purged),
+                false => reached(metrics.snapshot),
+            };
+            match self.raft.wait(Some(PURGE_WAIT)).metrics(done, "the log is purged").await {
+                Ok(_) | Err(WaitError::Timeout(..)) => {}
+                Err(stopped) => return Err(io::Error::other(stopped)),
+            }
         }
         let why = format!("shard {} does not let go of its log: try again later", self.id);
         Err(io::Error::new(io::ErrorKind::TimedOut, why))
@@ -353,6 +368,12 @@ impl<R: Runtime> Shard<R> {
             voters: membership.voter_ids().map(NodeId).collect(),
             learners: membership.learner_ids().map(NodeId).collect(),
         }
+    }
+
+    fn voters(&self) -> Vec<NodeId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().voter_ids().map(NodeId).collect()
     }
 
     /// The error that stopped the group, if one did.

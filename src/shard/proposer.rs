@@ -1,6 +1,7 @@
 //! Makes one log entry of the commands that wait.
 //!
-//! No timer: while a few entries are on their way, the next batch forms by itself.
+//! No timer: while a few entries are on their way, the next batch forms by itself. What cannot be
+//! stamped is refused, which says that it was not applied.
 
 use std::sync::Arc;
 
@@ -11,11 +12,11 @@ use openraft::raft::ClientWriteResult;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::chat::command::Reply;
-use crate::clock::Clock;
 use crate::error::{Code, Error};
 use crate::id::NodeId;
 use crate::limits;
 use crate::shard::runtime::Runtime;
+use crate::shard::stamps::Stamps;
 use crate::shard::types::{Batch, Types};
 use crate::shard::{Raft, Refused, not_leader};
 
@@ -33,15 +34,15 @@ pub(crate) struct Proposal {
 }
 
 /// Starts a group's proposer. It ends when every sender is gone.
-pub(crate) fn spawn<R: Runtime>(raft: Raft<R>, clock: Arc<dyn Clock>) -> mpsc::Sender<Proposal> {
+pub(crate) fn spawn<R: Runtime>(raft: Raft<R>, stamps: Arc<Stamps<R>>) -> mpsc::Sender<Proposal> {
     let (tx, rx) = mpsc::channel(QUEUE);
-    let _task = R::spawn(run::<R>(raft, clock, rx));
+    let _task = R::spawn(run::<R>(raft, stamps, rx));
     tx
 }
 
 async fn run<R: Runtime>(
     raft: Raft<R>,
-    clock: Arc<dyn Clock>,
+    stamps: Arc<Stamps<R>>,
     mut proposals: mpsc::Receiver<Proposal>,
 ) {
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
@@ -49,7 +50,13 @@ async fn run<R: Runtime>(
         let permit =
             in_flight.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (requests, waiting) = gather(first, &mut proposals);
-        let batch = Batch { stamp_ms: clock.now_ms(), requests };
+        let Some(stamp_ms) = stamps.next() else {
+            let why = "no majority of nodes has confirmed the leader's clock yet";
+            let error = Error::new(Code::Unavailable, why).retry_after(100);
+            refuse(&Refused { error, leader: None }, waiting);
+            continue;
+        };
+        let batch = Batch { stamp_ms, requests };
         let (responder, answer) = OneshotResponder::new_pair();
         // A stopped group drops the responder, and the answer below says so.
         let sent = raft.client_write_ff(batch, Some(responder)).await;
@@ -102,6 +109,10 @@ fn distribute<R: Runtime>(answer: Option<ClientWriteResult<Types<R>>>, waiting: 
         }
     };
     let refused = Refused { error: refused.error.maybe_applied(), leader: refused.leader };
+    refuse(&refused, waiting);
+}
+
+fn refuse(refused: &Refused, waiting: Waiting) {
     for waiting in waiting {
         let _: Result<(), _> = waiting.send(Err(refused.clone()));
     }

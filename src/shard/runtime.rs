@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 
 pub use openraft::AsyncRuntime;
-pub use openraft::async_runtime::Select2;
+pub use openraft::async_runtime::{Instant, Select2};
 pub use openraft_rt_tokio::TokioRuntime;
 
 /// openraft's runtime, and how to run something that blocks.

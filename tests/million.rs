@@ -1,0 +1,166 @@
+//! A room of a million messages: pages stay quick anywhere in it, idle and under load, and a node
+//! that holds it is ready soon after a start.
+//!
+//! `FOLKMOOT_TEST_MESSAGES` changes how many (the times are asserted at any size).
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use folkmoot::client::{Client, ClientOptions, Post, Session};
+use folkmoot::id::RoomId;
+use futures_util::future::join_all;
+use serde_json::Value;
+
+use common::cluster::TestCluster;
+use common::wait_for;
+
+/// Posts in flight of each of the fillers.
+const AT_ONCE: usize = 500;
+/// Posts a second while pages are read.
+const RATE: u64 = 5000;
+const PAGES: usize = 1000;
+
+#[test]
+fn pages_are_quick_and_starts_are_soon_with_a_million_messages() {
+    let messages: u64 =
+        std::env::var("FOLKMOOT_TEST_MESSAGES").map_or(1_000_000, |n| n.parse().unwrap());
+    let mut cluster = TestCluster::start(3);
+    cluster.room("big");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+
+    let begin = Instant::now();
+    runtime.block_on(fill(&cluster, messages));
+    eprintln!("{messages} messages posted in {:?}", begin.elapsed());
+
+    // Idle also of the checkpoints that the messages called for.
+    wait_for("checkpoints", Duration::from_secs(60), || {
+        let behind = |shard: &Value| shard["durable"] != shard["applied"];
+        match cluster.shards(0).into_iter().find(behind) {
+            None => Ok(()),
+            Some(shard) => Err(shard.to_string()),
+        }
+    });
+    let idle = pages(&cluster, messages, PAGES, Duration::ZERO);
+    report("idle", &idle);
+    let loaded = {
+        let load = runtime.spawn(paced(options(&cluster), Duration::from_secs(24)));
+        std::thread::sleep(Duration::from_secs(1));
+        let loaded = pages(&cluster, messages, PAGES, Duration::from_millis(20));
+        let late = runtime.block_on(load).unwrap();
+        eprintln!("posts fell behind {RATE}/s by {late:?} at most");
+        assert!(late < Duration::from_secs(2), "the load was not what it should be");
+        loaded
+    };
+    report(&format!("under {RATE} posts/s"), &loaded);
+
+    let mut ready = vec![];
+    for (node, how) in [(0, "killed"), (1, "stopped")] {
+        if how == "killed" {
+            cluster.kill(node);
+        } else {
+            assert!(cluster.stop(node).success());
+        }
+        let begin = Instant::now();
+        cluster.restart(node);
+        cluster.wait_ready_node(node);
+        ready.push(begin.elapsed());
+        eprintln!("ready {:?} after the start of a node that was {how}", ready.last().unwrap());
+    }
+    assert!(ready.iter().all(|ready| *ready <= Duration::from_secs(3)), "{ready:?}");
+    assert!(percentile(&idle, 99) < Duration::from_millis(5));
+    assert!(percentile(&loaded, 99) < Duration::from_millis(25));
+}
+
+fn options(cluster: &TestCluster) -> ClientOptions {
+    ClientOptions {
+        servers: cluster.client_urls(),
+        token: Some(cluster.admin_token().to_owned()),
+        ..ClientOptions::default()
+    }
+}
+
+fn message(n: u64) -> Post {
+    // As long as chat is, and as different from each other.
+    let text =
+        format!("{n}: {} said that {:x} is not {:x}", n % 977, n * n, n.wrapping_mul(n << 7));
+    Post::message(&RoomId::parse("big").unwrap(), text)
+}
+
+async fn fill(cluster: &TestCluster, messages: u64) {
+    let session = Session::open(&Client::connect(options(cluster)).unwrap()).await.unwrap();
+    let fillers = (0..4).map(|filler| {
+        let session = session.clone();
+        tokio::spawn(async move {
+            let mut mine = (0..messages).filter(|n| n % 4 == filler).peekable();
+            while mine.peek().is_some() {
+                let batch = mine.by_ref().take(AT_ONCE / 4);
+                let acks = join_all(batch.map(|n| session.post(message(n)))).await;
+                acks.into_iter().for_each(|ack| drop(ack.unwrap()));
+            }
+        })
+    });
+    for filler in join_all(fillers).await {
+        filler.unwrap();
+    }
+}
+
+/// Posts at a steady rate; returns how far it ever fell behind.
+async fn paced(options: ClientOptions, how_long: Duration) -> Duration {
+    let session = Session::open(&Client::connect(options).unwrap()).await.unwrap();
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    let per_tick = RATE / 100;
+    let begin = Instant::now();
+    let (mut sent, mut late) = (0, Duration::ZERO);
+    let mut posts = tokio::task::JoinSet::new();
+    while begin.elapsed() < how_long {
+        ticks.tick().await;
+        for n in sent..sent + per_tick {
+            let session = session.clone();
+            posts.spawn(async move { session.post(message(n)).await.unwrap() });
+        }
+        sent += per_tick;
+        while let Some(done) = posts.try_join_next() {
+            done.unwrap();
+        }
+        let acked = sent - posts.len() as u64;
+        let due = Duration::from_secs_f64(acked as f64 / RATE as f64);
+        late = late.max(begin.elapsed().saturating_sub(due));
+    }
+    posts.join_all().await;
+    late
+}
+
+/// Reads pages of 100 from all over the room, from each node in turn; returns their times, sorted.
+fn pages(cluster: &TestCluster, messages: u64, count: usize, every: Duration) -> Vec<Duration> {
+    let mut times = Vec::with_capacity(count);
+    // Weyl's sequence: spread evenly, the same in each run.
+    let mut at = 0_u64;
+    for n in 0..count {
+        at = (at + 618_033_989) % (messages - 100);
+        let path = match n % 2 {
+            0 => format!("/v1/rooms/big/events?after={at}&limit=100"),
+            _ => format!("/v1/rooms/big/events?before={}&limit=100", at + 101),
+        };
+        let http = cluster.admin(n % 3);
+        let begin = Instant::now();
+        let page: Value = http.get(&path).unwrap().expect(200);
+        times.push(begin.elapsed());
+        let seqs = page["events"].as_array().unwrap().iter().map(|event| event["seq"].as_u64());
+        assert!(seqs.eq((at + 1..=at + 100).map(Some)), "{path}");
+        std::thread::sleep(every);
+    }
+    times.sort();
+    times
+}
+
+fn percentile(times: &[Duration], percent: usize) -> Duration {
+    times[(times.len() - 1) * percent / 100]
+}
+
+fn report(when: &str, times: &[Duration]) {
+    let [p50, p99] = [50, 99].map(|percent| percentile(times, percent));
+    eprintln!("a page of 100, {when}: p50 {p50:?}, p99 {p99:?}, max {:?}", times.last().unwrap());
+}
