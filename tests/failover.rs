@@ -146,6 +146,12 @@ fn without_a_majority_posts_are_refused_as_temporary_and_come_back() {
     let rooms = rooms(&cluster, 4);
     let (urls, token) = (cluster.client_urls(), cluster.admin_token().to_owned());
     let before = load::post(&urls, &token, &rooms[0], &common::new_id(), "before");
+    // An ack says that two of three have it: not that this one has.
+    wait_for("the message on the third node", Duration::from_secs(10), || {
+        let path = format!("/v1/rooms/{}/events?after=0&consistency=local", rooms[0]);
+        let page = cluster.admin(2).get(&path).unwrap().json().to_string();
+        if page.contains(&before.id) { Ok(()) } else { Err(page) }
+    });
     cluster.kill(0);
     cluster.kill(1);
     let lonely = cluster.admin(2).with_timeout(Duration::from_secs(30));
