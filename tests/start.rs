@@ -11,7 +11,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::cluster::{TestCluster, folkmoot, free_port};
-use common::{load, new_id};
+use common::load::{self, Acked};
+use common::new_id;
 
 /// Runs a command that must end by itself, soon and with a failure; what it said.
 fn fails(command: &mut Command) -> String {
@@ -151,18 +152,24 @@ fn log_files(data: &Path) -> Vec<PathBuf> {
 
 type Damage = fn(&Path);
 
-#[test]
-fn a_damaged_or_missing_file_is_named_and_nothing_is_touched() {
+/// A node that was stopped, a copy of its data, and what it acknowledged.
+fn stopped_with_messages() -> (TestCluster, PathBuf, Vec<Acked>) {
     let mut cluster = TestCluster::start(1);
     cluster.room("general");
     let (urls, token) = (cluster.client_urls(), cluster.admin_token().to_owned());
-    let rooms = ["general".to_owned()];
     let acked: Vec<_> =
         (0..50).map(|n| load::post(&urls, &token, "general", &new_id(), &n.to_string())).collect();
     cluster.stop(0);
-    let data = cluster.data_dir(0).to_owned();
     let good = cluster.directory().join("good");
-    copy(&data, &good);
+    copy(cluster.data_dir(0), &good);
+    (cluster, good, acked)
+}
+
+#[test]
+fn a_damaged_or_missing_file_is_named_and_nothing_is_touched() {
+    let (mut cluster, good, acked) = stopped_with_messages();
+    let data = cluster.data_dir(0).to_owned();
+    let rooms = ["general".to_owned()];
     let cases: [(&str, Damage, &str); 8] = [
         (
             "identity garbled",
@@ -210,16 +217,9 @@ fn remove(path: &Path) {
 /// file. Never is less served than was acknowledged.
 #[test]
 fn a_damaged_base_is_refused_or_rebuilt_from_the_log() {
-    let mut cluster = TestCluster::start(1);
-    cluster.room("general");
-    let (urls, token) = (cluster.client_urls(), cluster.admin_token().to_owned());
-    let rooms = ["general".to_owned()];
-    let acked: Vec<_> =
-        (0..50).map(|n| load::post(&urls, &token, "general", &new_id(), &n.to_string())).collect();
-    cluster.stop(0);
+    let (mut cluster, good, acked) = stopped_with_messages();
     let data = cluster.data_dir(0).to_owned();
-    let good = cluster.directory().join("good");
-    copy(&data, &good);
+    let rooms = ["general".to_owned()];
     for part in 0..16 {
         scribble(&data.join("rooms/db"), part, 16);
         match cluster.try_restart(0) {
