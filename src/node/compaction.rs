@@ -70,6 +70,7 @@ pub(super) async fn run(groups: Arc<Groups>) -> Result<(u64, u64), Error> {
             _ => Error::new(Code::Internal, format!("compaction failed: {error}")),
         }
     };
+    let arranging = groups.arranging.lock().await;
     let before = directory_bytes(groups.data_dir());
     let shards = groups.router().host().all();
     // What was erased must be rewritten in the base, and leave the log.
@@ -84,7 +85,7 @@ pub(super) async fn run(groups: Arc<Groups>) -> Result<(u64, u64), Error> {
     let work = groups.clone();
     let compacting = tokio::task::spawn_blocking(move || compact(&work));
     compacting.await.map_err(io::Error::other).flatten().map_err(failed)?;
-    drop(guards);
+    drop((guards, arranging));
     Ok((before, directory_bytes(groups.data_dir())))
 }
 

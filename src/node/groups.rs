@@ -68,6 +68,8 @@ pub(super) struct Groups {
     router: Arc<Router>,
     tcp: Arc<Tcp>,
     opened: OnceLock<Opened>,
+    /// Held while groups start, and while the base is replaced under those that have.
+    pub(super) arranging: tokio::sync::Mutex<()>,
     /// Ends the checkpointer, which then takes a last checkpoint.
     checkpoints_stop: CancellationToken,
     checkpoints: TaskTracker,
@@ -92,6 +94,7 @@ impl Groups {
             router,
             tcp,
             opened: OnceLock::new(),
+            arranging: tokio::sync::Mutex::default(),
             checkpoints_stop: CancellationToken::new(),
             checkpoints: TaskTracker::new(),
         })
@@ -124,6 +127,7 @@ impl Groups {
         formation: &Arc<Formation>,
         tasks: &TaskTracker,
     ) -> Result<(), GroupsError> {
+        let _arranging = self.arranging.lock().await;
         let node = membership.node_id;
         self.tcp.set_local(Local { cluster_id: membership.cluster_id.clone(), node_id: node });
         self.router.set_node_id(node);

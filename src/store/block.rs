@@ -330,6 +330,26 @@ impl RoomBlocks<'_> {
         }
     }
 
+    /// Adds a block of `base` to a batch as it lies there; `row` is its row's value.
+    ///
+    /// # Errors
+    /// When the base cannot be read, or the block is damaged.
+    pub fn copy(
+        &self,
+        base: &dyn Base,
+        batch: &mut Batch,
+        first: Seq,
+        row: Vec<u8>,
+    ) -> io::Result<()> {
+        for part in 0..Header::of(&row)?.parts() {
+            let key = self.part_key(first, part);
+            let value = base.get(&key)?.ok_or_else(|| damaged("a long event"))?;
+            batch.put(key, value);
+        }
+        batch.put(self.key(first), row);
+        Ok(())
+    }
+
     /// Adds the removal of a block, and of its parts, to a batch; `row` is its row's value.
     ///
     /// # Errors

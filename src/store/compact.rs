@@ -1,22 +1,27 @@
 //! Compaction: a base copied into a fresh one.
 //!
-//! Run by `folkmoot node compact`, on a stopped node. sled reclaims little by itself, and keeps
-//! what was erased in freed segments. Afterwards no byte of an erased body is in the new directory.
+//! Run by `folkmoot node compact`. sled reclaims little by itself, and keeps what was erased in freed
+//! segments. Afterwards no byte of an erased body is in the new directory.
+//!
+//! What lives is copied as it lies: the same rows, blocks, bank and lineages. So whoever has the old
+//! base open can go on with the new one, without a look at it.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
 
-use crate::id::{RoomId, Seq, ShardId};
+use crate::id::{Seq, ShardId};
 use crate::store::base::{BATCH_BYTES, Base, Batch, Order};
-use crate::store::block::{Packer, RoomBlocks, Run};
+use crate::store::block::{Header, Packer, RoomBlocks};
 use crate::store::checkpoint;
 use crate::store::codec::{self, damaged};
-use crate::store::key::{self, Bank, Key, Space, tag};
+use crate::store::key::{self, Key, Space, tag};
 use crate::store::recovery::{self, Recovered};
 
 /// Copies what lives in `old`, of all shards, into `new`, which is empty, and makes it durable.
 /// `progress` is told the bytes written so far.
+///
+/// Nothing may write to `old` meanwhile.
 ///
 /// # Errors
 /// When a base fails, `old` is damaged, or `new` is not empty.
@@ -61,21 +66,18 @@ impl Copy<'_> {
         if self.batch.bytes() > BATCH_BYTES { self.write() } else { Ok(()) }
     }
 
-    /// The rows of the bank that counts, into bank 0.
+    /// The rows of the bank that counts, and which one that is.
     fn rows(&mut self, old: &dyn Base, found: &Recovered) -> io::Result<()> {
-        let target = Space { bank: Bank(0), ..found.space };
+        let bank = found.space.key(&Key::Bank);
+        if let Some(value) = old.get(&bank)? {
+            self.batch.put(bank, value);
+        }
         let mut result = Ok(());
         old.scan(&found.space.bank_range(), Order::Forward, &mut |key, value| {
-            let suffix = key::suffix(key);
-            // Blocks are written without what is being erased, and under lineage 0.
-            if !matches!(suffix.first(), Some(&tag::ERASING | &tag::LINEAGE)) {
-                match target.key_from_suffix(&suffix) {
-                    Some(key) => self.batch.put(key, value.to_vec()),
-                    None => result = Err(damaged("a key")),
-                }
-                if result.is_ok() {
-                    result = self.write_if_full();
-                }
+            // Blocks are written without what is being erased.
+            if key::suffix(key).first() != Some(&tag::ERASING) {
+                self.batch.put(key.to_vec(), value.to_vec());
+                result = self.write_if_full();
             }
             if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
@@ -90,51 +92,49 @@ impl Copy<'_> {
             rooms.push((id, room.first_seq.max(Seq(1)), room.head));
             Ok(())
         })?;
+        let none = BTreeSet::new();
         for (room, first, head) in rooms {
-            self.room(old, found, &room, first, head)?;
+            let lineage = found.lineages.get(&room).copied().unwrap_or(0);
+            let blocks = RoomBlocks { space: found.space, room: &room, lineage };
+            let erasing = found.erasing.get(&room).unwrap_or(&none);
+            self.blocks(old, blocks, first..=head, erasing)?;
         }
         Ok(())
     }
 
-    fn room(
+    /// The blocks of a room that hold its events `events`.
+    fn blocks(
         &mut self,
         old: &dyn Base,
-        found: &Recovered,
-        room: &RoomId,
-        first: Seq,
-        head: Seq,
+        blocks: RoomBlocks<'_>,
+        events: std::ops::RangeInclusive<Seq>,
+        erasing: &BTreeSet<Seq>,
     ) -> io::Result<()> {
-        let lineage = found.lineages.get(room).copied().unwrap_or(0);
-        let source = RoomBlocks { space: found.space, room, lineage };
-        let target = RoomBlocks { lineage: 0, ..source };
-        let none = BTreeSet::new();
-        let erasing = found.erasing.get(room).unwrap_or(&none);
-        let erasing: Vec<Seq> = erasing.iter().copied().collect();
-        let mut packer = Packer::default();
-        let mut next = first;
-        while next <= head {
-            let mut run = Run::new(next);
-            let rows = source.rows(old, next, head, u64::MAX, BATCH_BYTES as u64)?;
-            for row in rows {
-                let part = source.decode(old, row)?;
-                if part.first() > run.next() {
-                    break;
+        let mut next = *events.start();
+        while next <= *events.end() {
+            let missing = || damaged(&format!("event {next} of room {}", blocks.room));
+            let rows = blocks.rows(old, next, *events.end(), u64::MAX, BATCH_BYTES as u64)?;
+            let mut copied = next;
+            for (first, row) in rows {
+                let end = Seq(first.0.saturating_add(Header::of(&row)?.count));
+                if first > copied || end <= copied {
+                    return Err(missing());
                 }
-                let part = checkpoint::erase(&part, &erasing)?;
-                for (seq, event) in part.events(run.next()) {
-                    if seq <= head {
-                        run.push_encoded(event);
-                    }
+                let erased: Vec<Seq> = erasing.range(first..end).copied().collect();
+                if erased.is_empty() {
+                    blocks.copy(old, &mut self.batch, first, row)?;
+                } else {
+                    let run = blocks.decode(old, (first, row))?;
+                    let packed = Packer::default().pack(&checkpoint::erase(&run, &erased)?);
+                    packed.iter().for_each(|block| blocks.put(&mut self.batch, block));
                 }
-            }
-            if run.is_empty() {
-                return Err(damaged(&format!("event {next} of room {room}")));
-            }
-            next = run.next();
-            for block in packer.pack(&run) {
-                target.put(&mut self.batch, &block);
                 self.write_if_full()?;
+                copied = end;
             }
+            if copied == next {
+                return Err(missing());
+            }
+            next = copied;
         }
         Ok(())
     }

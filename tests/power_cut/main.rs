@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use disk::Disk;
+use disk::{Disk, Power};
 use random::Random;
 
 /// Cuts of one pair of stores.
@@ -119,10 +119,12 @@ fn child() {
             let store = Store::ALL.into_iter().find(|store| store.name() == pair[0]).unwrap();
             let path = Path::new(pair[1]);
             let mut acks = std::fs::File::options().append(true).create(true).open(path).unwrap();
-            let mount = &mount;
+            let (mount, power) = (&mount, Power::of(&mount).unwrap());
             scope.spawn(move || {
                 store.write(mount, seed, sync, |operation| {
-                    acks.write_all(&operation.to_le_bytes()).unwrap();
+                    if power.is_on() {
+                        acks.write_all(&operation.to_le_bytes()).unwrap();
+                    }
                 });
             });
         }

@@ -401,8 +401,8 @@ impl Log {
     /// As [`Log::write`].
     pub fn compact_fully(&self) -> io::Result<()> {
         let _alone = self.maintenance.lock().expect(UNPOISONED);
-        let mut writer = self.writer();
         let mut guard = self.engine.write().expect(UNPOISONED);
+        let mut writer = self.writer();
         // raft-engine panics on a full disk here; live entries, by now, fit into few files.
         let needed = 4 * self.options.target_file_bytes;
         if crate::store::ballast::free_space(&self.options.directory)? < needed {

@@ -9,7 +9,7 @@ use super::{SHARD, apply_to, assert_tidy, checkpoint, index, open, rows_of, smal
 use crate::chat::event::Body;
 use crate::chat::state::{Room, State, StateMut};
 use crate::id::{Epoch, RequestId, Seq, ShardId};
-use crate::store::base::{Base, MemoryBase};
+use crate::store::base::{Base, Batch, MemoryBase};
 use crate::store::compact;
 use crate::store::sled_base::{SledBase, SledOptions};
 use crate::store::snapshot::SnapshotSource;
@@ -372,6 +372,50 @@ fn compaction_leaves_out_what_is_still_to_be_erased_and_what_no_head_covers() {
         checkpoint(&mut compacted);
         compare(&open(&new), &model(seed, 320));
         assert_tidy(new.as_ref());
+    }
+}
+
+/// Puts a compacted copy in the place of what a base has, under whoever has it open.
+fn compact_under(base: &MemoryBase) {
+    let new = MemoryBase::new();
+    compact::rewrite(base, &new, &mut |_| {}).unwrap();
+    let mut batch = Batch::new();
+    rows_of(base).into_iter().for_each(|(key, _)| batch.delete(key));
+    rows_of(&new).into_iter().for_each(|(key, value)| batch.put(key, value));
+    base.write(batch).unwrap();
+    base.flush().unwrap();
+}
+
+#[test]
+fn a_state_goes_on_while_its_base_is_compacted() {
+    for seed in 80..90 {
+        let base = Arc::new(MemoryBase::new());
+        let mut state = open(&base);
+        // Other histories of the same rooms: other lineages after the snapshot.
+        apply_to(&mut state, seed + 1000, 60);
+        for room in state.rooms(None, 99) {
+            state.put_room(Room { epoch: Epoch::mint([2; 8]), ..(*room).clone() });
+        }
+        checkpoint(&mut state);
+        let mut sender = open(&Arc::new(MemoryBase::new()));
+        apply_to(&mut sender, seed, 60);
+        checkpoint(&mut sender);
+        install(&sender.begin_snapshot().unwrap(), &mut state).unwrap();
+        assert_eq!((state.space.bank.0, state.lineages.is_empty()), (1, false));
+        for last in (65..=400).step_by(5) {
+            apply_to(&mut state, seed, last);
+            if last % 3 != 0 {
+                checkpoint(&mut state);
+            }
+            if last % 4 == 0 {
+                compact_under(&base);
+            }
+        }
+        compare(&state, &model(seed, 400));
+        checkpoint(&mut state);
+        compact_under(&base);
+        compare(&open(&base), &model(seed, 400));
+        assert_tidy(base.as_ref());
     }
 }
 

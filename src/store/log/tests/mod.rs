@@ -338,6 +338,29 @@ fn compaction_erases_what_was_purged() {
 }
 
 #[test]
+fn compaction_and_the_writer_do_not_block_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Arc::new(open(dir.path()));
+    let (compacted, over) = std::sync::mpsc::channel();
+    let compacting = log.clone();
+    std::thread::spawn(move || {
+        (0..50).for_each(|_| compacting.compact_fully().unwrap());
+        compacted.send(()).unwrap();
+    });
+    let (wrote, written) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut next = 0;
+        while over.try_recv().is_err() {
+            log.write(&[append(G, next..next + 1, b'a')]).unwrap();
+            next += 1;
+        }
+        wrote.send((log, next)).unwrap();
+    });
+    let (log, next) = written.recv_timeout(Duration::from_secs(60)).expect("they do");
+    assert_eq!(tags(&log), tagged(0..next, b'a'));
+}
+
+#[test]
 fn compaction_removes_files_that_a_crash_left() {
     let dir = tempfile::tempdir().unwrap();
     let log = busy(dir.path());
