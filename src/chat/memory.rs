@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::chat::event::{Body, Event};
+use crate::chat::event::Event;
 use crate::chat::state::{Notes, Participant, Room, Scope, Sent, State, StateMut, User};
 use crate::id::{RequestId, RoomId, Seq, UserId};
 
@@ -15,9 +15,9 @@ pub struct Memory {
     rooms: BTreeMap<RoomId, Arc<Room>>,
     participants: BTreeMap<(RoomId, UserId), Participant>,
     users: BTreeMap<UserId, Arc<User>>,
-    sent: BTreeMap<(Scope, UserId, RequestId), Sent>,
+    pub(crate) sent: BTreeMap<(Scope, UserId, RequestId), Sent>,
     notes: BTreeMap<(RoomId, Seq), Arc<Notes>>,
-    marks: BTreeMap<(RoomId, String), u64>,
+    pub(crate) marks: BTreeMap<(RoomId, String), u64>,
     /// Each room's kept events, dense.
     events: BTreeMap<RoomId, Vec<Arc<Event>>>,
 }
@@ -183,8 +183,7 @@ impl StateMut for Memory {
             .get_mut(room)
             .and_then(|events| events.iter_mut().find(|event| event.seq == seq));
         if let Some(event) = stored {
-            let hash = event.body.hash();
-            Arc::make_mut(event).body = Body::Erased { hash };
+            *event = Arc::new(event.erased());
         }
     }
 }

@@ -2,9 +2,8 @@
 //!
 //! Written before the identity, so that an identity always comes with it.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::fs;
+use std::io;
 use std::sync::Mutex;
 
 use prost::Message;
@@ -13,7 +12,7 @@ use crate::id::NodeId;
 use crate::meta::ClusterMap;
 use crate::node::formation::Membership;
 use crate::proto::internal as pb;
-use crate::store::identity::{DataDir, Identity, Refusal};
+use crate::store::identity::{DataDir, Identity, Refusal, replace};
 
 const FILE: &str = "cluster.bin";
 const INSTANCE: &str = "instance";
@@ -98,20 +97,6 @@ impl Membership {
     fn identity(&self) -> Identity {
         Identity { cluster_id: self.cluster_id.clone(), node_id: self.node_id }
     }
-}
-
-/// Replaces a file, durably: a crash leaves the old one or the new one.
-fn replace(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Refusal> {
-    let path = directory.join(name);
-    let new = directory.join(format!("{name}.new"));
-    let write = || {
-        let mut file = File::create(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(directory)?.sync_all()
-    };
-    write().map_err(|source| Refusal::Io { path: path.clone(), source })
 }
 
 fn encode(membership: &Membership) -> Vec<u8> {

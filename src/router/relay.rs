@@ -109,7 +109,8 @@ fn next_of(frame: bytes::Bytes) -> Option<(Next, u32)> {
     match pb::RelayFrame::decode(frame).ok()?.frame? {
         Frame::Events(events) => {
             let count = events.events.len() as u32;
-            let decode = |bytes| Some(Encoded::new(Arc::new(codec::decode_event(bytes).ok()?)));
+            let decode =
+                |bytes: bytes::Bytes| Some(Encoded::new(codec::decode_event(&bytes).ok()?));
             let events = events.events.into_iter().map(decode).collect::<Option<Vec<_>>>()?;
             Some((Next::Events(events), count))
         }

@@ -6,7 +6,7 @@
 //! version u8 = 1 │ encoding u8 │ count varint │ raw bytes varint │ payload
 //! ```
 //!
-//! where the payload is `count` times an event's length (varint) and the event (`codec.rs`), as it
+//! where the payload is `count` times an event's length (varint) and the event (`chat/codec`), as it
 //! is (encoding 0) or LZ4 compressed (1). The key has the first event's seq; the others follow
 //! densely. So the raw payloads of neighbours can be joined without decoding an event.
 //!
@@ -22,12 +22,12 @@ use std::ops::ControlFlow;
 
 use lz4_flex::block as lz4;
 
+use crate::chat::codec::put_event;
 use crate::chat::event::Event;
 use crate::id::{RoomId, Seq};
 use crate::store::base::{Base, Batch, Order};
 use crate::store::codec::{self, VALUE_BYTES_MAX, VERSION, damaged};
 use crate::store::key::{Key, Space, tag};
-use crate::store::stored_event;
 
 const PLAIN: u8 = 0;
 const LZ4: u8 = 1;
@@ -97,7 +97,7 @@ impl Run {
         let start = self.raw.len();
         // Most events are shorter than 16 KiB: two bytes of length. Longer ones move up.
         self.raw.extend_from_slice(&[0, 0]);
-        stored_event::put_event(&mut self.raw, event);
+        put_event(&mut self.raw, event);
         let len = self.raw.len() - start - 2;
         if len < 1 << 14 {
             self.raw[start] = len as u8 & 0x7f | 0x80;

@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use crate::chat::codec::EventReader;
 use crate::chat::event::Event;
 use crate::chat::state::{Notes, Participant, Room, User};
 use crate::id::{RoomId, Seq, UserId};
@@ -36,7 +37,6 @@ use crate::store::dedup_part;
 use crate::store::key::{Key, Space, tag};
 use crate::store::recovery;
 use crate::store::state::Applied;
-use crate::store::stored_event::{self, EventReader};
 
 /// Erased events whose blocks one checkpoint rewrites; more wait for the next.
 const CLEANED_MAX: usize = 4096;
@@ -435,8 +435,8 @@ pub(crate) fn erase(run: &Run, seqs: &[Seq]) -> io::Result<Run> {
     let mut erased = Run::new(run.first());
     for (seq, event) in run.events(run.first()) {
         if seqs.binary_search(&seq).is_ok() {
-            let event = reader.read(event).ok_or_else(|| damaged("an event"))?;
-            erased.push(&stored_event::erased(&event));
+            let event = reader.read(event).map_err(|_| damaged("an event"))?;
+            erased.push(&event.erased());
         } else {
             erased.push_encoded(event);
         }

@@ -3,13 +3,13 @@
 //! Used by the rest of `store` alone. Every value begins with a format version byte; what follows
 //! is protobuf (`rows.proto`), but for dedup rows (`dedup.rs`) and blocks (`block.rs`), whose
 //! formats are their own. Values longer than a row are cut into parts ([`put_row`]).
-//!
 
 use std::io;
 
 use bytes::Bytes;
 use prost::Message;
 
+pub use crate::chat::codec::varint::{put_varint, take_bytes, take_varint};
 use crate::chat::event::{Hash, Role};
 use crate::chat::state::{Notes, Participant, Room, RoomKind, Token, User};
 use crate::id::{Epoch, RoomId, Seq, UserId};
@@ -307,40 +307,6 @@ pub fn applied_from(value: &[u8]) -> io::Result<proto::AppliedRow> {
     parse(value, "the applied position")
 }
 
-/// Appends a number as a protobuf varint.
-pub fn put_varint(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-/// Takes a varint off the front; `None` when there is none.
-pub fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        let low = u64::from(byte & 0x7f);
-        if shift == 63 && low > 1 {
-            return None;
-        }
-        number |= low << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
-}
-
-/// Takes `len` bytes off the front; `None` when there are fewer.
-pub fn take_bytes<'a>(bytes: &mut &'a [u8], len: u64) -> Option<&'a [u8]> {
-    let (taken, rest) = bytes.split_at_checked(usize::try_from(len).ok()?)?;
-    *bytes = rest;
-    Some(taken)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -357,13 +323,6 @@ mod tests {
             let _ = user_from(&UserId::parse("u").unwrap(), &bytes);
             let _ = (participant_from(&bytes), notes_from(&bytes), applied_from(&bytes));
             let _ = (number_from(&bytes), blob_from(&bytes));
-        }
-
-        #[test]
-        fn varints_round_trip(number in any::<u64>()) {
-            let mut bytes = Vec::new();
-            put_varint(&mut bytes, number);
-            prop_assert_eq!(take_varint(&mut bytes.as_slice()), Some(number));
         }
     }
 

@@ -29,7 +29,6 @@ const VERSION: u32 = 1;
 
 const LOCK: &str = "LOCK";
 const IDENTITY: &str = "identity.json";
-const IDENTITY_NEW: &str = "identity.json.new";
 
 /// Whose a data directory is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,7 +209,7 @@ impl DataDir {
         }
         let log = self.log();
         log::create(&log).map_err(|e| io_error(&log, e))?;
-        self.write_identity(&identity).map_err(|e| io_error(&log, e))?;
+        self.write_identity(&identity)?;
         self.identity = Some(identity);
         Ok(())
     }
@@ -262,21 +261,15 @@ impl DataDir {
         Ok(Some(Identity { cluster_id: file.cluster_id, node_id: NodeId(file.node_id) }))
     }
 
-    /// Writes the file under another name first: there is a whole one or none.
-    fn write_identity(&self, identity: &Identity) -> io::Result<()> {
-        let (log, new) = (self.log(), self.log().join(IDENTITY_NEW));
+    fn write_identity(&self, identity: &Identity) -> Result<(), Refusal> {
+        let log = self.log();
         let file = Persisted {
             version: VERSION,
             cluster_id: identity.cluster_id.clone(),
             node_id: identity.node_id.0,
         };
-        let mut text = serde_json::to_string_pretty(&file)?;
-        text.push('\n');
-        let mut file = File::create(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&new, log.join(IDENTITY))?;
-        File::open(&log)?.sync_all()
+        let text = serde_json::to_string_pretty(&file).map_err(|e| io_error(&log, e.into()))?;
+        replace(&log, IDENTITY, format!("{text}\n").as_bytes())
     }
 
     fn not_ours(&self, found: &Identity, wanted: &str) -> Refusal {
@@ -344,6 +337,23 @@ fn lock(directory: &Path) -> Result<File, Refusal> {
         Err(e) if !log::is_no_space(&e) => Err(io_error(&path, e)),
         _ => Ok(file),
     }
+}
+
+/// Replaces a file, durably: a crash leaves the old one or the new one.
+///
+/// # Errors
+/// [`Refusal::Io`].
+pub fn replace(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Refusal> {
+    let path = directory.join(name);
+    let new = directory.join(format!("{name}.new"));
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&new, &path)?;
+        File::open(directory)?.sync_all()
+    };
+    write().map_err(|e| io_error(&path, e))
 }
 
 fn io_error(path: &Path, source: io::Error) -> Refusal {

@@ -29,7 +29,6 @@ pub mod sled_base;
 pub mod snapshot;
 pub mod snapshot_sink;
 pub mod state;
-pub mod stored_event;
 pub mod tail;
 mod weigh;
 

@@ -6,12 +6,12 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::chat::codec::EventReader;
 use crate::chat::event::Event;
 use crate::id::{RoomId, Seq};
 use crate::store::block::RoomBlocks;
 use crate::store::codec::damaged;
 use crate::store::state::ShardState;
-use crate::store::stored_event::{self, EventReader};
 
 /// A page of events being filled.
 pub(super) struct Page {
@@ -84,12 +84,12 @@ impl ShardState {
                 if seq > last || page.full {
                     return Ok(());
                 }
-                let mut event = reader.read(bytes).ok_or_else(|| damaged("an event"))?;
+                let mut event = reader.read(bytes).map_err(|_| damaged("an event"))?;
                 if event.seq != seq {
                     return Err(damaged("the order of events"));
                 }
                 if erasing.is_some_and(|seqs| seqs.contains(&seq)) {
-                    event = Arc::new(stored_event::erased(&event));
+                    event = Arc::new(event.erased());
                 }
                 page.push(event);
             }

@@ -8,6 +8,7 @@ use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex};
 
+use crate::chat::codec::put_event;
 use crate::chat::event::{self, Event};
 use crate::chat::state::{Notes, Participant, Room, Scope, Sent, State, User};
 use crate::id::{RequestId, RoomId, Seq, UserId};
@@ -19,7 +20,6 @@ use crate::store::merge::{Found, Merge};
 use crate::store::overlay::Table;
 use crate::store::pages::Page;
 use crate::store::state::{ShardState, lock};
-use crate::store::stored_event;
 use crate::store::weigh::Weigh;
 
 impl ShardState {
@@ -41,7 +41,7 @@ impl ShardState {
                 let events = self.events(&room.id, next, room.head, 1000, usize::MAX);
                 for event in &events {
                     let mut bytes = Vec::new();
-                    stored_event::put_event(&mut bytes, event);
+                    put_event(&mut bytes, event);
                     digest.add(&bytes);
                 }
                 next = events.last().map_or(Seq(u64::MAX), |event| event.seq.next());

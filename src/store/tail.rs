@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use crate::chat::event::Event;
 use crate::id::{RoomId, Seq};
-use crate::store::stored_event;
 
 /// A room's last events.
 #[derive(Debug)]
@@ -133,7 +132,7 @@ impl Tails {
         if let Some(index) = seq.0.checked_sub(tail.first)
             && let Some(event) = usize::try_from(index).ok().and_then(|i| tail.events.get_mut(i))
         {
-            let erased = stored_event::erased(event);
+            let erased = event.erased();
             // Durable events go as many as came, so what they took stays as it is.
             if seq.0 > tail.durable {
                 let frozen = seq.0 <= tail.frozen;

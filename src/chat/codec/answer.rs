@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
-use crate::chat::codec::event::{from_wire as event_from_wire, to_wire as event_to_wire};
+use crate::chat::codec::event::{EventReader, to_wire as event_to_wire};
 use crate::chat::codec::{Malformed, array, nonzero, open, parse, seal};
-use crate::chat::event::Event;
 use crate::chat::query::{Annotated, Answer, Events};
 use crate::chat::state::{Notes, Participant, Room, Token, User};
 use crate::id::{Seq, UserId};
+use crate::proto::internal::ChatAnswer;
 use crate::proto::internal::chat_answer as wire;
-use crate::proto::internal::{ChatAnswer, StoredEvent};
 
 /// Encodes an answer.
 pub fn encode_answer(answer: &Answer) -> Bytes {
@@ -48,6 +47,7 @@ pub fn encode_answer(answer: &Answer) -> Bytes {
 /// [`Malformed`].
 pub fn decode_answer(bytes: impl Buf) -> Result<Answer, Malformed> {
     let answer: ChatAnswer = open(bytes, "answer")?;
+    let mut reader = EventReader::default();
     Ok(match answer.answer.ok_or(Malformed("answer"))? {
         wire::Answer::Room(a) => Answer::Room {
             room: room_from_wire(a.room)?,
@@ -61,11 +61,11 @@ pub fn decode_answer(bytes: impl Buf) -> Result<Answer, Malformed> {
             first_seq: Seq(a.first_seq),
             head: Seq(a.head),
             recovered: a.recovered,
-            events: all(a.events, annotated_from_wire)?,
+            events: all(a.events, |annotated| annotated_from_wire(annotated, &mut reader))?,
         }),
         wire::Answer::Export(a) => Answer::Export {
             room: room_from_wire(a.room)?,
-            events: all(a.events, |event| event_from_wire(event).map(Arc::new))?,
+            events: all(a.events, |event| reader.read(&event))?,
         },
         wire::Answer::User(user) => Answer::User { user: user_from_wire(user)? },
         wire::Answer::Users(a) => Answer::Users { users: all(a.users, user_from_wire)? },
@@ -146,15 +146,17 @@ fn annotated_to_wire(annotated: &Annotated) -> wire::Annotated {
         text: text.clone(),
     };
     wire::Annotated {
-        event: Some(event_to_wire(&annotated.event)),
+        event: event_to_wire(&annotated.event),
         notes,
         edits: annotated.edits.iter().map(edit).collect(),
     }
 }
 
-fn annotated_from_wire(annotated: wire::Annotated) -> Result<Annotated, Malformed> {
-    let event: StoredEvent = annotated.event.ok_or(Malformed("event"))?;
-    let event: Arc<Event> = Arc::new(event_from_wire(event)?);
+fn annotated_from_wire(
+    annotated: wire::Annotated,
+    reader: &mut EventReader,
+) -> Result<Annotated, Malformed> {
+    let event = reader.read(&annotated.event)?;
     let edits = annotated.edits.into_iter().map(|e| (Seq(e.seq), e.at_ms, e.text)).collect();
     Ok(Annotated { event, notes: annotated.notes.map(notes_from_wire).transpose()?, edits })
 }

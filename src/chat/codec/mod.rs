@@ -13,15 +13,16 @@ mod event;
 mod query;
 mod reply;
 mod request;
+pub mod varint;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, Bytes};
 
 pub use crate::proto::internal::Batch;
 pub use answer::{decode_answer, encode_answer};
-pub use event::{decode_event, encode_event, encode_event_into};
+pub use event::{EventReader, decode_event, encode_event, put_event};
 pub use query::{decode_query, encode_query};
 pub use reply::{
     decode_actor, decode_error, decode_reply, encode_actor, encode_error, encode_reply,
@@ -42,13 +43,9 @@ pub struct Malformed(
 /// Encodes a message behind the version byte.
 fn seal(message: &impl prost::Message) -> Bytes {
     let mut out = Vec::with_capacity(1 + message.encoded_len());
-    seal_into(message, &mut out);
+    out.push(VERSION);
+    message.encode_raw(&mut out);
     out.into()
-}
-
-fn seal_into(message: &impl prost::Message, out: &mut Vec<u8>) {
-    out.put_u8(VERSION);
-    message.encode_raw(out);
 }
 
 /// Decodes a message from behind the version byte.

@@ -10,6 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Code, Error};
@@ -144,6 +145,22 @@ pub fn user(id: &str) -> Result<UserId, Error> {
 /// A request id in its textual form.
 pub fn request_id(id: Option<&str>) -> Result<Option<RequestId>, Error> {
     Ok(id.map(RequestId::parse).transpose()?)
+}
+
+/// A list's query string.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListParams {
+    limit: Option<String>,
+    after: Option<String>,
+}
+
+impl ListParams {
+    /// The id above which the items are, and how many at most.
+    pub fn parse<T>(&self, id: fn(&str) -> Result<T, Error>) -> Result<(Option<T>, usize), Error> {
+        let limit = limit(self.limit.as_deref())?;
+        Ok((self.after.as_deref().map(id).transpose()?, limit))
+    }
 }
 
 /// A page's `limit`.

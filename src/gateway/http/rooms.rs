@@ -12,9 +12,8 @@ use crate::chat::event::Role;
 use crate::chat::state::RoomKind;
 use crate::error::Error;
 use crate::gateway::app::{App, Caller, salt};
-use crate::gateway::http::extract::{self, Json, MaybeJson, Params, Segments};
+use crate::gateway::http::extract::{self, Json, ListParams, MaybeJson, Params, Segments};
 use crate::gateway::http::json;
-use crate::gateway::http::users::ListParams;
 use crate::gateway::json::{AckJson, RoomJson};
 
 /// A room's kind, as JSON names it.
@@ -70,8 +69,7 @@ pub async fn list(
         rooms: Vec<RoomJson<'a>>,
         next: Option<String>,
     }
-    let limit = extract::limit(params.limit.as_deref())?;
-    let after = params.after.as_deref().map(extract::room).transpose()?;
+    let (after, limit) = params.parse(extract::room)?;
     let (rooms, next) = app.rooms(&caller.actor, after, limit).await?;
     let rooms = rooms.iter().map(|room| RoomJson::new(room, None)).collect();
     Ok(json(StatusCode::OK, &Rooms { rooms, next }))

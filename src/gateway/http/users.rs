@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::gateway::app::{App, Caller};
-use crate::gateway::http::extract::{self, Json, MaybeJson, Params, Segments};
+use crate::gateway::http::extract::{self, Json, ListParams, MaybeJson, Params, Segments};
 use crate::gateway::http::json;
 use crate::gateway::json::UserJson;
 
@@ -39,16 +39,6 @@ pub async fn create(
     Ok(json(status, &UserJson::from(&*user).with_token(token)))
 }
 
-/// A list's query string.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListParams {
-    /// Items at most.
-    pub limit: Option<String>,
-    /// Only ids above this one.
-    pub after: Option<String>,
-}
-
 /// `GET /v1/users`.
 pub async fn list(
     State(app): State<Arc<App>>,
@@ -60,8 +50,7 @@ pub async fn list(
         users: Vec<UserJson<'a>>,
         next: Option<String>,
     }
-    let limit = extract::limit(params.limit.as_deref())?;
-    let after = params.after.as_deref().map(extract::user).transpose()?;
+    let (after, limit) = params.parse(extract::user)?;
     let (users, next) = app.users(&caller.actor, after, limit).await?;
     let users = users.iter().map(|user| UserJson::from(&**user)).collect();
     Ok(json(StatusCode::OK, &Users { users, next }))

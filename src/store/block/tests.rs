@@ -5,10 +5,12 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::chat::codec::EventReader;
+use crate::chat::codec::tests::samples::imported_event;
+use crate::chat::codec::tests::strategies::event;
 use crate::id::ShardId;
 use crate::store::base::MemoryBase;
 use crate::store::key::Bank;
-use crate::store::stored_event::{EventReader, tests::any_event};
 
 fn run_of(events: &[Event]) -> Run {
     let mut run = Run::new(Seq(7));
@@ -27,7 +29,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn blocks_hold_what_was_packed(
-        events in proptest::collection::vec(any_event(), 1..60), from in 0..80u64,
+        events in proptest::collection::vec(event(), 1..60), from in 0..80u64,
     ) {
         let space = Space { shard: ShardId(1), bank: Bank(0) };
         let room = RoomId::parse("general").unwrap();
@@ -61,7 +63,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_refused_without_a_panic(
         bytes in proptest::collection::vec(any::<u8>(), 0..200),
-        event in any_event(), at in any::<usize>(), flip in 1..=255u8,
+        event in event(), at in any::<usize>(), flip in 1..=255u8,
     ) {
         let _ = Run::decode(Seq(1), &bytes);
         let _ = Header::of(&bytes);
@@ -86,7 +88,7 @@ fn rows_are_filled_whatever_compresses() {
         let mut run = Run::new(Seq(1));
         for seq in 1..=5000 {
             let text = if noise { random.noise(200) } else { random.prose(200) };
-            let mut event = crate::store::stored_event::tests::an_event();
+            let mut event = imported_event();
             event.seq = Seq(seq);
             event.body = crate::chat::event::Body::Present { salt: random.bytes(), text };
             run.push(&event);

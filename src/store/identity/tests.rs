@@ -136,7 +136,7 @@ fn an_interrupted_adoption_is_repeated() {
     let data = open(dir.path()).unwrap();
     log::create(&data.log()).unwrap();
     fs::write(data.log().join("watermark"), [0; 8192]).unwrap();
-    fs::write(data.log().join(IDENTITY_NEW), "{").unwrap();
+    fs::write(data.log().join("identity.json.new"), "{").unwrap();
     drop(data);
     let mut data = open(dir.path()).unwrap();
     data.adopt(identity()).unwrap();

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use super::model::{Model, compare};
+use super::model::compare;
 use super::random::{self, Random, post, room_id, user_id};
 use super::{SHARD, apply_to, assert_tidy, checkpoint, index, open, rows_of, small};
 use crate::chat::event::Body;
+use crate::chat::memory::Memory;
 use crate::chat::state::{State, StateMut};
 use crate::id::{RequestId, Seq};
 use crate::store::base::{Base, Batch, KeyRange, MemoryBase, Order, Visit};
 use crate::store::state::{ShardState, StateOptions};
 
-fn model(seed: u64, last: u64) -> Model {
-    let mut model = Model::default();
+fn model(seed: u64, last: u64) -> Memory {
+    let mut model = Memory::default();
     (1..=last).for_each(|index| random::step(&mut model, seed, index));
     model
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::random::{Random, new_room, post};
 use super::{SHARD, checkpoint, open, rows_of};
+use crate::chat::codec::tests::samples::imported_event;
 use crate::chat::event::{Event, Role};
 use crate::chat::state::{Notes, Participant, Room, Scope, Sent, State, StateMut, Token, User};
 use crate::id::{RequestId, RoomId, Seq, UserId};
@@ -15,7 +16,6 @@ use crate::store::base::{Base, Batch, MemoryBase};
 use crate::store::codec;
 use crate::store::key::{self, Bank, Key, Space};
 use crate::store::state::{Applied, ShardState};
-use crate::store::stored_event::tests::an_event;
 
 const NOW: u64 = 1_700_000_000_000;
 
@@ -45,7 +45,7 @@ fn fill(state: &mut ShardState) {
         post(state, &room(), sender, id, [n as u8; 16], text);
     }
     let row = state.room(&room()).unwrap();
-    let event = Event { seq: row.head.next(), ..an_event() };
+    let event = Event { seq: row.head.next(), ..imported_event() };
     state.put_room(Room { head: event.seq, chain: event.chain(&row.chain), ..(*row).clone() });
     state.append_event(&room(), Arc::new(event));
     let sent = Sent { sender: bob.clone(), seq: Seq(0), at_ms: NOW, body_hash: [8; 16] };

@@ -3,10 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use super::model::{Model, compare};
+use super::model::compare;
 use super::random::{self, Random, new_room, post, room_id, user_id};
 use super::{SHARD, apply_to, assert_tidy, checkpoint, index, open, rows_of, small};
 use crate::chat::event::Body;
+use crate::chat::memory::Memory;
 use crate::chat::state::{Room, State, StateMut};
 use crate::id::{Epoch, RequestId, Seq, ShardId};
 use crate::store::base::{Base, Batch, MemoryBase};
@@ -16,8 +17,8 @@ use crate::store::snapshot::SnapshotSource;
 use crate::store::snapshot_sink::{Received, SnapshotSink};
 use crate::store::state::{Applied, ShardState};
 
-fn model(seed: u64, last: u64) -> Model {
-    let mut model = Model::default();
+fn model(seed: u64, last: u64) -> Memory {
+    let mut model = Memory::default();
     (1..=last).for_each(|index| random::step(&mut model, seed, index));
     model
 }

@@ -250,7 +250,7 @@ fn packing() {
         let encoded = thread_us();
         let blocks = Packer::default().pack(&run);
         let packed = thread_us();
-        let mut reader = crate::store::stored_event::EventReader::default();
+        let mut reader = crate::chat::codec::EventReader::default();
         for block in &blocks {
             let run = Run::decode(block.first, &block.value).unwrap();
             for (_, event) in run.events(block.first) {
