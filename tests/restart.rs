@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::cluster::TestCluster;
 use common::load::{self, Load};
@@ -52,6 +52,19 @@ fn a_clean_stop_of_one_node_keeps_everything() {
         assert_eq!(load::read_room(&cluster.admin(0), "general", "linearizable"), before);
     }
     load::check_log(&before, &acked);
+}
+
+#[test]
+fn the_last_node_does_not_wait_for_a_successor() {
+    let mut cluster = TestCluster::start(3);
+    cluster.room("general");
+    for i in 0..3 {
+        let begin = Instant::now();
+        assert!(cluster.stop(i).success());
+        // Far below `node.shutdown_timeout`, which is 10 s.
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(4), "node {i} took {took:?} to stop");
+    }
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod output;
 mod post;
 mod progress;
 mod room;
+mod scheduling;
 mod serve;
 mod signal;
 mod tail;
@@ -101,6 +102,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
         }
     };
+    if let Command::Serve(_) = cli.command {
+        scheduling::wake_without_preempting(); // before there are other threads
+    }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = match runtime.worker_threads(worker_threads()).enable_all().build() {
         Ok(runtime) => runtime,

@@ -292,7 +292,7 @@ impl Groups {
 
     /// Hands the lead of every group to another voter, while requests are still served.
     pub async fn hand_over(&self) {
-        future::join_all(self.shards().iter().map(|shard| hand_over(shard))).await;
+        future::join_all(self.shards().iter().map(|shard| hand_over(shard, &self.tcp))).await;
     }
 
     /// Takes a last checkpoint, then stops the groups and the log.
@@ -307,9 +307,10 @@ impl Groups {
     }
 }
 
-async fn hand_over(shard: &Shard<TokioRuntime>) {
+/// Until it is done, or nobody is left to take over.
+async fn hand_over(shard: &Shard<TokioRuntime>, tcp: &Tcp) {
     while shard.is_leader() {
-        let Some(to) = shard.successor(|_| true) else { return };
+        let Some(to) = shard.successor(|node| tcp.is_connected(node)) else { return };
         shard.transfer_leader(to).await;
         let gone = async {
             while shard.is_leader() {
