@@ -17,7 +17,7 @@
 //! owns the task and aborts it when the client is gone; posts in flight may then still happen.
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -148,6 +148,8 @@ async fn run(
     let mut feeds = Feeds::new();
     let (mut asked, mut outcomes, mut arrived) = (Vec::new(), Vec::new(), Vec::new());
     let (mut open, mut stopping) = (true, false);
+    let shutdown = app.shutdown.clone();
+    let mut shutdown = pin!(shutdown.cancelled());
     loop {
         if dialog.waiting() > 0
             && let Ok(permit) = out.try_reserve()
@@ -185,7 +187,7 @@ async fn run(
                     dialog.deliver(&room, generation, next);
                 }
             }
-            () = app.shutdown.cancelled(), if !stopping => {
+            () = shutdown.as_mut(), if !stopping => {
                 (open, stopping) = (false, true);
                 dialog.end_all(&shutting_down());
             }

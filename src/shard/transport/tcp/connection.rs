@@ -1,10 +1,11 @@
 //! One connection: many streams over one socket.
 //!
 //! Both ends run a reader and a writer. A side that hears nothing for [`SILENCE_MAX`] drops the
-//! connection; an idle side pings.
+//! connection, and pings once a second so that the other does hear something.
 
 use std::collections::HashMap;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncWriteExt, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{DATA, END, Frame, FrameReader, OPEN, PING, put_frame, read_frame};
@@ -27,7 +29,7 @@ const STREAM_FRAMES: usize = 256;
 const WRITE_BYTES: usize = 256 * 1024;
 /// A connection on which nothing is heard for this long is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// An idle connection pings this often.
+/// Each side pings this often.
 const PING_EVERY: Duration = Duration::from_secs(1);
 
 /// A live connection. Dropping the last handle does not close it: its loops own the socket.
@@ -121,10 +123,12 @@ async fn write_loop(
     stop: CancellationToken,
 ) {
     let mut out = BytesMut::with_capacity(WRITE_BYTES);
+    let mut stopped = pin!(stop.cancelled());
+    let mut ping = pin!(tokio::time::sleep(PING_EVERY));
     loop {
         tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = stopped.as_mut() => break,
             frame = frames.recv() => match frame {
                 Some(frame) => put_frame(&mut out, frame.kind, frame.stream, &frame.body),
                 None => break,
@@ -133,7 +137,10 @@ async fn write_loop(
                 Some(stream) => put_frame(&mut out, END, stream, &[]),
                 None => break,
             },
-            () = tokio::time::sleep(PING_EVERY) => put_frame(&mut out, PING, 0, &[]),
+            () = ping.as_mut() => {
+                put_frame(&mut out, PING, 0, &[]);
+                ping.as_mut().reset(Instant::now() + PING_EVERY);
+            }
         }
         while out.len() < WRITE_BYTES {
             if let Ok(frame) = frames.try_recv() {
@@ -145,7 +152,7 @@ async fn write_loop(
             }
         }
         let written = tokio::select! {
-            () = stop.cancelled() => break,
+            () = stopped.as_mut() => break,
             written = writer.write_all(&out) => written,
         };
         if written.is_err() {
@@ -171,15 +178,29 @@ pub(super) async fn read_loop(
     stop: CancellationToken,
     on_open: impl Fn(Bytes, Stream),
 ) -> io::Result<()> {
+    let mut stopped = pin!(stop.cancelled());
+    let (mut silence, mut heard) = (pin!(tokio::time::sleep(SILENCE_MAX)), Instant::now());
     let result = loop {
-        let frame = tokio::select! {
-            () = stop.cancelled() => break Ok(()),
-            frame = tokio::time::timeout(SILENCE_MAX, read_frame(&mut reader)) => frame,
+        let frame = {
+            let mut reading = pin!(read_frame(&mut reader));
+            loop {
+                tokio::select! {
+                    () = stopped.as_mut() => break None,
+                    frame = reading.as_mut() => break Some(frame),
+                    () = silence.as_mut() => match heard + SILENCE_MAX {
+                        // One timer for all frames: it goes off early, and is set anew.
+                        until if until > Instant::now() => silence.as_mut().reset(until),
+                        _ => break Some(Err(io::ErrorKind::TimedOut.into())),
+                    },
+                }
+            }
         };
-        let frame = match frame.map_err(io::Error::from).flatten() {
-            Ok(frame) => frame,
-            Err(error) => break Err(error),
+        let frame = match frame {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => break Err(error),
+            None => break Ok(()),
         };
+        heard = Instant::now();
         match frame.kind {
             OPEN => {
                 let stream = connection.add_stream(frame.stream);
