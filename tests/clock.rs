@@ -33,7 +33,7 @@ impl Clocks {
         let libraries = places.map(|place| format!("{place}/faketime/libfaketimeMT.so.1"));
         let Some(library) = libraries.into_iter().find(|library| Path::new(library).exists())
         else {
-            eprintln!("SKIPPED: libfaketime is not installed (apt-get install faketime)");
+            common::say!("SKIPPED: libfaketime is not installed (apt-get install faketime)");
             return None;
         };
         let clocks = Clocks { directory: tempfile::tempdir().unwrap(), library };

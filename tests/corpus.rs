@@ -23,10 +23,14 @@ fn corpus() -> Option<Vec<PathBuf>> {
     (!files.is_empty()).then_some(files)
 }
 
-/// Imports everything while a node is killed every few seconds, over and over until it succeeds.
-fn import(cluster: &mut TestCluster, files: &[PathBuf], kill: bool) {
+/// How long the import goes on undisturbed between two kills.
+const BETWEEN_KILLS: Duration = Duration::from_secs(2);
+
+/// Imports everything, over and over until it succeeds, while a node that leads a shard is killed
+/// every few seconds. Returns how many were.
+fn import(cluster: &mut TestCluster, files: &[PathBuf], kill: bool) -> usize {
     let begin = Instant::now();
-    let mut victim = 0;
+    let mut kills = 0;
     loop {
         let mut command = cluster.cli(0, &["import", "irc"]);
         let mut child = command.args(files).stdout(std::process::Stdio::null()).spawn().unwrap();
@@ -35,17 +39,18 @@ fn import(cluster: &mut TestCluster, files: &[PathBuf], kill: bool) {
             if let Some(status) = child.try_wait().unwrap() {
                 break status;
             }
-            if kill && last_kill.elapsed() > Duration::from_secs(4) {
+            if kill && last_kill.elapsed() > BETWEEN_KILLS {
+                let victim = cluster.a_leader(kills);
                 cluster.kill(victim);
                 cluster.restart(victim);
                 cluster.wait_ready_node(victim);
-                victim = (victim + 1) % cluster.len();
+                kills += 1;
                 last_kill = Instant::now();
             }
             std::thread::sleep(Duration::from_millis(20));
         };
         if status.success() {
-            return;
+            return kills;
         }
         assert!(begin.elapsed() < Duration::from_secs(600), "the import never succeeds");
     }
@@ -63,13 +68,14 @@ fn heads(cluster: &TestCluster) -> Vec<(String, u64)> {
 #[test]
 fn the_corpus_comes_back_byte_for_byte() {
     let Some(files) = corpus() else {
-        eprintln!("SKIPPED: the corpus is not here; set FOLKMOOT_CORPUS to its directory");
+        common::say!("SKIPPED: the corpus is not here; set FOLKMOOT_CORPUS to its directory");
         return;
     };
     let mut cluster = TestCluster::start(3);
     let begin = Instant::now();
-    import(&mut cluster, &files, true);
-    eprintln!("imported {} files in {:?}", files.len(), begin.elapsed());
+    let kills = import(&mut cluster, &files, true);
+    common::say!("imported {} files in {:?}, {kills} leaders killed", files.len(), begin.elapsed());
+    assert!(kills >= 3, "the import was over after {kills} kills");
     cluster.wait_ready();
     let before = heads(&cluster);
     assert_eq!(before.len(), files.len(), "one room a file");

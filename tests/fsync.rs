@@ -79,7 +79,7 @@ fn every_acknowledgement_follows_an_fsync_on_two_of_three_nodes() {
     let cluster = TestCluster::start(3);
     cluster.room("general");
     let Some(traced) = trace(&cluster) else {
-        eprintln!("SKIPPED: strace is missing, or may not attach to a process here");
+        common::say!("SKIPPED: strace is missing, or may not attach to a process here");
         return;
     };
     let (urls, token) = (cluster.client_urls(), cluster.admin_token());

@@ -32,7 +32,7 @@ impl Disk {
         if mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
             return Some(Disk { directory });
         }
-        eprintln!("SKIPPED: a disk of the test's own can only be mounted by root");
+        common::say!("SKIPPED: a disk of the test's own can only be mounted by root");
         None
     }
 

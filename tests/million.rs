@@ -33,7 +33,7 @@ fn pages_are_quick_and_starts_are_soon_with_a_million_messages() {
 
     let begin = Instant::now();
     runtime.block_on(fill(&cluster, messages));
-    eprintln!("{messages} messages posted in {:?}", begin.elapsed());
+    common::say!("{messages} messages posted in {:?}", begin.elapsed());
 
     // Idle also of the checkpoints that the messages called for.
     wait_for("checkpoints", Duration::from_secs(60), || {
@@ -50,7 +50,7 @@ fn pages_are_quick_and_starts_are_soon_with_a_million_messages() {
         std::thread::sleep(Duration::from_secs(1));
         let loaded = pages(&cluster, messages, PAGES, Duration::from_millis(20));
         let late = runtime.block_on(load).unwrap();
-        eprintln!("posts fell behind {RATE}/s by {late:?} at most");
+        common::say!("posts fell behind {RATE}/s by {late:?} at most");
         assert!(late < Duration::from_secs(2), "the load was not what it should be");
         loaded
     };
@@ -67,7 +67,7 @@ fn pages_are_quick_and_starts_are_soon_with_a_million_messages() {
         cluster.restart(node);
         cluster.wait_ready_node(node);
         ready.push(begin.elapsed());
-        eprintln!("ready {:?} after the start of a node that was {how}", ready.last().unwrap());
+        common::say!("ready {:?} after the start of a node that was {how}", ready.last().unwrap());
     }
     assert!(ready.iter().all(|ready| *ready <= Duration::from_secs(3)), "{ready:?}");
     assert!(percentile(&idle, 99) < Duration::from_millis(5));
@@ -162,5 +162,8 @@ fn percentile(times: &[Duration], percent: usize) -> Duration {
 
 fn report(when: &str, times: &[Duration]) {
     let [p50, p99] = [50, 99].map(|percent| percentile(times, percent));
-    eprintln!("a page of 100, {when}: p50 {p50:?}, p99 {p99:?}, max {:?}", times.last().unwrap());
+    common::say!(
+        "a page of 100, {when}: p50 {p50:?}, p99 {p99:?}, max {:?}",
+        times.last().unwrap()
+    );
 }

@@ -28,7 +28,7 @@ fn everything_acknowledged_survives_a_kill_of_all_nodes() {
         }
         let begin = Instant::now();
         cluster.wait_ready();
-        eprintln!("round {round}: ready again after {:?}", begin.elapsed());
+        common::say!("round {round}: ready again after {:?}", begin.elapsed());
         load.wait_more(10);
         acked.extend(load.finish());
         load::check_everywhere(&cluster, &rooms, &acked);

@@ -104,7 +104,8 @@ fn a_replica_that_fell_behind_catches_up_by_snapshot() {
     load.wait_more(100);
     leave_behind(&mut cluster, &load);
     cluster.restart(2);
-    wait_logged(&cluster, 2, "installed a snapshot", 0);
+    cluster.wait_ready_node(2);
+    assert!(logged(&cluster, 2, "installed a snapshot") > 0, "ready, and far behind");
     // What was installed is durable at once.
     cluster.kill(2);
     load.wait_more(50);
@@ -155,7 +156,7 @@ fn a_receiver_that_is_killed_midway_begins_again() {
         }
     }
     assert!(interrupted > 0, "the first snapshot was installed before the kill");
-    eprintln!("interrupted {interrupted} snapshots");
+    common::say!("interrupted {interrupted} snapshots");
     let load = start_load(&cluster, 0);
     cluster.restart(2);
     wait_logged(&cluster, 2, "installed a snapshot", 0);

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::error::{Code, Error};
 
@@ -18,12 +18,18 @@ const DURATION_BUCKETS: &[f64] = &[
     10.0,
 ];
 
+/// The same of counts.
+const COUNT_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
 /// Installs the process's one metrics recorder. `node.rs` calls it before any layer is made.
 ///
 /// # Errors
 /// When a recorder is installed already.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
-    PrometheusBuilder::new().set_buckets(DURATION_BUCKETS)?.install_recorder()
+    PrometheusBuilder::new()
+        .set_buckets(DURATION_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Suffix("_per_fsync".into()), COUNT_BUCKETS)?
+        .install_recorder()
 }
 
 /// Every metric that the gateway writes.
@@ -32,6 +38,8 @@ pub struct Metrics {
     pub posts: Counter,
     /// From a post's arrival to its outcome.
     pub post_duration: Histogram,
+    /// From a read of a page to its events, waiting for a new one left out.
+    pub read_duration: Histogram,
     /// Events handed to connections, one for each event and subscriber.
     pub deliveries: Counter,
     /// Rooms followed now, over all connections.
@@ -65,6 +73,7 @@ impl Metrics {
         Metrics {
             posts: counter!("folkmoot_posts_total"),
             post_duration: histogram!("folkmoot_post_duration_seconds"),
+            read_duration: histogram!("folkmoot_read_duration_seconds"),
             deliveries: counter!("folkmoot_deliveries_total"),
             subscribers: gauge!("folkmoot_subscribers"),
             sessions: gauge!("folkmoot_sessions"),

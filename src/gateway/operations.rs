@@ -4,7 +4,7 @@
 //! leave as the rules' types.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
@@ -208,7 +208,10 @@ impl App {
     async fn events_now(&self, actor: &Actor, query: &EventsQuery) -> Result<Events, Error> {
         let EventsQuery { room, page, limit, consistency, .. } = query.clone();
         let query = Query::Events { room, page, limit };
-        match self.backend.query(actor, query, consistency).await? {
+        let started = Instant::now();
+        let answer = self.backend.query(actor, query, consistency).await?;
+        self.metrics.read_duration.record(started.elapsed());
+        match answer {
             Answer::Events(events) => Ok(events),
             _ => Err(wrong_answer()),
         }

@@ -91,6 +91,7 @@ pub(super) async fn report(router: Arc<Router>) {
             set("folkmoot_raft_commit_index", status.commit);
             set("folkmoot_raft_applied_index", status.applied);
             set("folkmoot_raft_durable_index", status.durable);
+            set("folkmoot_proposals_waiting", shard.proposals_waiting() as u64);
             set("folkmoot_shard_size_bytes", status.size_bytes);
             set("folkmoot_shard_overlay_bytes", shard.replica().read().overlay_bytes() as u64);
         }

@@ -85,6 +85,7 @@ async fn run_stream<R: Runtime>(
     queue: &mut mpsc::Receiver<Waiting>,
 ) {
     let mut pending: HashMap<u64, oneshot::Sender<Result<Reply, Refused>>> = HashMap::new();
+    let forwards = metrics::counter!("folkmoot_forwards_total");
     let mut next_id = 1;
     let mut ready = Some(first);
     loop {
@@ -97,6 +98,7 @@ async fn run_stream<R: Runtime>(
                 }
                 break;
             }
+            forwards.increment(answers.len() as u64);
             pending.extend(answers);
         }
         match R::select2(stream.rx.recv(), queue.recv()).await {

@@ -60,8 +60,12 @@ impl<R: Runtime> Router<R> {
             if status.leader.is_none() {
                 return Some(format!("shard {shard} has no leader"));
             }
-            if status.applied + LAG_READY < status.commit {
-                let lag = status.commit - status.applied;
+            // Not `commit`: of entries that a lagging replica has yet to receive it knows nothing.
+            let Some(committed) = status.cluster_commit else {
+                return Some(format!("shard {shard} has not heard yet what is committed"));
+            };
+            if status.applied + LAG_READY < committed {
+                let lag = committed - status.applied;
                 return Some(format!("shard {shard} has {lag} entries to apply"));
             }
         }

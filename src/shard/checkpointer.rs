@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::shard::Shard;
 use crate::shard::host::Host;
 use crate::shard::log_writer::LogWriter;
-use crate::shard::runtime::{Runtime, Select2};
+use crate::shard::runtime::{Instant, Runtime, Select2};
 use crate::shard::state_machine::Replica;
 use crate::store::log;
 use tokio_util::sync::CancellationToken;
@@ -93,10 +93,12 @@ pub async fn checkpoint<R: Runtime>(shard: &Shard<R>) -> io::Result<()> {
 /// When the base cannot be written.
 pub(crate) async fn write<R: Runtime>(replica: &Replica) -> io::Result<bool> {
     let _exclusive = replica.maintenance.lock().await;
+    let began = R::Instant::now();
     let Some(checkpoint) = replica.write().begin_checkpoint() else { return Ok(false) };
     let written = R::blocking(move || checkpoint.write()).await?;
     let written = written.inspect_err(|_| replica.write().abort_checkpoint())?;
     let retired = replica.write().finish_checkpoint(written);
+    metrics::histogram!("folkmoot_checkpoint_duration_seconds").record(began.elapsed());
     // There may be much of it, and apply is not to wait for it.
     R::blocking(move || drop(retired)).await?;
     Ok(true)

@@ -136,8 +136,11 @@ pub struct Status {
     pub term: u64,
     /// Index of the last log entry.
     pub last_log: u64,
-    /// Index of the last entry known to be committed.
+    /// Index of the last entry here that is known to be committed.
     pub commit: u64,
+    /// Index of the last entry that the leader has said is committed, here or not; `None` until it
+    /// has said so.
+    pub cluster_commit: Option<u64>,
     /// Index of the last applied entry.
     pub applied: u64,
     /// Index of the last entry whose effect is durable in the base.
@@ -344,6 +347,11 @@ impl<R: Runtime> Shard<R> {
         Err(io::Error::new(io::ErrorKind::TimedOut, why))
     }
 
+    /// Commands that wait for an entry.
+    pub fn proposals_waiting(&self) -> usize {
+        self.proposals.max_capacity() - self.proposals.capacity()
+    }
+
     /// How this replica stands.
     pub fn status(&self) -> Status {
         let metrics = self.raft.metrics().borrow_watched().clone();
@@ -362,6 +370,7 @@ impl<R: Runtime> Shard<R> {
             term: metrics.current_term,
             last_log: metrics.last_log_index.unwrap_or(0),
             commit: index(metrics.local_committed),
+            cluster_commit: metrics.cluster_committed.map(|id| id.index()),
             applied: state.applied().log_id.map_or(0, |(_, index)| index),
             durable: state.durable().log_id.map_or(0, |(_, index)| index),
             size_bytes: state.size_bytes(),

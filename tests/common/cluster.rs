@@ -273,6 +273,20 @@ impl TestCluster {
         ids.next().expect("the node is known")["id"].as_u64().expect("an id")
     }
 
+    /// A node that leads a shard: the `turn`th of them, in turn.
+    pub fn a_leader(&self, turn: usize) -> usize {
+        super::wait_for("a shard with a leader", Duration::from_secs(30), || {
+            let shards = self.shards(turn % self.len());
+            let leads = |id: u64| shards.iter().any(|s| s["node"] == id && s["state"] == "leader");
+            let leaders: Vec<usize> =
+                (0..self.len()).filter(|i| leads(self.node_id(turn % self.len(), *i))).collect();
+            match leaders.len() {
+                0 => Err("nobody leads".into()),
+                count => Ok(leaders[turn % count]),
+            }
+        })
+    }
+
     /// Kills a node with SIGKILL.
     pub fn kill(&mut self, i: usize) {
         let mut child = self.nodes[i].child.take().expect("the node runs");

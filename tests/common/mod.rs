@@ -12,7 +12,21 @@ pub mod http;
 pub mod load;
 pub mod sse;
 
+use std::io::Write;
 use std::time::{Duration, Instant};
+
+/// Says something past the test harness, which hides what a test prints unless it fails: what was
+/// measured, and what was skipped and why.
+macro_rules! say {
+    ($($argument:tt)*) => { $crate::common::say_line(&format!($($argument)*)) };
+}
+pub(crate) use say;
+
+/// For [`say!`].
+pub fn say_line(line: &str) {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    std::io::stderr().write_all(format!("{test}: {line}\n").as_bytes()).unwrap();
+}
 
 /// Tries until `attempt` succeeds.
 ///
