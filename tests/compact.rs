@@ -24,6 +24,26 @@ fn compact(cluster: &TestCluster, i: usize) {
 }
 
 #[test]
+fn a_base_that_has_outgrown_what_lives_in_it_is_compacted() {
+    let set = |setting: &str| ["--set".to_owned(), setting.to_owned()];
+    let settings = ["store.checkpoint_interval=100ms", "store.compact_over=2MiB"];
+    let options =
+        Options { arguments: settings.into_iter().flat_map(set).collect(), ..Options::default() };
+    let cluster = TestCluster::start_with(1, options);
+    let rooms = [String::from("general")];
+    cluster.room("general");
+    let load = Load::start(&cluster.client_urls(), cluster.admin_token(), &rooms, 2);
+    wait_for("the base to be compacted", PATIENCE, || {
+        match cluster.log(0).contains("compacted the base") {
+            true => Ok(()),
+            false => Err("it is not yet".into()),
+        }
+    });
+    load.wait_more(50);
+    load::check_everywhere(&cluster, &rooms, &load.finish());
+}
+
+#[test]
 fn nodes_are_compacted_under_load() {
     let options = Options {
         arguments: vec!["--set".into(), "store.checkpoint_interval=200ms".into()],

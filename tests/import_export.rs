@@ -5,12 +5,14 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use common::cluster::{TestCluster, folkmoot};
 use common::load;
+use serde_json::Value;
 
 /// Lines of every shape, awkward ones included, and `n` ordinary ones.
 fn log_text(n: usize) -> String {
@@ -63,6 +65,26 @@ fn an_import_comes_out_byte_for_byte_and_only_once() {
     assert_eq!(said, text.lines().count());
     let joined: Vec<u64> = log.iter().filter(|e| e.kind == "join").map(|e| e.seq).collect();
     assert_eq!(joined, [1], "the room's creator is in it; imports join nobody");
+    people_and_times_are_kept(&cluster);
+}
+
+/// Nicks become users with slugs of their own and the nick as display name, and lines keep their
+/// times; without a date the first day is the epoch's.
+fn people_and_times_are_kept(cluster: &TestCluster) {
+    let admin = cluster.admin(0);
+    let page = admin.get("/v1/users?limit=1000").unwrap().expect(200);
+    let users = page["users"].as_array().unwrap();
+    let text = |user: &Value, field: &str| user[field].as_str().unwrap_or_default().to_owned();
+    for nick in ["ann", "bob", "Ann|away[]\\^{}`", "zoë"] {
+        let named = users.iter().filter(|user| text(user, "display_name") == nick).count();
+        assert_eq!(named, 1, "{nick} is one user");
+    }
+    let slugs: BTreeSet<_> = users.iter().map(|user| text(user, "user")).collect();
+    assert_eq!(slugs.len(), users.len());
+    let page = admin.get("/v1/rooms/tea/events?after=0&limit=10").unwrap().expect(200);
+    let events = page["events"].as_array().unwrap();
+    let hello = events.iter().find(|event| event["text"] == "hello").unwrap();
+    assert_eq!(hello["original_at"], "1970-01-01T00:01:00.000Z");
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::cluster::TestCluster;
+use common::cluster::{Options, TestCluster};
 use common::load;
 use common::sse::Sse;
 use common::{new_id, wait_for};

@@ -1,5 +1,6 @@
 //! `folkmoot node compact`: rewrites the base into a fresh sled and the log into fresh files, so
-//! that erased and trimmed data is physically gone, and the space it took is free again.
+//! that erased and trimmed data is physically gone, and the space it took is free again. A base that
+//! has outgrown what lives in it is rewritten without being asked.
 //!
 //! Reads and posts go on. While the base is copied no checkpoint is taken; the last step renames
 //! two directories, and a start after a crash in between finishes or undoes it.
@@ -61,6 +62,11 @@ fn remove(directory: &Path) -> io::Result<()> {
     }
 }
 
+/// How often it is looked whether the base has outgrown what lives in it.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// The base has outgrown what lives in it when its files are this many times as large.
+const OUTGROWN: u64 = 4;
+
 /// Compacts this node; returns what its data took on disk before and after.
 pub(super) async fn run(groups: Arc<Groups>) -> Result<(u64, u64), Error> {
     let failed = |error: io::Error| {
@@ -70,23 +76,61 @@ pub(super) async fn run(groups: Arc<Groups>) -> Result<(u64, u64), Error> {
             _ => Error::new(Code::Internal, format!("compaction failed: {error}")),
         }
     };
-    let arranging = groups.arranging.lock().await;
     let before = directory_bytes(groups.data_dir());
-    let shards = groups.router().host().all();
     // What was erased must be rewritten in the base, and leave the log.
-    for shard in &shards {
-        checkpointer::checkpoint::<TokioRuntime>(shard).await.map_err(failed)?;
+    for shard in groups.router().host().all() {
+        checkpointer::checkpoint::<TokioRuntime>(&shard).await.map_err(failed)?;
         shard.purge_log().await.map_err(failed)?;
     }
+    rewrite_base(&groups).await.map_err(failed)?;
+    if let Some(opened) = groups.opened() {
+        let log = opened.writer.log().clone();
+        let compacting = tokio::task::spawn_blocking(move || log.compact_fully());
+        compacting.await.map_err(io::Error::other).flatten().map_err(failed)?;
+    }
+    Ok((before, directory_bytes(groups.data_dir())))
+}
+
+/// Compacts the base, for ever, whenever it is larger than `over` bytes and has outgrown what lives
+/// in it: sled gives little of its file back by itself.
+pub(super) async fn run_when_outgrown(groups: Arc<Groups>, over: u64) {
+    let rooms = groups.data_dir().join("rooms");
+    let mut smallest = 0;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let live: u64 = groups.router().host().all().iter().map(|s| s.status().size_bytes).sum();
+        let before = directory_bytes(&rooms);
+        // Twice what the last time could not do without, as `live` is only about right.
+        if before < over.max(2 * smallest) || before / OUTGROWN < live {
+            continue;
+        }
+        match rewrite_base(&groups).await {
+            Ok(()) => {
+                smallest = directory_bytes(&rooms);
+                tracing::info!(before, after = smallest, "compacted the base");
+            }
+            Err(error) => {
+                smallest = before;
+                tracing::warn!(%error, "cannot compact the base");
+            }
+        }
+    }
+}
+
+/// Puts a compacted base in the place of this node's.
+async fn rewrite_base(groups: &Arc<Groups>) -> io::Result<()> {
+    let arranging = groups.arranging.clone().lock_owned().await;
     let mut guards = Vec::new();
-    for shard in &shards {
+    for shard in groups.router().host().all() {
         guards.push(shard.replica().no_checkpoints().await);
     }
-    let work = groups.clone();
-    let compacting = tokio::task::spawn_blocking(move || compact(&work));
-    compacting.await.map_err(io::Error::other).flatten().map_err(failed)?;
-    drop((guards, arranging));
-    Ok((before, directory_bytes(groups.data_dir())))
+    let groups = groups.clone();
+    // What keeps checkpoints away goes with the work, and so stays when whoever asked for it goes.
+    let compacting = tokio::task::spawn_blocking(move || {
+        let _held = (arranging, guards);
+        compact(&groups)
+    });
+    compacting.await.map_err(io::Error::other).flatten()
 }
 
 fn compact(groups: &Groups) -> io::Result<()> {
@@ -110,8 +154,7 @@ fn compact(groups: &Groups) -> io::Result<()> {
         fs::rename(&fresh, &rooms)?;
         Ok(Arc::new(reopen(&rooms, &groups.sled_options())?) as Arc<dyn Base>)
     });
-    finish_interrupted(&rooms)?;
-    opened.writer.log().compact_fully()
+    finish_interrupted(&rooms)
 }
 
 /// Opens a base that was closed just now. sled's own threads keep its files, and its lock, for a

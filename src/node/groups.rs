@@ -69,7 +69,7 @@ pub(super) struct Groups {
     tcp: Arc<Tcp>,
     opened: OnceLock<Opened>,
     /// Held while groups start, and while the base is replaced under those that have.
-    pub(super) arranging: tokio::sync::Mutex<()>,
+    pub(super) arranging: Arc<tokio::sync::Mutex<()>>,
     /// Ends the checkpointer, which then takes a last checkpoint.
     checkpoints_stop: CancellationToken,
     checkpoints: TaskTracker,
@@ -94,7 +94,7 @@ impl Groups {
             router,
             tcp,
             opened: OnceLock::new(),
-            arranging: tokio::sync::Mutex::default(),
+            arranging: Arc::default(),
             checkpoints_stop: CancellationToken::new(),
             checkpoints: TaskTracker::new(),
         })
@@ -155,6 +155,9 @@ impl Groups {
         tasks.spawn(until(formation.shutdown().clone(), self.router.clone().watch_leaders()));
         tasks.spawn(until(formation.shutdown().clone(), self.router.clone().watch_clock()));
         tasks.spawn(until(formation.shutdown().clone(), guard::report(self.router.clone())));
+        let outgrown =
+            compaction::run_when_outgrown(self.clone(), self.config.store.compact_over.0);
+        tasks.spawn(until(formation.shutdown().clone(), outgrown));
         let options = checkpointer::Options {
             interval: self.config.store.checkpoint_interval,
             overlay_bytes_max: self.config.store.overlay_bytes.as_usize(),

@@ -17,9 +17,11 @@ use std::time::{Duration, Instant};
 
 /// Says something past the test harness, which hides what a test prints unless it fails: what was
 /// measured, and what was skipped and why.
+#[allow(unused_macros, reason = "each test file uses its own part")]
 macro_rules! say {
     ($($argument:tt)*) => { $crate::common::say_line(&format!($($argument)*)) };
 }
+#[allow(unused_imports, reason = "each test file uses its own part")]
 pub(crate) use say;
 
 /// For [`say!`].
