@@ -150,7 +150,7 @@ settings! {
         /// Memory for the base's cache.
         sled_cache: Size = Size(64 << 20);
         /// Size from which the base's files are rewritten without what is no longer needed, once
-        /// that is three quarters of them. It needs as much free space as they take.
+        /// that is two thirds of them. It needs as much free space as they take.
         compact_over: Size = Size(1 << 30);
         /// Size from which old files of the log are removed.
         log_purge_threshold: Size = Size(10 << 30);

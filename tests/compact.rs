@@ -26,7 +26,7 @@ fn compact(cluster: &TestCluster, i: usize) {
 #[test]
 fn a_base_that_has_outgrown_what_lives_in_it_is_compacted() {
     let set = |setting: &str| ["--set".to_owned(), setting.to_owned()];
-    let settings = ["store.checkpoint_interval=100ms", "store.compact_over=2MiB"];
+    let settings = ["store.checkpoint_interval=100ms", "store.compact_over=1MiB"];
     let options =
         Options { arguments: settings.into_iter().flat_map(set).collect(), ..Options::default() };
     let cluster = TestCluster::start_with(1, options);

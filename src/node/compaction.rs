@@ -65,7 +65,7 @@ fn remove(directory: &Path) -> io::Result<()> {
 /// How often it is looked whether the base has outgrown what lives in it.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// The base has outgrown what lives in it when its files are this many times as large.
-const OUTGROWN: u64 = 4;
+const OUTGROWN: u64 = 3;
 
 /// Compacts this node; returns what its data took on disk before and after.
 pub(super) async fn run(groups: Arc<Groups>) -> Result<(u64, u64), Error> {

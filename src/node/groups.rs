@@ -21,6 +21,7 @@ use crate::router::{Control, Router};
 use crate::shard::log_writer::LogWriter;
 use crate::shard::runtime::TokioRuntime;
 use crate::shard::transport::tcp::{Local, Tcp};
+use crate::shard::transport::{Lane, Transport};
 use crate::shard::types::{Member, Members};
 use crate::shard::{Parts, Shard, Timing, checkpointer};
 use crate::store::log::{Log, LogOptions, OpenError};
@@ -313,7 +314,7 @@ impl Groups {
 /// Until it is done, or nobody is left to take over.
 async fn hand_over(shard: &Shard<TokioRuntime>, tcp: &Tcp) {
     while shard.is_leader() {
-        let Some(to) = shard.successor(|node| tcp.is_connected(node)) else { return };
+        let Some(to) = shard.successor(|node| tcp.reachable(node, Lane::Control)) else { return };
         shard.transfer_leader(to).await;
         let gone = async {
             while shard.is_leader() {

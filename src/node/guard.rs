@@ -86,7 +86,7 @@ pub(super) async fn report(router: Arc<Router>) {
             };
             set("folkmoot_raft_term", status.term);
             set("folkmoot_raft_is_leader", u64::from(shard.is_leader()));
-            set("folkmoot_raft_has_leader", u64::from(status.leader.is_some()));
+            set("folkmoot_raft_has_leader", u64::from(shard.has_leader()));
             set("folkmoot_raft_last_log_index", status.last_log);
             set("folkmoot_raft_commit_index", status.commit);
             set("folkmoot_raft_applied_index", status.applied);

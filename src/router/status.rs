@@ -57,7 +57,7 @@ impl<R: Runtime> Router<R> {
             if status.state == "stopped" {
                 return Some(format!("shard {shard} has stopped"));
             }
-            if status.leader.is_none() {
+            if !replica.has_leader() {
                 return Some(format!("shard {shard} has no leader"));
             }
             // Not `commit`: of entries that a lagging replica has yet to receive it knows nothing.

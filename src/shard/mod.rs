@@ -120,6 +120,7 @@ pub struct Shard<R: Runtime> {
     /// Why the log counts as lost, if it does.
     lost: OnceLock<String>,
     replica: Arc<Replica>,
+    transport: Arc<dyn Transport>,
     stamps: Arc<Stamps<R>>,
     proposals: mpsc::Sender<Proposal>,
     reads: mpsc::Sender<reader::Waiting>,
@@ -187,6 +188,7 @@ impl<R: Runtime> Shard<R> {
             log,
             lost: OnceLock::new(),
             replica,
+            transport: parts.transport.clone(),
             stamps,
             proposals,
             reads,
@@ -345,6 +347,25 @@ impl<R: Runtime> Shard<R> {
         }
         let why = format!("shard {} does not let go of its log: try again later", self.id);
         Err(io::Error::new(io::ErrorKind::TimedOut, why))
+    }
+
+    /// Whether the group has a leader, as far as this replica can tell: it is connected to it, or to
+    /// enough voters to be it.
+    ///
+    /// openraft goes on naming a leader that is gone until another is elected.
+    pub fn has_leader(&self) -> bool {
+        let leader = self.raft.metrics().borrow_watched().current_leader;
+        let reached = |node: &NodeId| {
+            *node == self.node || self.transport.reachable(*node, transport::Lane::Control)
+        };
+        match leader.map(NodeId) {
+            Some(leader) if leader == self.node => {
+                let voters = self.voters();
+                2 * voters.iter().filter(|voter| reached(voter)).count() > voters.len()
+            }
+            Some(leader) => reached(&leader),
+            None => false,
+        }
     }
 
     /// Commands that wait for an entry.

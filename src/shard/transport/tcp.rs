@@ -120,11 +120,6 @@ impl Tcp {
         peers.get(&to).and_then(|peer| peer.lanes[lane as usize].get())
     }
 
-    /// Whether a peer is connected to now, as far as is known.
-    pub fn is_connected(&self, peer: NodeId) -> bool {
-        self.lane(peer, Lane::Control).is_some()
-    }
-
     /// Accepts connections until shutdown.
     pub async fn serve(
         self: Arc<Self>,
