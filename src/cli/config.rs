@@ -16,7 +16,8 @@ pub(super) enum Command {
     Check(Check),
     /// Print the configuration that `serve` would run with, each field with its description.
     #[command(after_help = "Examples:\n  folkmoot config print > node.toml\n  \
-        folkmoot config print --config node.toml --set log.format=json")]
+        folkmoot config print --config node.toml --set log.format=json\n  \
+        folkmoot config print --json | jq .limits")]
     Print(Print),
 }
 
@@ -35,6 +36,9 @@ pub(super) struct Check {
 pub(super) struct Print {
     #[command(flatten)]
     settings: serve::Settings,
+    /// Write JSON for programs, without the descriptions.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
@@ -56,7 +60,13 @@ pub(super) fn run(command: Command) -> Outcome {
         }
         Command::Print(args) => {
             let config = args.settings.load()?;
-            Ok(output::line(config.to_toml().trim_end())?)
+            let text = config.to_toml();
+            if args.json {
+                let values: serde_json::Value = toml::from_str(&text)
+                    .map_err(|error| Failure::failed(format!("cannot print it: {error}")))?;
+                return Ok(output::line(values)?);
+            }
+            Ok(output::line(text.trim_end())?)
         }
     }
 }

@@ -34,11 +34,13 @@ pub(super) struct Connection {
 impl Connection {
     /// A client with these options.
     pub(super) fn client(&self) -> Outcome<Client> {
+        let defaults = ClientOptions::default();
         let options = ClientOptions {
             servers: self.server.clone(),
             token: self.token.clone(),
             deadline: self.timeout,
-            ..ClientOptions::default()
+            attempt_timeout: defaults.attempt_timeout.min(self.timeout), // the deadline is no less
+            ..defaults
         };
         Client::connect(options).map_err(|error| Failure::Usage(error.message))
     }

@@ -62,15 +62,20 @@ impl Node {
 /// A port that is free now, and that the system does not hand out by itself: a node must find its
 /// own port free again after a restart.
 pub fn free_port() -> u16 {
+    free_ports(1)
+}
+
+/// The first of so many free ports in a row, none of which this process gets again soon.
+pub fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = 10_000 + (std::process::id() % 400) as u16 * 50;
     for _ in 0..20_000 {
-        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+        let first = base + NEXT.fetch_add(count, Ordering::Relaxed) % 2_000;
+        if (first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return first;
         }
     }
-    panic!("no free port");
+    panic!("no {count} free ports in a row");
 }
 
 /// The product's binary, without settings from the tests' own environment.
