@@ -280,7 +280,87 @@ impl fmt::Display for Cursor {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn user() -> impl Strategy<Value = UserId> {
+        "[a-z0-9][a-z0-9._-]{0,63}".prop_map(|s| UserId::parse(&s).unwrap())
+    }
+
+    fn room() -> impl Strategy<Value = RoomId> {
+        let direct =
+            (user(), user()).prop_filter_map("different", |(a, b)| RoomId::direct(&a, &b).ok());
+        prop_oneof![user().prop_map(|user| RoomId::parse(user.as_str()).unwrap()), direct]
+    }
+
+    fn cursor() -> impl Strategy<Value = Cursor> {
+        let epoch = "[0-9a-zA-Z]{1,32}".prop_map(|s| Epoch::parse(&s).unwrap());
+        (proptest::option::of(epoch), any::<u64>())
+            .prop_map(|(epoch, seq)| Cursor { epoch, seq: Seq(seq) })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_parses_as_the_same(
+            room in room(), user in user(), cursor in cursor(),
+        ) {
+            prop_assert_eq!(RoomId::parse(&room.to_string()), Ok(room));
+            prop_assert_eq!(UserId::parse(&user.to_string()), Ok(user));
+            if let Some(epoch) = &cursor.epoch {
+                prop_assert_eq!(&Epoch::parse(&epoch.to_string()), &Ok(epoch.clone()));
+            }
+            prop_assert_eq!(Cursor::parse(&cursor.to_string()), Ok(cursor));
+        }
+
+        #[test]
+        fn what_is_minted_is_valid(
+            ms in 0..1u64 << 48, random in any::<[u8; 10]>(), bytes in any::<[u8; 8]>(),
+        ) {
+            let id = RequestId::mint(ms, random);
+            prop_assert_eq!(RequestId::parse(&id.to_string()), Ok(id));
+            prop_assert_eq!(RequestId::from_slice(id.as_bytes()), Ok(id));
+            prop_assert_eq!(id.unix_ms(), ms);
+            let epoch = Epoch::mint(bytes);
+            prop_assert_eq!(Epoch::parse(epoch.as_str()), Ok(epoch));
+        }
+
+        #[test]
+        fn direct_rooms_are_of_their_two_users(a in user(), b in user()) {
+            match RoomId::direct(&a, &b) {
+                Err(_) => prop_assert_eq!(a, b),
+                Ok(room) => {
+                    prop_assert_eq!(RoomId::direct(&b, &a), Ok(room.clone()));
+                    prop_assert!(room.as_str().len() <= limits::ROOM_ID_BYTES_MAX);
+                    let users = if a < b { (a, b) } else { (b, a) };
+                    prop_assert_eq!(room.direct_users(), Some(users));
+                }
+            }
+        }
+
+        #[test]
+        fn arbitrary_strings_give_an_error_or_what_prints_as_they_do(
+            text in prop_oneof![any::<String>(), "[a-z0-9:dm.-]{0,40}", "dm:\\PC{0,20}"],
+        ) {
+            if let Ok(room) = RoomId::parse(&text) {
+                prop_assert_eq!(room.to_string(), text.clone());
+                room.direct_users();
+            }
+            if let Ok(user) = UserId::parse(&text) {
+                prop_assert_eq!(user.to_string(), text.clone());
+            }
+            if let Ok(epoch) = Epoch::parse(&text) {
+                prop_assert_eq!(epoch.to_string(), text.clone());
+            }
+            // These two have several forms.
+            if let Ok(cursor) = Cursor::parse(&text) {
+                prop_assert_eq!(Cursor::parse(&cursor.to_string()), Ok(cursor));
+            }
+            if let Ok(id) = RequestId::parse(&text) {
+                prop_assert_eq!(RequestId::parse(&id.to_string()), Ok(id));
+            }
+        }
+    }
 
     #[test]
     fn slugs_are_checked() {

@@ -216,7 +216,74 @@ impl Setting for LogFormat {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// What is read back of a setting in a configuration file.
+    fn reread<T: Setting>(setting: &T) -> Result<T, String> {
+        let text = format!("x = {}", setting.to_toml());
+        let mut table: toml::Table = toml::from_str(&text).map_err(|error| error.to_string())?;
+        T::from_toml(table.remove("x").ok_or("no value")?)
+    }
+
+    fn sizes() -> impl Strategy<Value = Size> {
+        let unit = proptest::sample::select(UNITS).prop_map(|(_, bytes)| bytes);
+        prop_oneof![any::<u64>(), (0..5000u64, unit).prop_map(|(n, unit)| n * unit)].prop_map(Size)
+    }
+
+    fn durations() -> impl Strategy<Value = Duration> {
+        prop_oneof![
+            (0..100_000u64).prop_map(Duration::from_millis),
+            any::<u64>().prop_map(Duration::from_nanos),
+            (any::<u64>(), 0..1_000_000_000u32).prop_map(|(s, nanos)| Duration::new(s, nanos)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn sizes_and_durations_round_trip(size in sizes(), duration in durations()) {
+            prop_assert_eq!(Size::parse(&size.to_string()), Ok(size));
+            prop_assert_eq!(reread(&size), Ok(size));
+            let text = humantime::format_duration(duration).to_string();
+            prop_assert_eq!(Duration::parse(&text), Ok(duration));
+            prop_assert_eq!(reread(&duration), Ok(duration));
+        }
+
+        #[test]
+        fn other_settings_round_trip(
+            text in any::<String>(), texts in vec(any::<String>(), 0..4),
+            number in 0..=i64::MAX as usize, address in any::<(std::net::IpAddr, u16)>(),
+        ) {
+            prop_assert_eq!(reread(&text), Ok(text.clone()));
+            prop_assert_eq!(reread(&texts), Ok(texts));
+            prop_assert_eq!(reread(&number), Ok(number));
+            let address = SocketAddr::from(address);
+            prop_assert_eq!(reread(&address), Ok(address));
+            let optional = Some(text.clone()).filter(|text| !text.is_empty());
+            prop_assert_eq!(reread(&optional), Ok(optional));
+            if !text.is_empty() {
+                prop_assert_eq!(reread(&PathBuf::from(&text)), Ok(PathBuf::from(text)));
+            }
+        }
+
+        #[test]
+        fn arbitrary_text_gives_an_error_or_a_setting(
+            text in prop_oneof![
+                any::<String>(), "[0-9]{1,25} ?[kKMGT]?i?B?", "([0-9]{1,20} ?[a-zµ]{1,3} ?){1,3}",
+            ],
+        ) {
+            if let Ok(size) = Size::parse(&text) {
+                prop_assert_eq!(Size::parse(&size.to_string()), Ok(size));
+            }
+            if let Ok(duration) = Duration::parse(&text) {
+                prop_assert_eq!(reread(&duration), Ok(duration));
+            }
+            let _ = (SocketAddr::parse(&text), usize::parse(&text), LogFormat::parse(&text));
+            let _ = (PathBuf::parse(&text), Vec::<String>::parse(&text));
+        }
+    }
 
     #[test]
     fn sizes_are_read_and_written_exactly() {

@@ -239,6 +239,10 @@ impl ClusterMap {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
 
     fn seed() -> pb::Seed {
@@ -309,5 +313,62 @@ mod tests {
         assert!(map.apply(&Bytes::from_static(b"\xff\xff"), 1).is_err());
         assert!(map.apply(&Bytes::new(), 1).is_err());
         assert_eq!(map, before);
+    }
+    fn any_map() -> impl Strategy<Value = ClusterMap> {
+        let node = (any::<u64>(), any::<[String; 4]>()).prop_map(|(id, texts)| {
+            let [client_address, peer_address, version, instance] = texts;
+            pb::ClusterNode { id, client_address, peer_address, version, instance }
+        });
+        let placement = (any::<u32>(), vec(any::<u64>(), 0..6))
+            .prop_map(|(shard, replicas)| pb::ShardPlacement { shard, replicas });
+        let lists = (vec(node, 0..6), vec(placement, 0..9), vec(any::<u32>(), 0..30));
+        (any::<String>(), lists, any::<(u64, u64)>()).prop_map(|(cluster_id, lists, numbers)| {
+            let (nodes, shards, slots) = lists;
+            let (version, last_node_id) = numbers;
+            ClusterMap(pb::ClusterMap { cluster_id, nodes, shards, slots, version, last_node_id })
+        })
+    }
+
+    /// What anybody does with a map.
+    fn look_at(map: &ClusterMap) {
+        let _ = (map.is_formed(), map.version(), map.nodes().count(), map.data_shards().count());
+        let _ = (map.replicas(ShardId::META), map.shard_of(Slot(SLOTS - 1)));
+    }
+
+    proptest! {
+        #[test]
+        fn maps_round_trip(map in any_map()) {
+            look_at(&map);
+            prop_assert_eq!(ClusterMap::decode(&map.encode()), Ok(map));
+        }
+
+        #[test]
+        fn arbitrary_and_damaged_bytes_give_an_error_or_a_map(
+            rubbish in any::<Vec<u8>>(), map in any_map(),
+            at in any::<Index>(), to in any::<u8>(), cut in any::<Index>(),
+        ) {
+            let mut damaged = map.encode().to_vec();
+            if !damaged.is_empty() {
+                let at = at.index(damaged.len());
+                damaged[at] = to;
+                damaged.truncate(cut.index(damaged.len()) + 1);
+            }
+            for bytes in [rubbish, damaged] {
+                let _ = ClusterMap::decode(&bytes).as_ref().map(look_at);
+            }
+        }
+    }
+
+    #[test]
+    fn the_map_is_pinned() {
+        let mut map = ClusterMap::of_seed(&pb::Seed { shards: 1, ..seed() });
+        map.0.slots.truncate(3);
+        map.0.nodes.truncate(1);
+        let hex: String = map.encode().iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(
+            hex,
+            "0a016312260801120e3132372e302e302e313a373430311a0e3132372e302e302e313a373530312a\
+             0269311a0512030102031a0708011203010203220301010128013003"
+        );
     }
 }

@@ -120,3 +120,6 @@ fn decode(bytes: &[u8]) -> Option<Membership> {
     let cluster_id = map.cluster_id().to_string();
     Some(Membership { cluster_id, node_id: NodeId(stored.node_id), map, seed: stored.seed })
 }
+
+#[cfg(test)]
+mod tests;

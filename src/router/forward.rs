@@ -163,3 +163,46 @@ fn refused_from(refused: pb::Refused) -> Refused {
         leader: (refused.leader != 0).then_some(NodeId(refused.leader)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn error() -> impl Strategy<Value = Error> {
+        let times = any::<(Option<u64>, Option<u64>)>();
+        (proptest::sample::select(Code::ALL), any::<String>(), any::<bool>(), times).prop_map(
+            |(code, message, may_have_applied, (retry_after_ms, server_time_ms))| Error {
+                code,
+                message,
+                may_have_applied,
+                retry_after_ms,
+                server_time_ms,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn refusals_round_trip(error in error(), leader in option::of(1..=u64::MAX)) {
+            let leader = leader.map(NodeId);
+            let sent = refused_to(&Refused { error: error.clone(), leader });
+            let sent = pb::Refused::decode(sent.encode_to_vec().as_slice()).unwrap();
+            let refused = refused_from(sent);
+            prop_assert_eq!((refused.error, refused.leader), (error, leader));
+        }
+
+        /// Nobody knows what a peer did that answers rubbish.
+        #[test]
+        fn a_malformed_error_may_have_been_applied(bytes in any::<Vec<u8>>(), leader in any::<u64>()) {
+            let error = Bytes::from(bytes);
+            let malformed = crate::chat::codec::decode_error(error.clone()).is_err();
+            let refused = refused_from(pb::Refused { error, leader });
+            prop_assert_eq!(refused.leader.map_or(0, |node| node.0), leader);
+            prop_assert!(!malformed || refused.error.may_have_applied);
+        }
+    }
+}

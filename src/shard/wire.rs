@@ -270,3 +270,6 @@ pub(crate) fn vote_response_from<R: Runtime>(
     let vote = vote_from(p.vote)?;
     Ok(VoteResponse::new(vote, p.last_log_id.map(log_id_from), p.granted))
 }
+
+#[cfg(test)]
+mod tests;

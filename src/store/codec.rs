@@ -308,47 +308,4 @@ pub fn applied_from(value: &[u8]) -> io::Result<proto::AppliedRow> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::id::ShardId;
-    use crate::store::base::MemoryBase;
-    use crate::store::key::Bank;
-
-    proptest! {
-        #[test]
-        fn arbitrary_bytes_are_no_rows(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = room_from(&RoomId::parse("r").unwrap(), &bytes);
-            let _ = user_from(&UserId::parse("u").unwrap(), &bytes);
-            let _ = (participant_from(&bytes), notes_from(&bytes), applied_from(&bytes));
-            let _ = (number_from(&bytes), blob_from(&bytes));
-        }
-    }
-
-    #[test]
-    fn long_rows_are_cut_into_parts_and_leave_none_behind() {
-        let base = MemoryBase::new();
-        let space = Space { shard: ShardId(1), bank: Bank(1) };
-        let key = Key::Blob("map".into());
-        for len in [10, 9000, 4000, 100_000, VALUE_BYTES_MAX, VALUE_BYTES_MAX + 1, 5] {
-            let value = blob_value(&vec![7; len]);
-            let mut batch = Batch::new();
-            put_row(&base, &mut batch, space, &key, Some(value.clone())).unwrap();
-            base.write(batch).unwrap();
-            assert_eq!(get_row(&base, space, &key).unwrap(), Some(value));
-        }
-        assert_eq!(base.rows(), 1);
-        let mut batch = Batch::new();
-        put_row(&base, &mut batch, space, &key, Some(vec![VERSION; 9000])).unwrap();
-        batch.delete(space.key(&Key::RowPart(Box::new(key.clone()), 1)));
-        base.write(batch).unwrap();
-        assert!(get_row(&base, space, &key).is_err(), "a part is missing");
-    }
-
-    #[test]
-    fn another_version_is_refused_with_a_reason() {
-        let error = number_from(&[9, 0, 0]).unwrap_err().to_string();
-        assert!(error.contains("has format 9, this release knows 1"), "{error}");
-    }
-}
+mod tests;

@@ -306,11 +306,42 @@ fn varint(from: &mut &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BufMut;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use raft_engine::env::DefaultFileSystem;
     use raft_engine::{Command, Config, Engine, LogBatch, ReadableSize};
 
     use super::super::state::{self, Entry, OWN_GROUP};
     use super::*;
+
+    fn read_everything(bytes: Vec<u8>) {
+        let size = bytes.len() as u64;
+        let inner = io::Cursor::new(bytes);
+        let mut reader = Reader { inner, size, signature: 0, buffer: Vec::new(), buffer_at: 0 };
+        reader.has_header().unwrap();
+        reader.find_batch(0).unwrap();
+        for at in 0..=size {
+            reader.batch(at).unwrap();
+            reader.claimed_end(at).unwrap();
+        }
+    }
+
+    proptest! {
+        /// Also when they are what a batch's checksum vouches for.
+        #[test]
+        fn arbitrary_bytes_never_panic(
+            bytes in prop_oneof![vec(any::<u8>(), 1..90), vec(0..5u8, 1..90)],
+        ) {
+            let mut batch = Vec::new();
+            batch.put_u64((BATCH_HEADER_BYTES + bytes.len() + CRC_BYTES) as u64 * 256);
+            batch.put_u64(BATCH_HEADER_BYTES as u64);
+            batch.put_slice(&bytes);
+            batch.put_u32_le(crc32fast::hash(&bytes));
+            read_everything(batch);
+            read_everything(bytes);
+        }
+    }
 
     /// Holds the description above against the real thing.
     #[test]

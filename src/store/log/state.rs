@@ -261,11 +261,12 @@ mod tests {
         #[test]
         fn states_round_trip(
             vote in proptest::option::of(bytes()),
+            committed in proptest::option::of(bytes()),
             purged in proptest::option::of((any::<u64>(), bytes())),
             span in any::<Option<(u64, u64)>>(),
             end in any::<Option<u64>>(),
         ) {
-            let state = State { vote, committed: None, purged, span, end };
+            let state = State { vote, committed, purged, span, end };
             prop_assert_eq!(State::decode(&state.encode()), Ok(state));
         }
 
@@ -274,6 +275,21 @@ mod tests {
             let entry = encode_entry(index, &payload);
             prop_assert_eq!(Entry::index(&entry), index);
             prop_assert_eq!(decode_entry(entry), Some((index, payload)));
+        }
+
+        #[test]
+        fn stamps_round_trip(number in any::<u64>(), full in any::<bool>()) {
+            let stamp = Stamp { number, full };
+            prop_assert_eq!(Stamp::decode(&stamp.encode()), Ok(stamp));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(flags in any::<u8>(), bytes in any::<Vec<u8>>()) {
+            for bytes in [bytes.clone(), [&[VERSION, flags][..], &bytes].concat()] {
+                let _ = (State::decode(&bytes), Stamp::decode(&bytes));
+                let value = BytesValue { value: bytes, ..BytesValue::default() };
+                let _ = (Entry::index(&value), decode_entry(value));
+            }
         }
     }
 }

@@ -108,9 +108,35 @@ fn decode(block: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
     use raft_engine::env::DefaultFileSystem;
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn numbers_round_trip(number in any::<u64>(), rest in any::<Vec<u8>>()) {
+            let block = [&encode(number)[..], &rest].concat();
+            prop_assert_eq!(decode(&block), Some(number));
+        }
+
+        #[test]
+        fn a_damaged_slot_is_no_number(
+            number in any::<u64>(), at in 0..SLOT_BYTES, flip in 1..=u8::MAX, cut in any::<Index>(),
+        ) {
+            let mut slot = encode(number);
+            prop_assert_eq!(decode(&slot[..cut.index(SLOT_BYTES)]), None);
+            slot[at] ^= flip;
+            prop_assert_eq!(decode(&slot), None);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in any::<Vec<u8>>()) {
+            prop_assert_eq!(decode(&bytes), None);
+            prop_assert_eq!(decode(&[&MAGIC[..], &bytes].concat()), None);
+        }
+    }
 
     #[test]
     fn the_format_is_pinned() {

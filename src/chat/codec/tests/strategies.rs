@@ -9,11 +9,11 @@ use crate::chat::query::{Page, Query};
 use crate::chat::state::RoomKind;
 use crate::id::{Cursor, Epoch, RequestId, RoomId, Seq, UserId};
 
-pub(super) fn user() -> impl Strategy<Value = UserId> {
+pub(crate) fn user() -> impl Strategy<Value = UserId> {
     "[a-z0-9][a-z0-9._-]{0,63}".prop_map(|s| UserId::parse(&s).unwrap())
 }
 
-pub(super) fn room() -> impl Strategy<Value = RoomId> {
+pub(crate) fn room() -> impl Strategy<Value = RoomId> {
     prop_oneof![
         3 => "[a-z0-9][a-z0-9._-]{0,63}".prop_map(|s| RoomId::parse(&s).unwrap()),
         1 => ("a[a-z]{0,9}", "b[a-z]{0,9}")
@@ -25,11 +25,11 @@ pub(super) fn request_id() -> impl Strategy<Value = RequestId> {
     (0..1u64 << 48, any::<[u8; 10]>()).prop_map(|(ms, random)| RequestId::mint(ms, random))
 }
 
-pub(super) fn epoch() -> impl Strategy<Value = Epoch> {
+pub(crate) fn epoch() -> impl Strategy<Value = Epoch> {
     "[0-9a-zA-Z]{1,32}".prop_map(|s| Epoch::parse(&s).unwrap())
 }
 
-pub(super) fn seq() -> impl Strategy<Value = Seq> {
+pub(crate) fn seq() -> impl Strategy<Value = Seq> {
     prop_oneof![1..100u64, 1..=u64::MAX].prop_map(Seq)
 }
 
@@ -37,11 +37,11 @@ pub(super) fn event_kind() -> impl Strategy<Value = EventKind> {
     (1..=10u32).prop_map(|n| EventKind::from_number(n).unwrap())
 }
 
-pub(super) fn role() -> impl Strategy<Value = Role> {
+pub(crate) fn role() -> impl Strategy<Value = Role> {
     (1..=5u32).prop_map(|n| Role::from_number(n).unwrap())
 }
 
-pub(super) fn room_kind() -> impl Strategy<Value = RoomKind> {
+pub(crate) fn room_kind() -> impl Strategy<Value = RoomKind> {
     (1..=3u32).prop_map(|n| RoomKind::from_number(n).unwrap())
 }
 
@@ -49,7 +49,7 @@ pub(super) fn actor() -> impl Strategy<Value = Actor> {
     (user(), any::<bool>()).prop_map(|(user, admin)| Actor { user, admin })
 }
 
-pub(super) fn text() -> impl Strategy<Value = String> {
+pub(crate) fn text() -> impl Strategy<Value = String> {
     prop_oneof![any::<String>(), Just(String::new())]
 }
 

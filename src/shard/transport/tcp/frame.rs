@@ -7,7 +7,7 @@ use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
-use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
@@ -31,13 +31,15 @@ pub(super) struct Frame {
     pub body: Bytes,
 }
 
-pub(super) type FrameReader = FramedRead<ReadHalf<TcpStream>, LengthDelimitedCodec>;
+pub(super) type FrameReader<R = ReadHalf<TcpStream>> = FramedRead<R, LengthDelimitedCodec>;
 
-pub(super) fn frames(reader: ReadHalf<TcpStream>) -> FrameReader {
+pub(super) fn frames<R: AsyncRead>(reader: R) -> FrameReader<R> {
     LengthDelimitedCodec::builder().max_frame_length(FRAME_BYTES_MAX).new_read(reader)
 }
 
-pub(super) async fn read_frame(reader: &mut FrameReader) -> io::Result<Frame> {
+pub(super) async fn read_frame<R: AsyncRead + Unpin>(
+    reader: &mut FrameReader<R>,
+) -> io::Result<Frame> {
     let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
     let mut bytes = reader.next().await.ok_or_else(ended)??.freeze();
     if bytes.len() < 5 {
@@ -99,3 +101,6 @@ impl Handshake {
         Ok(Handshake { protocol, lane, from, to, cluster_id })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! Round trips, rubbish, and rows in parts.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::*;
+use crate::chat::codec::tests::strategies;
+use crate::id::ShardId;
+use crate::store::base::MemoryBase;
+use crate::store::key::Bank;
+
+fn any_room() -> impl Strategy<Value = Room> {
+    use strategies::{epoch, room, room_kind, text, user};
+    let names = (room(), room_kind(), text(), text(), epoch(), user());
+    let chains = any::<(Hash, Hash)>();
+    (names, any::<[u64; 4]>(), chains).prop_map(|(names, numbers, (chain, chain_base))| {
+        let (id, kind, title, topic, epoch, creator) = names;
+        let [first_seq, head, participants, created_at_ms] = numbers;
+        Room {
+            id,
+            kind,
+            title,
+            topic,
+            epoch,
+            first_seq: Seq(first_seq),
+            head: Seq(head),
+            chain,
+            chain_base,
+            participants,
+            created_at_ms,
+            creator,
+        }
+    })
+}
+
+fn any_user() -> impl Strategy<Value = User> {
+    use strategies::{text, user};
+    let token = (any::<Hash>(), text(), any::<u64>())
+        .prop_map(|(hash, label, issued_at_ms)| Token { hash, label, issued_at_ms });
+    (user(), text(), any::<bool>(), any::<u64>(), vec(token, 0..4)).prop_map(
+        |(id, display_name, admin, created_at_ms, tokens)| User {
+            id,
+            display_name,
+            admin,
+            created_at_ms,
+            tokens,
+        },
+    )
+}
+
+fn any_participant() -> impl Strategy<Value = Participant> {
+    (strategies::role(), any::<u64>()).prop_map(|(role, since_ms)| Participant { role, since_ms })
+}
+
+fn any_notes() -> impl Strategy<Value = Notes> {
+    use strategies::{seq, text, user};
+    let reactions = vec((text(), vec(user(), 0..4)), 0..4);
+    (vec(any::<u64>().prop_map(Seq), 0..9), reactions, option::of(seq()))
+        .prop_map(|(edits, reactions, redacted_by)| Notes { edits, reactions, redacted_by })
+}
+
+fn any_applied() -> impl Strategy<Value = proto::AppliedRow> {
+    let membership = any::<Vec<u8>>().prop_map(Bytes::from);
+    (any::<Option<u64>>(), membership, any::<[u64; 4]>(), any::<u32>()).prop_map(
+        |(term, membership, [index, log_time_ms, generation, bytes], sent_minute_max)| {
+            proto::AppliedRow {
+                term,
+                index,
+                membership,
+                log_time_ms,
+                generation,
+                sent_minute_max,
+                bytes,
+            }
+        },
+    )
+}
+
+fn decode_everything(bytes: &[u8]) {
+    let _ = room_from(&RoomId::parse("r").unwrap(), bytes);
+    let _ = user_from(&UserId::parse("u").unwrap(), bytes);
+    let _ = (participant_from(bytes), notes_from(bytes), applied_from(bytes));
+    let _ = (number_from(bytes), blob_from(bytes));
+}
+
+proptest! {
+    #[test]
+    fn rows_round_trip(
+        room in any_room(), user in any_user(), participant in any_participant(),
+        notes in any_notes(), applied in any_applied(),
+    ) {
+        prop_assert_eq!(room_from(&room.id, &room_value(&room)).unwrap(), room);
+        prop_assert_eq!(user_from(&user.id, &user_value(&user)).unwrap(), user);
+        let value = participant_value(&participant);
+        prop_assert_eq!(participant_from(&value).unwrap(), participant);
+        prop_assert_eq!(notes_from(&notes_value(&notes)).unwrap(), notes);
+        prop_assert_eq!(applied_from(&applied_value(&applied)).unwrap(), applied);
+    }
+
+    #[test]
+    fn numbers_and_blobs_round_trip(number in any::<u64>(), blob in any::<Vec<u8>>()) {
+        prop_assert_eq!(number_from(&number_value(number)).unwrap(), number);
+        prop_assert_eq!(blob_from(&blob_value(&blob)).unwrap(), blob);
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_no_rows(mut bytes in vec(any::<u8>(), 0..300)) {
+        decode_everything(&bytes);
+        bytes.insert(0, VERSION);
+        decode_everything(&bytes);
+    }
+
+    #[test]
+    fn damaged_rows_do_not_panic(
+        room in any_room(), user in any_user(), notes in any_notes(), applied in any_applied(),
+        at in any::<Index>(), to in any::<u8>(), cut in any::<Index>(),
+    ) {
+        let values =
+            [room_value(&room), user_value(&user), notes_value(&notes), applied_value(&applied)];
+        for mut value in values {
+            let at = at.index(value.len());
+            value[at] = to;
+            decode_everything(&value);
+            value.truncate(cut.index(value.len()));
+            decode_everything(&value);
+        }
+    }
+
+    #[test]
+    fn rows_in_parts_round_trip(
+        value in vec(any::<u8>(), 0..20_000), symbol in "[a-z]{0,9}",
+    ) {
+        let base = MemoryBase::new();
+        let space = Space { shard: ShardId(1), bank: Bank(0) };
+        let (key, value) = (Key::Blob(symbol), blob_value(&value));
+        let mut batch = Batch::new();
+        put_row(&base, &mut batch, space, &key, Some(value.clone())).unwrap();
+        base.write(batch).unwrap();
+        prop_assert_eq!(get_row(&base, space, &key).unwrap(), Some(value));
+    }
+}
+
+#[test]
+fn long_rows_are_cut_into_parts_and_leave_none_behind() {
+    let base = MemoryBase::new();
+    let space = Space { shard: ShardId(1), bank: Bank(1) };
+    let key = Key::Blob("map".into());
+    for len in [10, 9000, 4000, 100_000, VALUE_BYTES_MAX, VALUE_BYTES_MAX + 1, 5] {
+        let value = blob_value(&vec![7; len]);
+        let mut batch = Batch::new();
+        put_row(&base, &mut batch, space, &key, Some(value.clone())).unwrap();
+        base.write(batch).unwrap();
+        assert_eq!(get_row(&base, space, &key).unwrap(), Some(value));
+    }
+    assert_eq!(base.rows(), 1);
+    let mut batch = Batch::new();
+    put_row(&base, &mut batch, space, &key, Some(vec![VERSION; 9000])).unwrap();
+    batch.delete(space.key(&Key::RowPart(Box::new(key.clone()), 1)));
+    base.write(batch).unwrap();
+    assert!(get_row(&base, space, &key).is_err(), "a part is missing");
+}
+
+#[test]
+fn another_version_is_refused_with_a_reason() {
+    let error = number_from(&[9, 0, 0]).unwrap_err().to_string();
+    assert!(error.contains("has format 9, this release knows 1"), "{error}");
+}
