@@ -30,8 +30,9 @@ fn a_base_that_has_outgrown_what_lives_in_it_is_compacted() {
     let options =
         Options { arguments: settings.into_iter().flat_map(set).collect(), ..Options::default() };
     let cluster = TestCluster::start_with(1, options);
-    let rooms = [String::from("general")];
-    cluster.room("general");
+    // Each checkpoint writes the rows of all of them anew.
+    let rooms: Vec<String> = (0..100).map(|n| format!("room-{n}")).collect();
+    rooms.iter().for_each(|room| cluster.room(room));
     let load = Load::start(&cluster.client_urls(), cluster.admin_token(), &rooms, 2);
     wait_for("the base to be compacted", PATIENCE, || {
         match cluster.log(0).contains("compacted the base") {
