@@ -33,6 +33,10 @@ fn import(cluster: &mut TestCluster, files: &[PathBuf], kill: bool) -> usize {
     let mut kills = 0;
     loop {
         let mut command = cluster.cli(0, &["import", "irc"]);
+        if kill {
+            // Else it would be over after a kill or two.
+            command.args(["--rate", "12000"]);
+        }
         let mut child = command.args(files).stdout(std::process::Stdio::null()).spawn().unwrap();
         let mut last_kill = Instant::now();
         let status = loop {
