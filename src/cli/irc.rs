@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(render_event(&Event { kind: EventKind::Join as i32, ..event }), None);
     }
 
-    /// Takes apart every line of a real corpus, when it is there: see ARCHITECTURE, "Tests".
+    /// Takes apart every line of a real corpus, when it is there: see `tests/corpus.rs`.
     #[test]
     fn every_line_of_the_corpus_comes_back_the_same() {
         let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus/irc");

@@ -210,7 +210,9 @@ impl ClusterMap {
             instance: node.instance,
         };
         if node.node_id == 0 {
-            let id = self.0.last_node_id + 1;
+            let Some(id) = self.0.last_node_id.checked_add(1) else {
+                return Err(Rejection::InvalidArgument("all node ids are used up".into()));
+            };
             self.0.last_node_id = id;
             self.0.nodes.push(pb::ClusterNode { id, ..entry });
             self.0.version += 1;
