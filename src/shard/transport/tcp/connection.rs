@@ -179,15 +179,17 @@ pub(super) async fn read_loop(
     on_open: impl Fn(Bytes, Stream),
 ) -> io::Result<()> {
     let mut stopped = pin!(stop.cancelled());
-    let (mut silence, mut heard) = (pin!(tokio::time::sleep(SILENCE_MAX)), Instant::now());
+    let mut silence = pin!(tokio::time::sleep(SILENCE_MAX));
     let result = loop {
         let frame = {
+            // Not from the last frame on: that one's stream may have been slow to take it.
+            let began = Instant::now();
             let mut reading = pin!(read_frame(&mut reader));
             loop {
                 tokio::select! {
                     () = stopped.as_mut() => break None,
                     frame = reading.as_mut() => break Some(frame),
-                    () = silence.as_mut() => match heard + SILENCE_MAX {
+                    () = silence.as_mut() => match began + SILENCE_MAX {
                         // One timer for all frames: it goes off early, and is set anew.
                         until if until > Instant::now() => silence.as_mut().reset(until),
                         _ => break Some(Err(io::ErrorKind::TimedOut.into())),
@@ -200,7 +202,6 @@ pub(super) async fn read_loop(
             Some(Err(error)) => break Err(error),
             None => break Ok(()),
         };
-        heard = Instant::now();
         match frame.kind {
             OPEN => {
                 let stream = connection.add_stream(frame.stream);
@@ -221,4 +222,45 @@ pub(super) async fn read_loop(
     stop.cancel();
     connection.streams.lock().expect("no holder of the lock panics").clear();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::super::frame::frames;
+    use super::*;
+
+    /// Frames of one stream that its reader takes only after a while: the last ones wait with the
+    /// connection's reader, and the peer is heard all the same.
+    async fn a_slow_stream_gets_its_frames() {
+        const COUNT: usize = STREAM_FRAMES + 3;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (reader, writer) = tokio::io::split(listener.accept().await.unwrap().0);
+        let stop = CancellationToken::new();
+        let (connection, writing) = connection(writer, stop.clone());
+        let (opened, mut opening) = mpsc::channel(1);
+        let on_open = move |_, stream| assert!(opened.try_send(stream).is_ok());
+        tokio::spawn(writing);
+        tokio::spawn(read_loop(frames(reader), connection, stop.clone(), on_open));
+        let mut out = BytesMut::new();
+        put_frame(&mut out, OPEN, 1, b"");
+        (0..COUNT).for_each(|_| put_frame(&mut out, DATA, 1, b"data"));
+        peer.write_all(&out).await.unwrap();
+        let mut stream = opening.recv().await.unwrap();
+        tokio::time::sleep(SILENCE_MAX + Duration::from_millis(200)).await;
+        for n in 0..COUNT {
+            assert!(stream.recv().await.is_ok(), "frame {n} is lost with the connection");
+        }
+        assert!(!stop.is_cancelled());
+        stop.cancel();
+    }
+
+    /// Several, as a wrong one would end only when the timer is looked at before the socket.
+    #[tokio::test]
+    async fn a_stream_that_is_slow_is_not_a_silent_peer() {
+        let all = (0..12).map(|_| a_slow_stream_gets_its_frames());
+        futures_util::future::join_all(all).await;
+    }
 }
