@@ -17,6 +17,8 @@ pub mod meta;
 pub mod router;
 pub mod shard;
 pub mod store;
+#[cfg(test)]
+mod testing;
 
 /// Generated from `proto/`.
 #[allow(missing_docs, reason = "documented in proto/")]

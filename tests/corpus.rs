@@ -11,7 +11,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::cluster::TestCluster;
+use common::cluster::{TestCluster, succeed};
 
 fn corpus() -> Option<Vec<PathBuf>> {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus");
@@ -87,9 +87,8 @@ fn the_corpus_comes_back_byte_for_byte() {
         for file in &files {
             let room = file.file_stem().unwrap().to_string_lossy().to_lowercase();
             let arguments = ["export", &room, "--format", "irc"];
-            let output = cluster.cli(node, &arguments).output().unwrap();
-            assert!(output.status.success(), "{room}: {output:?}");
-            assert!(output.stdout == std::fs::read(file).unwrap(), "{room} differs on node {node}");
+            let export = succeed(&mut cluster.cli(node, &arguments));
+            assert!(export == std::fs::read(file).unwrap(), "{room} differs on node {node}");
         }
     }
     import(&mut cluster, &files, false);

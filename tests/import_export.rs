@@ -7,10 +7,9 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use common::cluster::{TestCluster, folkmoot};
+use common::cluster::{TestCluster, folkmoot, succeed};
 use common::load;
 use serde_json::Value;
 
@@ -28,13 +27,6 @@ fn log_text(n: usize) -> String {
         text.push_str(&format!("[{:02}:{:02}] <nick{}> line {i}\n", i / 60 % 24, i % 60, i % 700));
     }
     text
-}
-
-fn succeed(command: &mut Command) -> Vec<u8> {
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
-    output.stdout
 }
 
 fn export_irc(cluster: &TestCluster, node: usize, room: &str) -> String {

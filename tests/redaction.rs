@@ -8,7 +8,7 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
-use common::cluster::TestCluster;
+use common::cluster::{TestCluster, succeed};
 use common::sse::Sse;
 use common::{load, new_id};
 use serde_json::json;
@@ -23,9 +23,7 @@ fn tells(text: &str) -> bool {
 
 /// What the command line says to these arguments.
 fn cli(cluster: &TestCluster, i: usize, arguments: &[&str]) -> String {
-    let output = cluster.cli(i, arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(succeed(&mut cluster.cli(i, arguments))).unwrap()
 }
 
 /// Whether any file below a directory has these bytes.

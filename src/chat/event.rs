@@ -184,10 +184,7 @@ fn push_option<T>(out: &mut Vec<u8>, value: Option<T>, push: impl FnOnce(&mut Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn hex(hash: &Hash) -> String {
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+    use crate::testing::hex;
 
     fn event() -> Event {
         Event {

@@ -246,6 +246,7 @@ mod tests {
     use proptest::sample::Index;
 
     use super::*;
+    use crate::testing::{damaged, hex};
 
     fn seed() -> pb::Seed {
         let node = |id: u64| pb::SeedNode {
@@ -316,6 +317,7 @@ mod tests {
         assert!(map.apply(&Bytes::new(), 1).is_err());
         assert_eq!(map, before);
     }
+
     fn any_map() -> impl Strategy<Value = ClusterMap> {
         let node = (any::<u64>(), any::<[String; 4]>()).prop_map(|(id, texts)| {
             let [client_address, peer_address, version, instance] = texts;
@@ -349,13 +351,8 @@ mod tests {
             rubbish in any::<Vec<u8>>(), map in any_map(),
             at in any::<Index>(), to in any::<u8>(), cut in any::<Index>(),
         ) {
-            let mut damaged = map.encode().to_vec();
-            if !damaged.is_empty() {
-                let at = at.index(damaged.len());
-                damaged[at] = to;
-                damaged.truncate(cut.index(damaged.len()) + 1);
-            }
-            for bytes in [rubbish, damaged] {
+            let [changed, short] = damaged(&map.encode(), at, to, cut);
+            for bytes in [rubbish, changed, short] {
                 let _ = ClusterMap::decode(&bytes).as_ref().map(look_at);
             }
         }
@@ -366,9 +363,8 @@ mod tests {
         let mut map = ClusterMap::of_seed(&pb::Seed { shards: 1, ..seed() });
         map.0.slots.truncate(3);
         map.0.nodes.truncate(1);
-        let hex: String = map.encode().iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(
-            hex,
+            hex(&map.encode()),
             "0a016312260801120e3132372e302e302e313a373430311a0e3132372e302e302e313a373530312a\
              0269311a0512030102031a0708011203010203220301010128013003"
         );

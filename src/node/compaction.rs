@@ -24,6 +24,10 @@ use crate::store::sled_base::{OpenError, SledBase, SledOptions};
 /// How long a closed base is waited for until it is tried again, and how many times.
 const REOPEN_WAIT: Duration = Duration::from_millis(5);
 const REOPEN_ATTEMPTS: u32 = 2000;
+/// How often it is looked whether the base has outgrown what lives in it.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// The base has outgrown what lives in it when its files are this many times as large.
+const OUTGROWN: u64 = 3;
 
 fn fresh(rooms: &Path) -> PathBuf {
     rooms.with_extension("new")
@@ -62,11 +66,6 @@ fn remove(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// How often it is looked whether the base has outgrown what lives in it.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// The base has outgrown what lives in it when its files are this many times as large.
-const OUTGROWN: u64 = 3;
-
 /// Compacts this node; returns what its data took on disk before and after.
 pub(super) async fn run(groups: Arc<Groups>) -> Result<(u64, u64), Error> {
     let failed = |error: io::Error| {
@@ -98,7 +97,8 @@ pub(super) async fn run_when_outgrown(groups: Arc<Groups>, over: u64) {
     let mut smallest = 0;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let live: u64 = groups.router().host().all().iter().map(|s| s.status().size_bytes).sum();
+        let shards = groups.router().host().all();
+        let live: u64 = shards.iter().map(|shard| shard.replica().read().size_bytes()).sum();
         let before = directory_bytes(&rooms);
         // Twice what the last time could not do without, as `live` is only about right.
         if before < over.max(2 * smallest) || before / OUTGROWN < live {

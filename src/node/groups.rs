@@ -21,7 +21,6 @@ use crate::router::{Control, Router};
 use crate::shard::log_writer::LogWriter;
 use crate::shard::runtime::TokioRuntime;
 use crate::shard::transport::tcp::{Local, Tcp};
-use crate::shard::transport::{Lane, Transport};
 use crate::shard::types::{Member, Members};
 use crate::shard::{Parts, Shard, Timing, checkpointer};
 use crate::store::log::{Log, LogOptions, OpenError};
@@ -296,7 +295,7 @@ impl Groups {
 
     /// Hands the lead of every group to another voter, while requests are still served.
     pub async fn hand_over(&self) {
-        future::join_all(self.shards().iter().map(|shard| hand_over(shard, &self.tcp))).await;
+        future::join_all(self.shards().iter().map(|shard| hand_over(shard))).await;
     }
 
     /// Takes a last checkpoint, then stops the groups and the log.
@@ -312,9 +311,9 @@ impl Groups {
 }
 
 /// Until it is done, or nobody is left to take over.
-async fn hand_over(shard: &Shard<TokioRuntime>, tcp: &Tcp) {
+async fn hand_over(shard: &Shard<TokioRuntime>) {
     while shard.is_leader() {
-        let Some(to) = shard.successor(|node| tcp.reachable(node, Lane::Control)) else { return };
+        let Some(to) = shard.successor(|node| shard.reaches(node)) else { return };
         shard.transfer_leader(to).await;
         let gone = async {
             while shard.is_leader() {

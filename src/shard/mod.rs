@@ -354,18 +354,24 @@ impl<R: Runtime> Shard<R> {
     ///
     /// openraft goes on naming a leader that is gone until another is elected.
     pub fn has_leader(&self) -> bool {
-        let leader = self.raft.metrics().borrow_watched().current_leader;
-        let reached = |node: &NodeId| {
-            *node == self.node || self.transport.reachable(*node, transport::Lane::Control)
-        };
-        match leader.map(NodeId) {
-            Some(leader) if leader == self.node => {
-                let voters = self.voters();
-                2 * voters.iter().filter(|voter| reached(voter)).count() > voters.len()
-            }
-            Some(leader) => reached(&leader),
+        let leader = self.raft.metrics().borrow_watched().current_leader.map(NodeId);
+        match leader {
+            Some(leader) if leader == self.node => self.is_majority(|voter| self.reaches(voter)),
+            Some(leader) => self.reaches(leader),
             None => false,
         }
+    }
+
+    /// Whether another node is connected.
+    pub fn reaches(&self, node: NodeId) -> bool {
+        self.transport.reachable(node, transport::Lane::Control)
+    }
+
+    /// Whether this node and the other voters that `counts` takes are a majority of the voters.
+    fn is_majority(&self, counts: impl Fn(NodeId) -> bool) -> bool {
+        let voters = self.voters();
+        let counted = voters.iter().filter(|voter| **voter == self.node || counts(**voter));
+        counted.count() > voters.len() / 2
     }
 
     /// Commands that wait for an entry.

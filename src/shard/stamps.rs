@@ -71,9 +71,7 @@ impl<R: Runtime> Shard<R> {
     /// Takes the time that this node's clock had when voters were asked for theirs, and which of
     /// them agree with it; whether they and this node are a majority of the voters.
     pub fn confirm_clock(&self, now_ms: u64, agrees: impl Fn(NodeId) -> bool) -> bool {
-        let voters = self.voters();
-        let agreeing = voters.iter().filter(|voter| **voter == self.node || agrees(**voter));
-        let confirmed = agreeing.count() > voters.len() / 2;
+        let confirmed = self.is_majority(agrees);
         self.stamps.note(confirmed.then_some(now_ms));
         confirmed
     }

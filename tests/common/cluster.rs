@@ -89,6 +89,14 @@ pub fn folkmoot() -> Command {
     command
 }
 
+/// The standard output of a command that must succeed.
+pub fn succeed(command: &mut Command) -> Vec<u8> {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+    output.stdout
+}
+
 impl TestCluster {
     /// Starts a cluster of `n` nodes and waits until it is ready.
     pub fn start(n: usize) -> TestCluster {

@@ -16,6 +16,7 @@ use crate::chat::query::{Annotated, Answer};
 use crate::error::{Code, Error};
 use crate::id::{RequestId, UserId};
 use crate::proto::internal::StoredEvent;
+use crate::testing::{damaged, hex};
 use samples::{answers, commands, events, imported_event, rejections};
 use strategies::{actor, event, query, reply, request};
 
@@ -41,11 +42,7 @@ fn formats_are_pinned() {
     let mut text =
         String::from("# Persisted formats: a change here is a change of what is on disk.\n");
     for (name, bytes) in rows {
-        let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
-            write!(hex, "{byte:02x}").unwrap();
-            hex
-        });
-        writeln!(text, "{name}: {hex}").unwrap();
+        writeln!(text, "{name}: {}", hex(&bytes)).unwrap();
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/chat/golden/formats.txt");
     if std::env::var_os("UPDATE").is_some() {
@@ -221,12 +218,7 @@ proptest! {
             codec::encode_query(&query),
             codec::encode_answer(&answer),
         ] {
-            let mut bytes = bytes.to_vec();
-            let at = at.index(bytes.len());
-            bytes[at] = to;
-            decode_everything(&bytes);
-            bytes.truncate(cut.index(bytes.len()));
-            decode_everything(&bytes);
+            damaged(&bytes, at, to, cut).iter().for_each(|bytes| decode_everything(bytes));
         }
     }
 }

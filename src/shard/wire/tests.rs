@@ -8,6 +8,7 @@ use proptest::sample::Index;
 use super::*;
 use crate::shard::runtime::TokioRuntime;
 use crate::shard::types::Members;
+use crate::testing::{damaged, hex};
 
 type Tokio = TokioRuntime;
 
@@ -136,12 +137,7 @@ proptest! {
         at in any::<Index>(), to in any::<u8>(), cut in any::<Index>(),
     ) {
         for bytes in [encode_entry(&entry), encode_vote(&vote), encode_stored_membership(&stored)] {
-            let mut bytes = bytes.to_vec();
-            let at = at.index(bytes.len());
-            bytes[at] = to;
-            decode_everything(&bytes);
-            bytes.truncate(cut.index(bytes.len()));
-            decode_everything(&bytes);
+            damaged(&bytes, at, to, cut).iter().for_each(|bytes| decode_everything(bytes));
         }
     }
 }
@@ -155,13 +151,12 @@ fn some_membership() -> Membership {
 /// A change here is a change of what is on disk: old logs and bases must still be read.
 #[test]
 fn formats_are_pinned() {
-    let hex = |bytes: Bytes| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let log_id = log_id(7, 300);
-    let entry = |payload| hex(encode_entry(&Entry { log_id, payload }));
-    assert_eq!(hex(encode_log_id(&log_id)), "01080710ac02");
+    let entry = |payload| hex(&encode_entry(&Entry { log_id, payload }));
+    assert_eq!(hex(&encode_log_id(&log_id)), "01080710ac02");
     let vote = |committed| Vote { leader_id: LeaderId { term: 7, voted_for: 3 }, committed };
-    assert_eq!(hex(encode_vote(&vote(true))), "010a04080710031001");
-    assert_eq!(hex(encode_vote(&vote(false))), "010a0408071003");
+    assert_eq!(hex(&encode_vote(&vote(true))), "010a04080710031001");
+    assert_eq!(hex(&encode_vote(&vote(false))), "010a0408071003");
     assert_eq!(entry(Payload::Blank), "010a05080710ac02");
     let requests = vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")];
     assert_eq!(
@@ -176,11 +171,11 @@ fn formats_are_pinned() {
     );
     let stored = |log_id| StoredMembership::new(log_id, some_membership());
     assert_eq!(
-        hex(encode_stored_membership(&stored(Some(log_id)))),
+        hex(&encode_stored_membership(&stored(Some(log_id)))),
         format!("010a05080710ac02122c{members}")
     );
-    assert_eq!(hex(encode_stored_membership(&stored(None))), format!("01122c{members}"));
-    assert_eq!(hex(encode_stored_membership(&StoredMembership::default())), "011200");
+    assert_eq!(hex(&encode_stored_membership(&stored(None))), format!("01122c{members}"));
+    assert_eq!(hex(&encode_stored_membership(&StoredMembership::default())), "011200");
 }
 
 #[test]

@@ -121,7 +121,7 @@ proptest! {
 fn keys_are_pinned() {
     let space = Space { shard: ShardId(258), bank: Bank(1) };
     let room = RoomId::parse("general").unwrap();
-    let hex = |key: &Key| space.key(key).iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let hex = |key: &Key| crate::testing::hex(&space.key(key));
     assert_eq!(hex(&Key::Applied), "010290");
     assert_eq!(hex(&Key::Room(room.clone())), "01029267656e6572616c00");
     assert_eq!(

@@ -219,10 +219,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|b| format!("{b:02x}")).collect()
-    }
+    use crate::testing::hex;
 
     #[test]
     fn encodings_are_pinned() {

@@ -16,6 +16,7 @@ use crate::store::base::{Base, Batch, MemoryBase};
 use crate::store::codec;
 use crate::store::key::{self, Bank, Key, Space};
 use crate::store::state::{Applied, ShardState};
+use crate::testing::hex;
 
 const NOW: u64 = 1_700_000_000_000;
 
@@ -64,10 +65,6 @@ fn fill(state: &mut ShardState) {
     checkpoint(state);
     state.erase_body(&room(), Seq(2));
     checkpoint(state);
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Vec<u8> {

@@ -116,26 +116,22 @@ pub(super) fn events() -> [Event; 2] {
         original_sender: Some("Ann|away".into()),
         body: Body::Present { salt: [9; 16], text: "hi".into() },
     };
-    let mut erased = event.clone();
-    erased.body = Body::Erased { hash: event.body.hash() };
+    let erased = event.erased();
     [event, erased]
 }
 
 /// An event with every field set, those that an import may leave empty to that.
 pub(crate) fn imported_event() -> Event {
+    let [event, _] = events();
     Event {
         seq: Seq(300),
-        at_ms: 1_700_000_000_000,
-        sender: UserId::parse("ann").unwrap(),
         kind: EventKind::Role,
         request_id: RequestId::mint(1_700_000_000_001, [5; 10]),
         target: Some(Seq(7)),
-        subject: Some(UserId::parse("bob").unwrap()),
-        role: Some(Role::Muted),
-        withdrawn: true,
         original_at_ms: Some(0),
         original_sender: Some(String::new()),
         body: Body::Present { salt: [9; 16], text: "hello".into() },
+        ..event
     }
 }
 
