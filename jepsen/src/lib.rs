@@ -1,0 +1,1 @@
+//! Histories of what clients of a Folkmoot cluster saw, and the checkers that judge them.

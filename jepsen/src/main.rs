@@ -1,0 +1,3 @@
+//! `folkmoot-jepsen`: checks histories of a Folkmoot cluster.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A simulated disk: what was not synced may be lost.

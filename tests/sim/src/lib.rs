@@ -1,0 +1,3 @@
+//! Folkmoot clusters in a deterministic simulation.
+
+pub mod disk;
