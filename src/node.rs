@@ -13,15 +13,18 @@
 mod base;
 mod compaction;
 mod formation;
-mod groups;
+pub mod groups;
 mod guard;
 mod membership_file;
+mod registration;
+mod storage;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,16 +33,20 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::gateway::limits::GatewayLimits;
 use crate::gateway::{Gateway, metrics};
+use crate::id::ShardId;
+use crate::node::compaction::Compactor;
 use crate::node::formation::{Formation, Receptionist};
-use crate::node::groups::Groups;
+use crate::node::groups::{Groups, Membership};
 use crate::node::membership_file::{MembershipError, MembershipFile};
 use crate::proto::internal as pb;
 use crate::router::serve::Server;
-use crate::router::{self, Router};
+use crate::router::{self, Control, Router};
 use crate::shard::host::Host;
 use crate::shard::runtime::TokioRuntime;
-use crate::shard::transport::tcp::Tcp;
+use crate::shard::transport::tcp::{Local, Tcp};
+use crate::shard::{Timing, checkpointer};
 use crate::store::identity::{DataDir, Expected, Refusal};
+use crate::store::sled_base::SledOptions;
 
 /// Why a node could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +67,10 @@ pub enum Error {
         /// What the system said.
         error: io::Error,
     },
-    /// The log, the base or a group failed.
+    /// The log or the base cannot be opened.
+    #[error(transparent)]
+    Storage(#[from] storage::StorageError),
+    /// A group failed.
     #[error(transparent)]
     Groups(#[from] groups::GroupsError),
     /// The data directory is of one cluster, the nodes to join of another.
@@ -120,15 +130,21 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         stall_after: config.raft.election_timeout_max + config.raft.heartbeat_interval,
     };
     let router = Router::new(host.clone(), tcp.clone(), Arc::new(SystemClock), options);
-    host.set_upper(Arc::new(Server(router.clone())));
+    host.set_upper(Arc::new(Server(Arc::downgrade(&router))));
     let join = config.node.join.clone();
     let formation = Formation::new(hello, join, file, router.clone(), shutdown.clone());
     if let Some(membership) = membership {
         formation.resume(membership);
     }
 
-    let groups = Groups::new(config.clone(), data_dir, router.clone(), tcp.clone());
-    router.set_control(Arc::new(groups::NodeControl(formation.clone(), groups.clone())));
+    let groups = groups(&config, &router, &tcp, &shutdown);
+    let compactor = Compactor {
+        groups: groups.clone(),
+        data_dir,
+        sled: SledOptions { cache_bytes: config.store.sled_cache.0 },
+        base: Arc::default(),
+    };
+    router.set_control(Arc::new(NodeControl(formation.clone(), compactor.clone())));
     let receptionist = Arc::new(Receptionist(formation.clone()));
     let serving_peers = tokio::spawn(tcp.clone().serve(peers, host, receptionist));
     let gateway_stop = CancellationToken::new();
@@ -148,7 +164,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         if let Some((address, theirs)) = formation.odd_neighbour().await {
             return Err(odd_neighbour(&config, &membership.cluster_id, address, theirs));
         }
-        groups.start(membership, &formation, &tasks).await?;
+        tcp.set_local(Local {
+            cluster_id: membership.cluster_id.clone(),
+            node_id: membership.node_id,
+        });
+        let space = guard::Guard::new(&config, &compactor.data_dir, router.clone());
+        let disk = storage::open(&config, &compactor, space.clone()).await?;
+        groups.start(&membership, disk).await?;
+        groups.register(formation.own_hello());
+        tasks.spawn(guard::run(space, shutdown.clone()));
+        for task in watchers(&config, &router, compactor, &formation, &membership) {
+            tasks.spawn(shutdown.clone().run_until_cancelled_owned(task));
+        }
         tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             error = groups.failed() => Err(error.into()),
@@ -165,6 +192,71 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         tracing::error!("serving peers ended with a panic");
     }
     outcome
+}
+
+fn groups(
+    config: &Config,
+    router: &Arc<Router>,
+    tcp: &Arc<Tcp>,
+    stop: &CancellationToken,
+) -> Arc<Groups> {
+    let options = groups::Options {
+        timing: Timing {
+            heartbeat_interval: config.raft.heartbeat_interval,
+            election_timeout_min: config.raft.election_timeout_min,
+            election_timeout_max: config.raft.election_timeout_max,
+        },
+        checkpoints: checkpointer::Options {
+            interval: config.store.checkpoint_interval,
+            overlay_bytes_max: config.store.overlay_bytes.as_usize(),
+        },
+    };
+    Groups::new(options, router.clone(), tcp.clone(), Arc::new(SystemClock), stop.clone())
+}
+
+/// What a node does beside its groups, until it stops.
+fn watchers(
+    config: &Config,
+    router: &Arc<Router>,
+    compactor: Compactor,
+    formation: &Arc<Formation>,
+    membership: &Membership,
+) -> Vec<BoxFuture<'static, ()>> {
+    let over = config.store.compact_over.0;
+    let mut tasks: Vec<BoxFuture<'static, ()>> = vec![
+        Box::pin(guard::report(router.clone())),
+        Box::pin(compaction::run_when_outgrown(compactor, over)),
+    ];
+    if let Some(seed) = &membership.seed
+        && groups::initializer(&membership.map, ShardId::META) == Some(membership.node_id)
+    {
+        tasks.push(Box::pin(formation.clone().tell_founders(seed.clone())));
+    }
+    if router.host().get(ShardId::META).is_none() {
+        tasks.push(Box::pin(formation.clone().follow_map()));
+    }
+    tasks
+}
+
+/// What the router asks of the node as a whole.
+struct NodeControl(Arc<Formation>, Compactor);
+
+impl Control for NodeControl {
+    fn init_cluster(
+        &self,
+        nodes: usize,
+        shards: u16,
+    ) -> BoxFuture<'_, Result<String, crate::error::Error>> {
+        Box::pin(self.0.found(nodes, shards))
+    }
+
+    fn compact(&self) -> BoxFuture<'_, Result<(u64, u64), crate::error::Error>> {
+        Box::pin(compaction::run(self.1.clone()))
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        base::directory_bytes(&self.1.data_dir)
+    }
 }
 
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {

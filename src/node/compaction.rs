@@ -8,11 +8,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::error::{Code, Error};
-use crate::node::base::directory_bytes;
+use crate::node::base::{NodeBase, directory_bytes};
 use crate::node::groups::Groups;
 use crate::shard::checkpointer;
 use crate::shard::runtime::TokioRuntime;
@@ -21,6 +21,8 @@ use crate::store::base::Base;
 use crate::store::compact::rewrite;
 use crate::store::sled_base::{OpenError, SledBase, SledOptions};
 
+/// The base, in the data directory.
+pub(super) const ROOMS: &str = "rooms";
 /// How long a closed base is waited for until it is tried again, and how many times.
 const REOPEN_WAIT: Duration = Duration::from_millis(5);
 const REOPEN_ATTEMPTS: u32 = 2000;
@@ -66,8 +68,24 @@ fn remove(directory: &Path) -> io::Result<()> {
     }
 }
 
+/// What is compacted.
+#[derive(Clone)]
+pub(super) struct Compactor {
+    pub groups: Arc<Groups>,
+    pub data_dir: PathBuf,
+    pub sled: SledOptions,
+    /// There once the groups are.
+    pub base: Arc<OnceLock<Arc<NodeBase>>>,
+}
+
+impl Compactor {
+    fn rooms(&self) -> PathBuf {
+        self.data_dir.join(ROOMS)
+    }
+}
+
 /// Compacts this node; returns what its data took on disk before and after.
-pub(super) async fn run(groups: Arc<Groups>) -> Result<(u64, u64), Error> {
+pub(super) async fn run(node: Compactor) -> Result<(u64, u64), Error> {
     let failed = |error: io::Error| {
         tracing::error!(%error, "compaction failed");
         match error.kind() {
@@ -75,36 +93,36 @@ pub(super) async fn run(groups: Arc<Groups>) -> Result<(u64, u64), Error> {
             _ => Error::new(Code::Internal, format!("compaction failed: {error}")),
         }
     };
-    let before = directory_bytes(groups.data_dir());
+    let before = directory_bytes(&node.data_dir);
     // What was erased must be rewritten in the base, and leave the log.
-    for shard in groups.router().host().all() {
+    for shard in node.groups.router().host().all() {
         checkpointer::checkpoint::<TokioRuntime>(&shard).await.map_err(failed)?;
         shard.purge_log().await.map_err(failed)?;
     }
-    rewrite_base(&groups).await.map_err(failed)?;
-    if let Some(opened) = groups.opened() {
-        let log = opened.writer.log().clone();
+    rewrite_base(&node).await.map_err(failed)?;
+    if let Some(writer) = node.groups.writer() {
+        let log = writer.log().clone();
         let compacting = tokio::task::spawn_blocking(move || log.compact_fully());
         compacting.await.map_err(io::Error::other).flatten().map_err(failed)?;
     }
-    Ok((before, directory_bytes(groups.data_dir())))
+    Ok((before, directory_bytes(&node.data_dir)))
 }
 
 /// Compacts the base, for ever, whenever it is larger than `over` bytes and has outgrown what lives
 /// in it: sled gives little of its file back by itself.
-pub(super) async fn run_when_outgrown(groups: Arc<Groups>, over: u64) {
-    let rooms = groups.data_dir().join("rooms");
+pub(super) async fn run_when_outgrown(node: Compactor, over: u64) {
+    let rooms = node.rooms();
     let mut smallest = 0;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let shards = groups.router().host().all();
+        let shards = node.groups.router().host().all();
         let live: u64 = shards.iter().map(|shard| shard.replica().read().size_bytes()).sum();
         let before = directory_bytes(&rooms);
         // Twice what the last time could not do without, as `live` is only about right.
         if before < over.max(2 * smallest) || before / OUTGROWN < live {
             continue;
         }
-        match rewrite_base(&groups).await {
+        match rewrite_base(&node).await {
             Ok(()) => {
                 smallest = directory_bytes(&rooms);
                 tracing::info!(before, after = smallest, "compacted the base");
@@ -118,24 +136,24 @@ pub(super) async fn run_when_outgrown(groups: Arc<Groups>, over: u64) {
 }
 
 /// Puts a compacted base in the place of this node's.
-async fn rewrite_base(groups: &Arc<Groups>) -> io::Result<()> {
-    let arranging = groups.arranging.clone().lock_owned().await;
+async fn rewrite_base(node: &Compactor) -> io::Result<()> {
+    let arranging = node.groups.arranging.clone().lock_owned().await;
     let mut guards = Vec::new();
-    for shard in groups.router().host().all() {
+    for shard in node.groups.router().host().all() {
         guards.push(shard.replica().no_checkpoints().await);
     }
-    let groups = groups.clone();
+    let node = node.clone();
     // What keeps checkpoints away goes with the work, and so stays when whoever asked for it goes.
     let compacting = tokio::task::spawn_blocking(move || {
         let _held = (arranging, guards);
-        compact(&groups)
+        compact(&node)
     });
     compacting.await.map_err(io::Error::other).flatten()
 }
 
-fn compact(groups: &Groups) -> io::Result<()> {
-    let Some(opened) = groups.opened() else { return Ok(()) };
-    let rooms = groups.data_dir().join("rooms");
+fn compact(node: &Compactor) -> io::Result<()> {
+    let Some(base) = node.base.get() else { return Ok(()) };
+    let rooms = node.rooms();
     let (fresh, replaced) = (fresh(&rooms), replaced(&rooms));
     let needed = directory_bytes(&rooms);
     if ballast::free_space(&rooms)? < needed {
@@ -144,15 +162,15 @@ fn compact(groups: &Groups) -> io::Result<()> {
     }
     remove(&fresh)?;
     {
-        let new = SledBase::open(&fresh, &groups.sled_options()).map_err(io::Error::other)?;
-        rewrite(&*opened.base.current(), &new, &mut |_bytes| {})?;
+        let new = SledBase::open(&fresh, &node.sled).map_err(io::Error::other)?;
+        rewrite(&*base.current(), &new, &mut |_bytes| {})?;
         new.flush()?;
     }
-    opened.base.replace(|old| {
+    base.replace(|old| {
         drop(old);
         fs::rename(&rooms, &replaced)?;
         fs::rename(&fresh, &rooms)?;
-        Ok(Arc::new(reopen(&rooms, &groups.sled_options())?) as Arc<dyn Base>)
+        Ok(Arc::new(reopen(&rooms, &node.sled)?) as Arc<dyn Base>)
     });
     finish_interrupted(&rooms)
 }

@@ -21,11 +21,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::chat::codec;
-use crate::chat::command::Done;
 use crate::error::{Code, Error};
-use crate::id::{NodeId, RequestId, ShardId};
+use crate::id::NodeId;
 use crate::meta::ClusterMap;
+use crate::node::groups::Membership;
 use crate::node::membership_file::MembershipFile;
+use crate::node::registration;
 use crate::proto::internal as pb;
 use crate::router::Router;
 use crate::shard::transport::tcp::{Bootstrap, Tcp};
@@ -40,17 +41,6 @@ const INIT_WAIT: Duration = Duration::from_secs(20);
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// How often an unreached founder is told again, and an admitted node asks for the map.
 const TELL_EVERY: Duration = Duration::from_millis(500);
-
-/// What a node starts from once it belongs to a cluster.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Membership {
-    pub cluster_id: String,
-    pub node_id: NodeId,
-    /// The first map; the meta group's state has a newer one, on nodes that have a replica of it.
-    pub map: ClusterMap,
-    /// Set on founders.
-    pub seed: Option<pb::Seed>,
-}
 
 /// This node among others.
 pub(super) struct Formation {
@@ -89,11 +79,6 @@ impl Formation {
         })
     }
 
-    /// Cancelled when the node is to stop.
-    pub fn shutdown(&self) -> &CancellationToken {
-        &self.shutdown
-    }
-
     /// Takes up a membership found on disk.
     pub fn resume(&self, membership: Membership) {
         self.membership.send_replace(Some(membership));
@@ -114,7 +99,7 @@ impl Formation {
         }
     }
 
-    fn own_hello(&self) -> pb::Hello {
+    pub fn own_hello(&self) -> pb::Hello {
         match &*self.membership.borrow() {
             None => self.hello.clone(),
             Some(membership) => pb::Hello {
@@ -371,68 +356,9 @@ impl Formation {
         {
             return Ok(pb::AdmitReply { seed: Some(seed), ..Default::default() });
         }
-        let done = self.register(hello).await?;
+        let done = registration::register(&self.router, hello).await?;
         let map = self.router.map().encode();
         Ok(pb::AdmitReply { node_id: done.seq.0, map, ..Default::default() })
-    }
-
-    async fn register(&self, hello: pb::Hello) -> Result<Done, Error> {
-        let node = pb::RegisterNode {
-            node_id: hello.node_id,
-            client_address: hello.client_address,
-            peer_address: hello.peer_address,
-            version: hello.version,
-            instance: hello.instance,
-        };
-        self.propose_meta(pb::request::Command::RegisterNode(node)).await
-    }
-
-    async fn propose_meta(&self, command: pb::request::Command) -> Result<Done, Error> {
-        // The rules recognise repeats by what they say; the id only has to be one.
-        let request = pb::Request {
-            request_id: RequestId::mint(0, rand::random()).as_bytes().to_vec().into(),
-            command: Some(command),
-            ..Default::default()
-        };
-        self.router.propose(ShardId::META, request.encode_to_vec().into()).await
-    }
-
-    /// Writes the founders' map into the meta group's state, until it is there.
-    pub async fn enter_map(self: Arc<Self>, seed: pb::Seed) {
-        let form = pb::FormCluster {
-            cluster_id: seed.cluster_id,
-            shards: seed.shards,
-            nodes: seed
-                .nodes
-                .into_iter()
-                .map(|node| pb::ClusterNode {
-                    id: node.id,
-                    client_address: node.client_address,
-                    peer_address: node.peer_address,
-                    version: String::new(),
-                    instance: node.instance,
-                })
-                .collect(),
-        };
-        let command = pb::request::Command::FormCluster(form);
-        while let Err(error) = self.propose_meta(command.clone()).await {
-            tracing::debug!(%error, "the meta group is not there yet");
-            tokio::select! {
-                () = self.shutdown.cancelled() => return,
-                () = tokio::time::sleep(TELL_EVERY) => {}
-            }
-        }
-    }
-
-    /// Tells the meta group of this node's addresses and version, in case they changed.
-    pub async fn enter_self(self: Arc<Self>) {
-        while let Err(error) = self.register(self.own_hello()).await {
-            tracing::debug!(%error, "this node is not registered yet");
-            tokio::select! {
-                () = self.shutdown.cancelled() => return,
-                () = tokio::time::sleep(4 * TELL_EVERY) => {}
-            }
-        }
     }
 }
 

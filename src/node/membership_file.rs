@@ -10,7 +10,7 @@ use prost::Message;
 
 use crate::id::NodeId;
 use crate::meta::ClusterMap;
-use crate::node::formation::Membership;
+use crate::node::groups::Membership;
 use crate::proto::internal as pb;
 use crate::store::identity::{DataDir, Identity, Refusal, replace};
 

@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::sync::watch;
 
 use crate::chat::codec;
 use crate::chat::command::{Done, Reply, Request};
@@ -36,6 +35,7 @@ use crate::shard::Refused;
 use crate::shard::host::Host;
 use crate::shard::runtime::{Runtime, TokioRuntime};
 use crate::shard::transport::Transport;
+use crate::shard::watch;
 
 pub use crate::router::status::Readiness;
 

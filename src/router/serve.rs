@@ -1,6 +1,6 @@
 //! Answers requests that peers forward here.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -20,12 +20,12 @@ use crate::shard::transport::Stream;
 /// Requests of one peer that are being answered.
 const ANSWERING_MAX: usize = 8192;
 
-/// Takes peers' forward and relay streams.
-pub struct Server<R: Runtime>(pub Arc<Router<R>>);
+/// Takes peers' forward and relay streams, for as long as there is a router to answer them.
+pub struct Server<R: Runtime>(pub Weak<Router<R>>);
 
 impl<R: Runtime> Upper for Server<R> {
     fn accept(&self, from: NodeId, open: pb::Open, stream: Stream) {
-        let router = self.0.clone();
+        let Some(router) = self.0.upgrade() else { return };
         match open.service {
             Some(pb::open::Service::Forward(_)) => {
                 let _task = R::spawn(serve_forward(router, from, stream));

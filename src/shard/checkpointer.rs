@@ -58,7 +58,7 @@ pub async fn run<R: Runtime>(
                     Err(error) => {
                         tracing::error!(shard = %shard.id(), %error, "the base failed; stopping: \
                             check the disk and start again, nothing acknowledged is lost");
-                        std::process::abort();
+                        R::abort();
                     }
                 }
             }

@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::shard::runtime::{Runtime, Wake};
+use crate::shard::runtime::{Runtime, Wake, Writing};
 use crate::store::log::{self, Log, Write};
+
+/// How long a full disk is left alone until the next attempt.
+const FULL_WAIT: Duration = Duration::from_millis(100);
 
 /// Called once its write is on disk, or has failed for good.
 pub type Flushed = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -69,7 +72,8 @@ impl LogWriter {
             metrics: Metrics::default(),
         });
         let writer = inner.clone();
-        R::spawn_writer(move || writer.drain(), inner.wake.clone());
+        let mut kept = Queue::default();
+        R::spawn_writer(move || writer.drain::<R>(&mut kept), inner.wake.clone());
         LogWriter(inner)
     }
 
@@ -113,51 +117,56 @@ impl LogWriter {
 }
 
 impl Inner {
-    /// Writes what waits; false when the writer should end.
-    fn drain(&self) -> bool {
+    /// Writes what waits.
+    fn drain<R: Runtime>(&self, kept: &mut Queue) -> Writing {
         loop {
-            let Queue { writes, flushed } =
-                std::mem::take(&mut *self.queue.lock().expect("no holder of the lock panics"));
-            if writes.is_empty() {
-                return !self.stopped.load(Ordering::Acquire);
+            if kept.writes.is_empty() {
+                *kept =
+                    std::mem::take(&mut *self.queue.lock().expect("no holder of the lock panics"));
             }
-            self.write_until_done(&writes);
-            self.metrics.batched.record(writes.len() as f64);
-            for flushed in flushed {
+            if kept.writes.is_empty() {
+                let stopped = self.stopped.load(Ordering::Acquire);
+                return if stopped { Writing::Ended } else { Writing::Waits };
+            }
+            if !self.write::<R>(&kept.writes) {
+                return Writing::Again(FULL_WAIT);
+            }
+            self.metrics.batched.record(kept.writes.len() as f64);
+            kept.writes.clear();
+            for flushed in kept.flushed.drain(..) {
                 flushed(Ok(()));
             }
         }
     }
 
-    /// Retries a *write* on a full disk, without completing callbacks. An fsync is never retried:
-    /// raft-engine panics on a failed one, and after any other error nothing more is known of
-    /// what is on disk, so the process ends; what was not completed was not acknowledged.
-    fn write_until_done(&self, writes: &[Write]) {
-        loop {
-            let written =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.log.write(writes)));
-            match written {
-                Ok(Ok(written)) => {
-                    self.metrics.duration.record(written.took.as_secs_f64());
-                    self.metrics.bytes.increment(written.bytes as u64);
-                    return;
-                }
-                Ok(Err(error)) if log::is_no_space(&error) => {
-                    tracing::error!(%error, "the log's disk is full; posts wait until there is space");
-                    self.space.on_full();
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-                Ok(Err(error)) => {
-                    tracing::error!(%error, "the log cannot be written; stopping");
-                    std::process::abort();
-                }
-                Err(_) => {
-                    tracing::error!(
-                        "the log's fsync failed; stopping: nothing unsynced was \
-                        acknowledged, check the disk and start again"
-                    );
-                    std::process::abort();
-                }
+    /// Writes and syncs; false when the disk is full, and the *write* is to be tried again, without
+    /// completing callbacks. An fsync is never retried: raft-engine panics on a failed one, and
+    /// after any other error nothing more is known of what is on disk, so the process ends; what
+    /// was not completed was not acknowledged.
+    fn write<R: Runtime>(&self, writes: &[Write]) -> bool {
+        let written =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.log.write(writes)));
+        match written {
+            Ok(Ok(written)) => {
+                self.metrics.duration.record(written.took.as_secs_f64());
+                self.metrics.bytes.increment(written.bytes as u64);
+                true
+            }
+            Ok(Err(error)) if log::is_no_space(&error) => {
+                tracing::error!(%error, "the log's disk is full; posts wait until there is space");
+                self.space.on_full();
+                false
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the log cannot be written; stopping");
+                R::abort();
+            }
+            Err(_) => {
+                tracing::error!(
+                    "the log's fsync failed; stopping: nothing unsynced was acknowledged, check \
+                     the disk and start again"
+                );
+                R::abort();
             }
         }
     }

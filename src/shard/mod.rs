@@ -30,6 +30,7 @@ pub mod state_machine;
 mod tests;
 pub mod transport;
 pub mod types;
+pub mod watch;
 pub mod wire;
 
 use std::io;
@@ -266,7 +267,7 @@ impl<R: Runtime> Shard<R> {
     pub async fn wait_applied(&self, index: u64) -> Result<(), Error> {
         let mut applied = self.replica.watch_applied();
         let reached = applied.wait_for(|applied| *applied >= index).await;
-        reached.map(|_| ()).map_err(|_| self.stopped().error)
+        reached.map_err(|_| self.stopped().error)
     }
 
     fn check_leader(&self) -> Result<(), Refused> {

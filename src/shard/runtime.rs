@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 pub use openraft::AsyncRuntime;
 pub use openraft::async_runtime::{Instant, Select2};
@@ -20,9 +21,22 @@ pub trait Runtime: AsyncRuntime + Send + Sync {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> impl Future<Output = io::Result<T>> + Send;
 
-    /// Runs `drain` for as long as it returns true, waiting for `wake` between calls: the log's
-    /// one writer.
-    fn spawn_writer(writer: impl FnMut() -> bool + Send + 'static, wake: Wake);
+    /// Calls `writer`, the log's one writer, as it says, until it says that it has ended.
+    fn spawn_writer(writer: impl FnMut() -> Writing + Send + 'static, wake: Wake);
+
+    /// Ends the process at once, as if it were killed: nothing more may be written or answered.
+    fn abort() -> !;
+}
+
+/// When the log's writer is to be called again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writing {
+    /// Once it is woken.
+    Waits,
+    /// After this time, woken or not.
+    Again(Duration),
+    /// Never.
+    Ended,
 }
 
 /// Wakes the writer.
@@ -82,12 +96,13 @@ impl Runtime for TokioRuntime {
         tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
     }
 
-    fn spawn_writer(mut writer: impl FnMut() -> bool + Send + 'static, wake: Wake) {
+    fn spawn_writer(mut writer: impl FnMut() -> Writing + Send + 'static, wake: Wake) {
         let body = move || {
             loop {
-                wake.wait_blocking();
-                if !writer() {
-                    return;
+                match writer() {
+                    Writing::Waits => wake.wait_blocking(),
+                    Writing::Again(after) => std::thread::sleep(after),
+                    Writing::Ended => return,
                 }
             }
         };
@@ -95,5 +110,9 @@ impl Runtime for TokioRuntime {
             .name("log-writer".into())
             .spawn(body)
             .expect("the system can start one more thread");
+    }
+
+    fn abort() -> ! {
+        std::process::abort()
     }
 }

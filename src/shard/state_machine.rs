@@ -10,7 +10,6 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
-use tokio::sync::watch;
 
 use crate::chat;
 use crate::chat::event::Event;
@@ -22,7 +21,7 @@ use crate::shard::types::{
     Batch, LogId, Payload, Replies, Snapshot, SnapshotMeta, StoredMembership, Types, log_id,
     log_id_parts,
 };
-use crate::shard::wire;
+use crate::shard::{watch, wire};
 use crate::store;
 use crate::store::snapshot::Sending;
 use crate::store::state::{Applied, ShardState};
@@ -121,7 +120,7 @@ impl Replica {
     pub(crate) fn install(&self, received: store::snapshot_sink::Received) -> io::Result<()> {
         let mut state = self.write();
         state.install(received)?;
-        self.applied.send_replace(state.applied().log_id.map_or(0, |(_, index)| index));
+        self.applied.send(state.applied().log_id.map_or(0, |(_, index)| index));
         self.sink.replaced(&state);
         drop(state);
         self.sink.released();
@@ -181,7 +180,7 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for StateMachine {
                 };
                 applied.log_id = Some(log_id_parts(&entry.log_id));
                 state.set_applied(applied);
-                self.0.applied.send_replace(entry.log_id.index());
+                self.0.applied.send(entry.log_id.index());
                 replies
             };
             if let Some(responder) = responder {

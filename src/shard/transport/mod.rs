@@ -90,6 +90,9 @@ impl Stream {
 
 /// Opens streams to peers.
 pub trait Transport: Send + Sync + 'static {
+    /// Makes a peer known, or its new address; it is connected to from then on.
+    fn set_peer(&self, peer: NodeId, address: &str);
+
     /// Opens a stream with its first frame. Never waits: when the peer cannot be reached, the
     /// stream is closed already.
     fn open(&self, to: NodeId, lane: Lane, first: Bytes) -> Stream;

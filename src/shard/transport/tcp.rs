@@ -11,7 +11,7 @@ mod frame;
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,6 +57,7 @@ pub trait Bootstrap: Send + Sync + 'static {
 
 /// The TCP transport: dials known peers for as long as they are known, and serves their streams.
 pub struct Tcp {
+    me: Weak<Tcp>,
     local: Mutex<Option<Local>>,
     peers: RwLock<HashMap<NodeId, Peer>>,
     tasks: TaskTracker,
@@ -72,7 +73,8 @@ struct Peer {
 impl Tcp {
     /// A transport without peers. It dials once it knows who it is.
     pub fn new(shutdown: CancellationToken) -> Arc<Tcp> {
-        Arc::new(Tcp {
+        Arc::new_cyclic(|me| Tcp {
+            me: me.clone(),
             local: Mutex::new(None),
             peers: RwLock::default(),
             tasks: TaskTracker::new(),
@@ -87,32 +89,6 @@ impl Tcp {
 
     fn local(&self) -> Option<Local> {
         self.local.lock().expect("no holder of the lock panics").clone()
-    }
-
-    /// Makes a peer known under an address, and starts dialling it; a changed address is redialled.
-    pub fn set_peer(self: &Arc<Self>, id: NodeId, address: &str) {
-        let mut peers = self.peers.write().expect("no holder of the lock panics");
-        if let Some(known) = peers.get(&id) {
-            if known.address == address {
-                return;
-            }
-            known.stop.cancel();
-        }
-        let stop = self.shutdown.child_token();
-        let lanes = Lane::ALL.map(|lane| {
-            let slot = Arc::new(LaneSlot::default());
-            let dialler = Dialler {
-                tcp: Arc::downgrade(self),
-                id,
-                lane,
-                address: address.to_string(),
-                slot: slot.clone(),
-                stop: stop.clone(),
-            };
-            self.tasks.spawn(dialler.run());
-            slot
-        });
-        peers.insert(id, Peer { address: address.to_string(), lanes, stop });
     }
 
     fn lane(&self, to: NodeId, lane: Lane) -> Option<Arc<Connection>> {
@@ -217,6 +193,32 @@ impl Tcp {
 }
 
 impl Transport for Tcp {
+    /// Starts dialling the peer; a changed address is redialled.
+    fn set_peer(&self, id: NodeId, address: &str) {
+        let mut peers = self.peers.write().expect("no holder of the lock panics");
+        if let Some(known) = peers.get(&id) {
+            if known.address == address {
+                return;
+            }
+            known.stop.cancel();
+        }
+        let stop = self.shutdown.child_token();
+        let lanes = Lane::ALL.map(|lane| {
+            let slot = Arc::new(LaneSlot::default());
+            let dialler = Dialler {
+                tcp: self.me.clone(),
+                id,
+                lane,
+                address: address.to_string(),
+                slot: slot.clone(),
+                stop: stop.clone(),
+            };
+            self.tasks.spawn(dialler.run());
+            slot
+        });
+        peers.insert(id, Peer { address: address.to_string(), lanes, stop });
+    }
+
     fn open(&self, to: NodeId, lane: Lane, first: Bytes) -> Stream {
         self.lane(to, lane).map_or_else(Stream::closed, |connection| connection.open(first))
     }

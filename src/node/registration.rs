@@ -1,0 +1,75 @@
+//! What a node tells the meta group: the founders' map, and its own addresses and version.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+
+use crate::chat::command::Done;
+use crate::error::Error;
+use crate::id::{RequestId, ShardId};
+use crate::proto::internal as pb;
+use crate::proto::internal::request::Command;
+use crate::router::Router;
+use crate::shard::runtime::Runtime;
+
+/// How long until the founders' map is proposed again.
+const MAP_AGAIN: Duration = Duration::from_millis(500);
+/// How long until this node is registered again.
+const REGISTER_AGAIN: Duration = Duration::from_secs(2);
+
+/// Writes the founders' map into the meta group's state, until it is there.
+pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed) {
+    let node = |node: pb::SeedNode| pb::ClusterNode {
+        id: node.id,
+        client_address: node.client_address,
+        peer_address: node.peer_address,
+        version: String::new(),
+        instance: node.instance,
+    };
+    let command = Command::FormCluster(pb::FormCluster {
+        cluster_id: seed.cluster_id,
+        shards: seed.shards,
+        nodes: seed.nodes.into_iter().map(node).collect(),
+    });
+    while let Err(error) = propose(&router, command.clone()).await {
+        tracing::debug!(%error, "the meta group is not there yet");
+        R::sleep(MAP_AGAIN).await;
+    }
+}
+
+/// Tells the meta group of this node's addresses and version, until it knows, in case they changed.
+pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::Hello) {
+    while let Err(error) = register(&router, hello.clone()).await {
+        tracing::debug!(%error, "this node is not registered yet");
+        R::sleep(REGISTER_AGAIN).await;
+    }
+}
+
+/// Registers a node with the meta group; the answer's `seq` is the node's id.
+///
+/// # Errors
+/// The rules' refusal; or why the meta group could not be reached.
+pub(super) async fn register<R: Runtime>(
+    router: &Router<R>,
+    hello: pb::Hello,
+) -> Result<Done, Error> {
+    let node = pb::RegisterNode {
+        node_id: hello.node_id,
+        client_address: hello.client_address,
+        peer_address: hello.peer_address,
+        version: hello.version,
+        instance: hello.instance,
+    };
+    propose(router, Command::RegisterNode(node)).await
+}
+
+async fn propose<R: Runtime>(router: &Router<R>, command: Command) -> Result<Done, Error> {
+    let request = pb::Request {
+        // The meta group's rules recognise repeats by what they say; the id only has to be one.
+        request_id: RequestId::mint(0, Default::default()).as_bytes().to_vec().into(),
+        command: Some(command),
+        ..Default::default()
+    };
+    router.propose(ShardId::META, request.encode_to_vec().into()).await
+}

@@ -1,0 +1,94 @@
+//! What happened in a life, as one hash, and in words when somebody wants to read it.
+//!
+//! Two runs of one seed must have the same trace: every frame, every write to a disk, every
+//! operation of a client and every fault, each with its virtual time, goes into the hash.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard};
+
+use crate::runtime::elapsed;
+
+/// A trace's hash so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceHash(pub u64);
+
+impl fmt::Display for TraceHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Collects a life's trace.
+#[derive(Debug)]
+pub struct Trace {
+    state: Mutex<State>,
+    spoken: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    hash: u64,
+    steps: u64,
+}
+
+impl Trace {
+    /// An empty trace; `spoken` prints what happens to standard error.
+    pub fn new(spoken: bool) -> Trace {
+        Trace { state: Mutex::new(State { hash: 0xcbf2_9ce4_8422_2325, steps: 0 }), spoken }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of the lock panics")
+    }
+
+    /// Takes a step into the hash: what it is, whom it concerns, and its bytes.
+    pub fn note(&self, what: &str, head: &[u8], bytes: &[u8]) {
+        let now = elapsed();
+        let state = &mut *self.lock();
+        state.steps += 1;
+        state.hash = mix(state.hash, &now.as_nanos().to_le_bytes());
+        state.hash = mix(state.hash, what.as_bytes());
+        state.hash = mix(state.hash, head);
+        state.hash = mix(state.hash, bytes);
+        if self.spoken {
+            let (hash, seconds) = (TraceHash(state.hash), now.as_secs_f64());
+            eprintln!("{seconds:>10.6} {hash} {what} {head:?} {} bytes", bytes.len());
+        }
+    }
+
+    /// Takes something that happened into the hash, and into the words.
+    pub fn say(&self, what: fmt::Arguments<'_>) {
+        let now = elapsed();
+        let text = what.to_string();
+        let state = &mut *self.lock();
+        state.steps += 1;
+        state.hash = mix(state.hash, &now.as_nanos().to_le_bytes());
+        state.hash = mix(state.hash, text.as_bytes());
+        if self.spoken {
+            eprintln!("{:>10.6} {} {text}", now.as_secs_f64(), TraceHash(state.hash));
+        }
+    }
+
+    /// The hash so far.
+    pub fn hash(&self) -> TraceHash {
+        TraceHash(self.lock().hash)
+    }
+
+    /// How many steps there were.
+    pub fn steps(&self) -> u64 {
+        self.lock().steps
+    }
+}
+
+/// Takes bytes into a hash, eight at a time. It only has to tell runs apart.
+fn mix(mut hash: u64, bytes: &[u8]) -> u64 {
+    let mut chunks = bytes.chunks_exact(8);
+    for chunk in &mut chunks {
+        let word = chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+    for byte in chunks.remainder() {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    (hash ^ bytes.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
