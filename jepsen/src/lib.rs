@@ -1,1 +1,4 @@
 //! Histories of what clients of a Folkmoot cluster saw, and the checkers that judge them.
+
+pub mod check;
+pub mod history;

@@ -220,6 +220,16 @@ impl Memory {
         }
         old
     }
+
+    /// Takes back all unflushed batches but the first few.
+    fn undo_to(&mut self, batches: usize) {
+        while self.undo.len() > batches {
+            let undo = self.undo.pop().unwrap_or_default();
+            for (key, old) in undo.into_iter().rev() {
+                self.set(key, old);
+            }
+        }
+    }
 }
 
 impl MemoryBase {
@@ -240,14 +250,25 @@ impl MemoryBase {
     /// Forgets what was not flushed, except the first `batches` batches of it.
     pub fn crash_keeping(&self, batches: usize) {
         let mut memory = self.lock();
-        while memory.undo.len() > batches {
-            let undo = memory.undo.pop().unwrap_or_default();
-            for (key, old) in undo.into_iter().rev() {
-                memory.set(key, old);
-            }
-        }
+        memory.undo_to(batches);
         memory.undo.clear();
         memory.budget = None;
+    }
+
+    /// Forgets what was not flushed, except the first `batches` batches of it, which stay unflushed:
+    /// a process was killed that buffered what it wrote, but the power is on.
+    pub fn stop_keeping(&self, batches: usize) {
+        self.lock().undo_to(batches);
+    }
+
+    /// How many batches were not flushed.
+    pub fn unflushed(&self) -> usize {
+        self.lock().undo.len()
+    }
+
+    /// Length of all keys and values.
+    pub fn bytes(&self) -> u64 {
+        self.lock().bytes
     }
 
     /// Lets `operations` more writes and flushes succeed and fails all after them; `None` = never.

@@ -4,7 +4,7 @@
 //! It caches the last block that a *thread* read by position alone, without saying in which engine:
 //! with two engines in one process (the simulator, a test, a log opened again), a thread could read,
 //! and a purge even write on, another log's entries. [`Cached`] sees to it that one thread's cache
-//! serves one engine.
+//! serves one engine, and has a thread for reads that come from where the cache is another's.
 //!
 //! Some of its failures are panics. While opening, nothing is at stake yet, and they are caught and
 //! reported; later ones are the callers' affair (see [`super::Log::write`]).
@@ -14,8 +14,9 @@ use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread::JoinHandle;
 
 use protobuf::well_known_types::BytesValue;
 use raft_engine::env::FileSystem;
@@ -141,7 +142,7 @@ pub(super) fn open<F: FileSystem + 'static>(
     };
     // The names of the first files; those of later ones raft-engine syncs.
     std::fs::File::open(directory)?.sync_all()?;
-    Ok(Cached::new(Box::new(Opened { engine, fs: fs.clone(), directory: directory.clone() })))
+    Ok(Cached::new(Arc::new(Opened { engine, fs: fs.clone(), directory: directory.clone() })))
 }
 
 fn config(options: &LogOptions) -> io::Result<Config> {
@@ -151,6 +152,7 @@ fn config(options: &LogOptions) -> io::Result<Config> {
         recovery_mode: RecoveryMode::TolerateTailCorruption,
         target_file_size: ReadableSize(options.target_file_bytes),
         purge_threshold: ReadableSize(options.purge_threshold_bytes),
+        recovery_threads: options.recovery_threads,
         ..Config::default()
     })
 }
@@ -173,7 +175,10 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 /// An engine, and the rule about caches.
 pub(super) struct Cached {
     id: u64,
-    engine: Box<dyn Engine>,
+    /// Started when it is first needed. A node has one engine, and never comes to that. Dropped
+    /// before the engine, which so closes on the thread that drops this.
+    reader: OnceLock<Reader>,
+    engine: Arc<dyn Engine>,
 }
 
 /// Engines opened by this process so far.
@@ -185,8 +190,9 @@ thread_local! {
 }
 
 impl Cached {
-    fn new(engine: Box<dyn Engine>) -> Cached {
-        Cached { id: OPENED.fetch_add(1, Ordering::Relaxed) + 1, engine }
+    fn new(engine: Arc<dyn Engine>) -> Cached {
+        let id = OPENED.fetch_add(1, Ordering::Relaxed) + 1;
+        Cached { id, reader: OnceLock::new(), engine }
     }
 
     /// The engine, for anything that reads no entry.
@@ -194,18 +200,58 @@ impl Cached {
         &*self.engine
     }
 
-    /// Reads entries: on this thread if its cache is empty or this engine's, else on a new one,
-    /// whose cache is empty. A node has one engine, and never comes to that.
-    pub fn read<R: Send>(&self, read: impl FnOnce(&dyn Engine) -> R + Send) -> R {
+    /// Reads entries: on this thread if its cache is empty or this engine's, else on the engine's
+    /// own.
+    pub fn read<R: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Engine) -> R + Send + 'static,
+    ) -> R {
         match OWNER.get() {
             owner if owner == 0 || owner == self.id => {
                 OWNER.set(self.id);
                 read(&*self.engine)
             }
-            _ => std::thread::scope(|scope| {
-                let joined = scope.spawn(|| read(&*self.engine)).join();
-                joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            }),
+            _ => self.reader.get_or_init(|| Reader::start(self.engine.clone())).run(read),
+        }
+    }
+}
+
+/// A thread that reads from one engine only.
+struct Reader {
+    /// `None` once the thread is to end.
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+type Job = Box<dyn FnOnce(&dyn Engine) + Send>;
+
+impl Reader {
+    fn start(engine: Arc<dyn Engine>) -> Reader {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let thread = std::thread::spawn(move || queue.into_iter().for_each(|job| job(&*engine)));
+        Reader { jobs: Some(jobs), thread: Some(thread) }
+    }
+
+    /// Runs a job there, and waits for it.
+    fn run<R: Send + 'static>(&self, job: impl FnOnce(&dyn Engine) -> R + Send + 'static) -> R {
+        let (done, result) = mpsc::channel();
+        let job: Job = Box::new(move |engine| {
+            let result = catch_unwind(AssertUnwindSafe(|| job(engine)));
+            done.send(result).expect("who asked waits");
+        });
+        let jobs = self.jobs.as_ref().expect("the thread ends with the reader");
+        jobs.send(job).expect("jobs catch their panics");
+        let result = result.recv().expect("a job answers");
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Drop for Reader {
+    /// Returns once the thread has let go of the engine.
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("jobs catch their panics");
         }
     }
 }

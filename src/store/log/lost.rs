@@ -4,26 +4,34 @@
 //! itself. `shard` hears of it, and marks the log here, so that the next start refuses it too, even
 //! if that leader is gone by then.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
+use std::sync::Arc;
+
+use raft_engine::env::{FileSystem, Handle as _, Permission, WriteExt as _};
 
 /// The mark's name in the log's directory; it contains what was found.
 const FILE: &str = "lost";
 
 /// What was found missing, if the log is marked.
-pub(super) fn read(directory: &Path) -> io::Result<Option<String>> {
-    match fs::read(directory.join(FILE)) {
-        Ok(why) => Ok(Some(String::from_utf8_lossy(&why).into_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+pub(super) fn read<F: FileSystem>(directory: &Path, fs: &F) -> io::Result<Option<String>> {
+    let handle = match fs.open(directory.join(FILE), Permission::ReadOnly) {
+        Ok(handle) => Arc::new(handle),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut why = Vec::new();
+    fs.new_reader(handle)?.read_to_end(&mut why)?;
+    Ok(Some(String::from_utf8_lossy(&why).into_owned()))
 }
 
 /// Marks a log, durably.
-pub(super) fn mark(directory: &Path, why: &str) -> io::Result<()> {
-    let mut file = File::create(directory.join(FILE))?;
-    file.write_all(why.as_bytes())?;
-    file.sync_all()?;
-    File::open(directory)?.sync_all()
+pub(super) fn mark<F: FileSystem>(directory: &Path, fs: &F, why: &str) -> io::Result<()> {
+    let handle = Arc::new(fs.create(directory.join(FILE))?);
+    let mut writer = fs.new_writer(handle.clone())?;
+    writer.write_all(why.as_bytes())?;
+    // A longer mark may have been there.
+    writer.truncate(why.len())?;
+    handle.sync()?;
+    std::fs::File::open(directory)?.sync_all()
 }

@@ -6,8 +6,8 @@
 //!  shard's checkpoints   ── Purge, sync_watermark(), maintain()
 //! ```
 //!
-//! The log is synchronous and opaque: it starts no thread, and knows of votes, log ids and entries
-//! only that they are bytes. The caller keeps what it has not written yet in memory; here, entries
+//! The log is synchronous and opaque: its calls return when all is done, and it knows of votes, log
+//! ids and entries only that they are bytes. The caller keeps what it has not written yet in memory; here, entries
 //! become readable when they are durable.
 //!
 //! **Invariant:** when [`Log::write`] returns `Ok`, all its writes are on disk, with every earlier
@@ -23,7 +23,8 @@
 //! - Damage to a *live* entry or to the newest files is found at open; to purged ones, never.
 //! - A failed fsync aborts the process. At the next start the kernel may still show the pages that
 //!   it failed to write; such a batch was not acknowledged, but counts from then on.
-//! - raft-engine has a thread of its own, for its metrics, which go nowhere here.
+//! - raft-engine has a thread of its own, for its metrics, which go nowhere here. Where a process has
+//!   several logs, each may have another that reads (`engine.rs`).
 
 mod batch;
 mod engine;
@@ -66,6 +67,8 @@ pub struct LogOptions {
     pub purge_threshold_bytes: u64,
     /// Size at which a new file is begun.
     pub target_file_bytes: u64,
+    /// Threads that read files while opening, at least 1; with 1 they are read in a fixed order.
+    pub recovery_threads: usize,
 }
 
 impl LogOptions {
@@ -75,6 +78,7 @@ impl LogOptions {
             directory: directory.into(),
             purge_threshold_bytes: 10 << 30,
             target_file_bytes: 128 << 20,
+            recovery_threads: 4,
         }
     }
 }
@@ -153,6 +157,7 @@ pub struct Log {
     /// `None` after a failed [`Log::compact_fully`]: every call fails.
     engine: RwLock<Option<engine::Cached>>,
     reopen: Box<dyn Fn() -> Result<engine::Cached, Problem> + Send + Sync>,
+    mark_lost: Box<dyn Fn(&str) -> io::Result<()> + Send + Sync>,
     /// As of the last durable batch.
     groups: RwLock<Groups>,
     writer: Mutex<Writer>,
@@ -191,7 +196,7 @@ impl Log {
     ) -> Result<Log, OpenError> {
         let directory = options.directory.clone();
         let io_error = |source| OpenError::Io { path: directory.clone(), source };
-        if let Some(why) = lost::read(&directory).map_err(io_error)? {
+        if let Some(why) = lost::read(&directory, &*fs).map_err(io_error)? {
             return Err(OpenError::lost(&directory, why));
         }
         let found = scan::scan(&directory, &*fs)?;
@@ -202,6 +207,10 @@ impl Log {
         for path in &found.headless {
             fs.delete(path).map_err(io_error)?;
         }
+        let mark_lost = {
+            let (directory, fs) = (directory.clone(), fs.clone());
+            move |why: &str| lost::mark(&directory, &*fs, why)
+        };
         let reopen = {
             let options = options.clone();
             move || engine::open(&options, &fs)
@@ -223,6 +232,7 @@ impl Log {
             options,
             engine: RwLock::new(Some(engine)),
             reopen: Box::new(reopen),
+            mark_lost: Box::new(mark_lost),
             groups: RwLock::new(groups),
             writer: Mutex::new(writer),
             maintenance: Mutex::new(()),
@@ -252,7 +262,7 @@ impl Log {
     /// # Errors
     /// When the directory cannot be written.
     pub fn mark_lost(&self, why: &str) -> io::Result<()> {
-        lost::mark(&self.options.directory, why)
+        (self.mark_lost)(why)
     }
 
     /// Reads the durable entries of a range, in order: as many as fit into `max_bytes`, but at least

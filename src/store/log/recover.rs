@@ -70,7 +70,7 @@ pub(super) fn fetch(
     let first = range.start;
     let max_bytes = max_bytes.min(FETCH_BYTES);
     let found = engine
-        .read(|engine| engine.fetch(u64::from(group.0), range, max_bytes))
+        .read(move |engine| engine.fetch(u64::from(group.0), range, max_bytes))
         .map_err(from_engine)?;
     let entries = found.into_iter().zip(first..).map(|(entry, index)| match decode_entry(entry) {
         Some(entry) if entry.0 == index => Ok(entry),

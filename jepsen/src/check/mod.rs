@@ -1,0 +1,85 @@
+//! The checkers, and what they make of a history.
+
+use std::time::Duration;
+
+mod log;
+mod order;
+mod report;
+mod room;
+mod witness;
+
+pub use report::{Anomaly, Availability, Counts, Report, Verdict, Violation, Witness};
+
+use crate::history::{F, History, Kind};
+use report::Findings;
+
+/// What the caller asks of a history.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// With fewer sends and reads that were ok, the verdict is `unknown` at best.
+    pub min_ok: u64,
+    /// How many violations of each anomaly are reported with their witness; all are counted.
+    pub witnesses_max: u64,
+    /// When all faults are over, each room has an ok within this time: else `unavailable`.
+    pub recover_within: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { min_ok: 10, witnesses_max: 5, recover_within: Duration::from_secs(30) }
+    }
+}
+
+/// Judges a history.
+#[must_use]
+pub fn check(history: &History, options: &Options) -> Report {
+    let mut findings = Findings::new(history, options.witnesses_max);
+    let mut rooms = room::split(history);
+    for room in &mut rooms {
+        let log = log::bind(room, &mut findings);
+        order::check(room, &log, &mut findings);
+    }
+    let counts = count(history, rooms.len() as u64);
+    enough(history, options, &mut findings);
+    findings.report(counts, Availability::default())
+}
+
+fn count(history: &History, rooms: u64) -> Counts {
+    let mut counts = Counts { lines: history.len() as u64, rooms, ..Counts::default() };
+    for op in history.ops() {
+        counts.events_read += op.events().len() as u64;
+        match (op.f, op.kind) {
+            (F::Nemesis, _) => {}
+            (F::Deliver, _) => counts.deliveries += 1,
+            (_, Kind::Invoke) => counts.operations += 1,
+            (_, Kind::Ok) => counts.ok += 1,
+            (_, Kind::Fail) => counts.fail += 1,
+            (_, Kind::Info) => {}
+        }
+    }
+    counts.info = counts.operations - counts.ok - counts.fail;
+    counts
+}
+
+/// Whether enough was done to call a history valid.
+fn enough(history: &History, options: &Options, findings: &mut Findings) {
+    let ok = |fs: &[F]| {
+        let ok = history.ops().iter().filter(|op| op.kind == Kind::Ok && fs.contains(&op.f));
+        ok.count() as u64
+    };
+    let sent = ok(&[F::Send, F::Resend]);
+    let read = ok(&[F::Read]);
+    if sent + read < options.min_ok {
+        findings.unknown(format!(
+            "{} sends and reads were ok; a verdict takes {}",
+            sent + read,
+            options.min_ok
+        ));
+    }
+    if sent == 0 {
+        findings.unknown("no send was ok".into());
+    }
+    if ok(&[F::Read, F::ReadLocal, F::FinalRead, F::Deliver]) == 0 {
+        findings.unknown("nothing was read".into());
+    }
+}

@@ -1,0 +1,1 @@
+//! Histories round trip, and malformed ones are refused at the right line.
