@@ -170,7 +170,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         });
         let space = guard::Guard::new(&config, &compactor.data_dir, router.clone());
         let disk = storage::open(&config, &compactor, space.clone()).await?;
-        groups.start(&membership, disk).await?;
+        groups.start(membership.clone(), disk).await?;
         groups.register(formation.own_hello());
         tasks.spawn(guard::run(space, shutdown.clone()));
         for task in watchers(&config, &router, compactor, &formation, &membership) {

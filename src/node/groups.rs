@@ -7,7 +7,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::future;
+use futures_util::future::{self, BoxFuture};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -146,7 +146,7 @@ impl<R: Runtime> Groups<R> {
     /// When a group's log or state cannot be read.
     pub async fn start(
         self: &Arc<Self>,
-        membership: &Membership,
+        membership: Membership,
         disk: Disk,
     ) -> Result<(), GroupsError> {
         let _arranging = self.arranging.lock().await;
@@ -161,7 +161,10 @@ impl<R: Runtime> Groups<R> {
             clock: self.clock.clone(),
             timing: self.options.timing.clone(),
         };
-        let map = self.start_groups(membership, &parts, &disk.base).await?;
+        // Boxed, since the compiler cannot see by itself that it is Send (rust#100013).
+        let starting: BoxFuture<'_, _> =
+            Box::pin(self.start_groups(membership.map.clone(), parts, disk.base));
+        let map = starting.await?;
         self.router.set_map(map);
         self.watch(self.router.clone().watch_leaders());
         self.watch(self.router.clone().watch_clock());
@@ -169,7 +172,7 @@ impl<R: Runtime> Groups<R> {
         let stop = self.checkpoints_stop.clone();
         let checkpointing = checkpointer::run::<R>(host, writer, options, stop);
         let _task = R::spawn(self.checkpoints.track_future(checkpointing));
-        self.join_cluster(membership);
+        self.join_cluster(&membership);
         Ok(())
     }
 
@@ -191,20 +194,15 @@ impl<R: Runtime> Groups<R> {
     /// Starts the groups; returns the newest map that is here.
     async fn start_groups(
         &self,
-        membership: &Membership,
-        parts: &Parts,
-        base: &Arc<dyn Base>,
+        mut map: ClusterMap,
+        parts: Parts,
+        base: Arc<dyn Base>,
     ) -> Result<ClusterMap, GroupsError> {
-        let node = membership.node_id;
-        for peer in membership.map.nodes().filter(|peer| peer.id != node) {
+        let node = parts.node;
+        for peer in map.nodes().filter(|peer| peer.id != node) {
             self.transport.set_peer(peer.id, &peer.peer_address);
         }
-        let mut map = membership.map.clone();
-        let here = |map: &ClusterMap| {
-            let shards = map.shards().filter(|(_, replicas)| replicas.contains(&node));
-            shards.map(|(shard, _)| shard).collect::<Vec<_>>()
-        };
-        let mut waiting = here(&map);
+        let mut waiting = shards_of(&map, node);
         waiting.reverse();
         while let Some(shard) = waiting.pop() {
             let failed = |error| GroupsError::Start { shard, error };
@@ -217,10 +215,12 @@ impl<R: Runtime> Groups<R> {
                 && newer.is_formed()
             {
                 map = newer;
-                waiting = here(&map).into_iter().filter(|id| *id != shard).rev().collect();
+                waiting = shards_of(&map, node);
+                waiting.retain(|id| *id != shard);
+                waiting.reverse();
             }
             let feed = self.router.feed(shard);
-            let started = Shard::start(shard, parts, state, feed).await.map_err(failed)?;
+            let started = Shard::start(shard, &parts, state, feed).await.map_err(failed)?;
             self.router.host().insert(started);
         }
         Ok(map)
@@ -307,7 +307,7 @@ impl<R: Runtime> Groups<R> {
 
     /// Hands the lead of every group to another voter, while requests are still served.
     pub async fn hand_over(&self) {
-        future::join_all(self.shards().iter().map(|shard| hand_over(shard))).await;
+        future::join_all(self.shards().into_iter().map(hand_over)).await;
     }
 
     /// Takes a last checkpoint, then stops the groups and the log.
@@ -315,7 +315,7 @@ impl<R: Runtime> Groups<R> {
         self.checkpoints_stop.cancel();
         self.checkpoints.close();
         self.checkpoints.wait().await;
-        future::join_all(self.shards().iter().map(|shard| shard.stop())).await;
+        future::join_all(self.shards().into_iter().map(stop)).await;
         if let Some(writer) = self.writer() {
             writer.stop();
         }
@@ -325,8 +325,18 @@ impl<R: Runtime> Groups<R> {
     }
 }
 
+async fn stop<R: Runtime>(shard: Arc<Shard<R>>) {
+    shard.stop().await;
+}
+
+/// The groups that a node has a replica of.
+fn shards_of(map: &ClusterMap, node: NodeId) -> Vec<ShardId> {
+    let shards = map.shards().filter(|(_, replicas)| replicas.contains(&node));
+    shards.map(|(shard, _)| shard).collect()
+}
+
 /// Until it is done, or nobody is left to take over.
-async fn hand_over<R: Runtime>(shard: &Shard<R>) {
+async fn hand_over<R: Runtime>(shard: Arc<Shard<R>>) {
     while shard.is_leader() {
         let Some(to) = shard.successor(|node| shard.reaches(node)) else { return };
         shard.transfer_leader(to).await;

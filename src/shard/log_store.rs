@@ -91,6 +91,18 @@ impl GroupLog {
         known <= term && state.last < Some(acknowledged)
     }
 
+    /// Whether an entry of this term is in the log on disk, or was and has been purged.
+    pub(crate) fn has_synced(&self, index: u64, term: u64) -> bool {
+        let synced = self.writer.log().group(self.group);
+        let purged = self.lock().purged.is_some_and(|purged| purged.index() >= index);
+        let read = || self.read(index, index + 1, usize::MAX);
+        purged
+            || synced.last.is_some_and(|last| last >= index)
+                && read().is_ok_and(|found| {
+                    found.first().is_some_and(|entry| entry.log_id.leader_id.term == term)
+                })
+    }
+
     /// Makes every later opening of the node's log fail.
     pub(crate) fn mark_lost(&self, why: &str) -> io::Result<()> {
         self.writer.log().mark_lost(why)

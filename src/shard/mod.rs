@@ -16,6 +16,7 @@
 
 pub mod checkpointer;
 pub mod host;
+mod inspect;
 pub mod log_store;
 pub mod log_writer;
 mod lost;
@@ -40,13 +41,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use openraft::metrics::WaitError;
-use openraft::{RaftMetrics, ServerState, SnapshotPolicy};
+use openraft::{RaftMetrics, SnapshotPolicy};
 use tokio::sync::mpsc;
 
 use crate::chat::command::Reply;
 use crate::clock::Clock;
 use crate::error::{Code, Error};
 use crate::id::{NodeId, ShardId};
+pub use crate::shard::inspect::Status;
 use crate::shard::log_store::GroupLog;
 use crate::shard::log_writer::LogWriter;
 use crate::shard::network::NetworkFactory;
@@ -125,34 +127,6 @@ pub struct Shard<R: Runtime> {
     stamps: Arc<Stamps<R>>,
     proposals: mpsc::Sender<Proposal>,
     reads: mpsc::Sender<reader::Waiting>,
-}
-
-/// How a replica stands, for operators.
-#[derive(Debug, Clone)]
-pub struct Status {
-    /// leader, follower, candidate, learner or stopped.
-    pub state: &'static str,
-    /// The leader, if known.
-    pub leader: Option<NodeId>,
-    /// The current term.
-    pub term: u64,
-    /// Index of the last log entry.
-    pub last_log: u64,
-    /// Index of the last entry here that is known to be committed.
-    pub commit: u64,
-    /// Index of the last entry that the leader has said is committed, here or not; `None` until it
-    /// has said so.
-    pub cluster_commit: Option<u64>,
-    /// Index of the last applied entry.
-    pub applied: u64,
-    /// Index of the last entry whose effect is durable in the base.
-    pub durable: u64,
-    /// Bytes in the base, about.
-    pub size_bytes: u64,
-    /// Voting members.
-    pub voters: Vec<NodeId>,
-    /// Learning members.
-    pub learners: Vec<NodeId>,
 }
 
 impl<R: Runtime> Shard<R> {
@@ -378,33 +352,6 @@ impl<R: Runtime> Shard<R> {
     /// Commands that wait for an entry.
     pub fn proposals_waiting(&self) -> usize {
         self.proposals.max_capacity() - self.proposals.capacity()
-    }
-
-    /// How this replica stands.
-    pub fn status(&self) -> Status {
-        let metrics = self.raft.metrics().borrow_watched().clone();
-        let index = |id: Option<types::LogId>| id.map_or(0, |id| id.index());
-        let state = self.replica.read();
-        let membership = metrics.membership_config.membership();
-        Status {
-            state: match (&metrics.running_state, metrics.state) {
-                (Err(_), _) | (_, ServerState::Shutdown) => "stopped",
-                (_, ServerState::Leader) => "leader",
-                (_, ServerState::Follower) => "follower",
-                (_, ServerState::Candidate) => "candidate",
-                (_, ServerState::Learner) => "learner",
-            },
-            leader: metrics.current_leader.map(NodeId),
-            term: metrics.current_term,
-            last_log: metrics.last_log_index.unwrap_or(0),
-            commit: index(metrics.local_committed),
-            cluster_commit: metrics.cluster_committed.map(|id| id.index()),
-            applied: state.applied().log_id.map_or(0, |(_, index)| index),
-            durable: state.durable().log_id.map_or(0, |(_, index)| index),
-            size_bytes: state.size_bytes(),
-            voters: membership.voter_ids().map(NodeId).collect(),
-            learners: membership.learner_ids().map(NodeId).collect(),
-        }
     }
 
     fn voters(&self) -> Vec<NodeId> {

@@ -1,7 +1,23 @@
 //! Folkmoot clusters in a deterministic simulation.
+//!
+//! ```text
+//!  seed ─► plan ─► life ─┬─ cluster: the product's own nodes, on a simulated runtime, network,
+//!                        │           disk and clock
+//!                        ├─ workload, followers: clients; what they see is recorded
+//!                        ├─ nemesis: what goes wrong
+//!                        └─ invariants, at every step; checkers (jepsen/), at the end
+//! ```
 #![expect(clippy::print_stderr, reason = "a life's trace is read on standard error")]
 
+pub mod cluster;
 pub mod disk;
+pub mod follower;
+pub mod invariants;
+pub mod life;
+pub mod nemesis;
 pub mod network;
+pub mod plan;
+pub mod record;
 pub mod runtime;
 pub mod trace;
+pub mod workload;

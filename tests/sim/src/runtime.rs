@@ -257,7 +257,8 @@ impl Process {
             Err(panic) => {
                 if !panic.is::<Aborted>() {
                     let text = panic_text(&*panic);
-                    here(|here| here.panics.push(format!("{} panicked: {text}", self.name)));
+                    let at = PANICKED_AT.take();
+                    here(|here| here.panics.push(format!("{} panicked at {at}: {text}", self.name)));
                 }
                 self.kill();
             }
@@ -265,6 +266,24 @@ impl Process {
         self.enter(|| drop(task));
         Poll::Ready(())
     }
+}
+
+thread_local! {
+    /// Where this thread panicked last.
+    static PANICKED_AT: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Keeps panics inside lives quiet: they are reported with the life that they end.
+pub fn quiet_panics() {
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let inside = HERE.try_with(|here| here.try_borrow().is_ok_and(|here| here.is_some()));
+        if inside != Ok(true) {
+            return loud(info);
+        }
+        let at = info.location().map(ToString::to_string).unwrap_or_default();
+        PANICKED_AT.set(at);
+    }));
 }
 
 /// The payload of the unwinding that ends an aborted process.

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 
+use folkmoot_jepsen::history::{Op, Value};
+
 use crate::runtime::elapsed;
 
 /// A trace's hash so far.
@@ -43,6 +45,14 @@ impl Trace {
 
     /// Takes a step into the hash: what it is, whom it concerns, and its bytes.
     pub fn note(&self, what: &str, head: &[u8], bytes: &[u8]) {
+        let hash = self.note_silently(what, head, bytes);
+        if self.spoken {
+            let seconds = elapsed().as_secs_f64();
+            eprintln!("{seconds:>10.6} {hash} {what} {head:?} {} bytes", bytes.len());
+        }
+    }
+
+    fn note_silently(&self, what: &str, head: &[u8], bytes: &[u8]) -> TraceHash {
         let now = elapsed();
         let state = &mut *self.lock();
         state.steps += 1;
@@ -50,9 +60,21 @@ impl Trace {
         state.hash = mix(state.hash, what.as_bytes());
         state.hash = mix(state.hash, head);
         state.hash = mix(state.hash, bytes);
+        TraceHash(state.hash)
+    }
+
+    /// Takes a line of the history into the hash.
+    pub fn op(&self, head: &[u8], op: &Op) {
+        let bytes = match &op.value {
+            Value::Write { id, seq, .. } => [id.as_u128(), u128::from(seq.unwrap_or(0))],
+            Value::Page { head, events } => [u128::from(*head), events.len() as u128],
+            Value::Delivery { seq, id, .. } => [id.as_u128(), u128::from(*seq)],
+            _ => [0; 2],
+        };
+        let bytes = bytes.map(u128::to_le_bytes).concat();
+        let hash = self.note_silently("op", head, &bytes);
         if self.spoken {
-            let (hash, seconds) = (TraceHash(state.hash), now.as_secs_f64());
-            eprintln!("{seconds:>10.6} {hash} {what} {head:?} {} bytes", bytes.len());
+            eprintln!("{:>10.6} {hash} {op:?}", elapsed().as_secs_f64());
         }
     }
 

@@ -1,0 +1,79 @@
+//! How a replica stands: for operators, and for checks that look at all of a cluster's replicas.
+
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver;
+
+use crate::id::NodeId;
+use crate::shard::runtime::Runtime;
+use crate::shard::types::{LogId, log_id_parts};
+use crate::shard::Shard;
+
+/// How a replica stands, for operators.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// leader, follower, candidate, learner or stopped.
+    pub state: &'static str,
+    /// The leader, if known.
+    pub leader: Option<NodeId>,
+    /// The current term.
+    pub term: u64,
+    /// Index of the last log entry.
+    pub last_log: u64,
+    /// Index of the last entry here that is known to be committed.
+    pub commit: u64,
+    /// Index of the last entry that the leader has said is committed, here or not; `None` until it
+    /// has said so.
+    pub cluster_commit: Option<u64>,
+    /// Index of the last applied entry.
+    pub applied: u64,
+    /// Index of the last entry whose effect is durable in the base.
+    pub durable: u64,
+    /// Bytes in the base, about.
+    pub size_bytes: u64,
+    /// Voting members.
+    pub voters: Vec<NodeId>,
+    /// Learning members.
+    pub learners: Vec<NodeId>,
+}
+
+impl<R: Runtime> Shard<R> {
+    /// How this replica stands.
+    pub fn status(&self) -> Status {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index());
+        let state = self.replica.read();
+        let membership = metrics.membership_config.membership();
+        Status {
+            state: match (&metrics.running_state, metrics.state) {
+                (Err(_), _) | (_, ServerState::Shutdown) => "stopped",
+                (_, ServerState::Leader) => "leader",
+                (_, ServerState::Follower) => "follower",
+                (_, ServerState::Candidate) => "candidate",
+                (_, ServerState::Learner) => "learner",
+            },
+            leader: metrics.current_leader.map(NodeId),
+            term: metrics.current_term,
+            last_log: metrics.last_log_index.unwrap_or(0),
+            commit: index(metrics.local_committed),
+            cluster_commit: metrics.cluster_committed.map(|id| id.index()),
+            applied: state.applied().log_id.map_or(0, |(_, index)| index),
+            durable: state.durable().log_id.map_or(0, |(_, index)| index),
+            size_bytes: state.size_bytes(),
+            voters: membership.voter_ids().map(NodeId).collect(),
+            learners: membership.learner_ids().map(NodeId).collect(),
+        }
+    }
+
+    /// Term and index of the last entry here that is known to be committed.
+    pub fn committed(&self) -> Option<(u64, u64)> {
+        let committed = self.raft.metrics().borrow_watched().local_committed;
+        committed.map(|log_id| log_id_parts(&log_id))
+    }
+
+    /// Whether an entry would survive a power cut of this node: it is in the synced log, or its
+    /// effect in the base.
+    pub fn has_on_disk(&self, index: u64, term: u64) -> bool {
+        let durable = self.replica.read().durable().log_id;
+        durable.is_some_and(|(_, durable)| durable >= index) || self.log.has_synced(index, term)
+    }
+}

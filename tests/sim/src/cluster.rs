@@ -1,0 +1,373 @@
+//! A simulated cluster: nodes wired by the product's own code, on simulated parts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use folkmoot::clock::Clock;
+use folkmoot::id::NodeId;
+use folkmoot::meta::ClusterMap;
+use folkmoot::node::groups::{self, Groups, Membership};
+use folkmoot::proto::internal as pb;
+use folkmoot::router::serve::Server;
+use folkmoot::router::{self, Router};
+use folkmoot::shard::host::Host;
+use folkmoot::shard::log_writer::Space;
+use folkmoot::shard::runtime::AsyncRuntime;
+use folkmoot::shard::{Timing, checkpointer};
+use folkmoot::store::log::{Log, LogOptions};
+use tokio_util::sync::CancellationToken;
+
+use crate::disk::Disk;
+use crate::network::{Network, SimTransport};
+use crate::plan::Plan;
+use crate::runtime::{Process, Sim, elapsed};
+use crate::trace::Trace;
+
+/// Wall-clock time at the start of a life, in milliseconds since the Unix epoch.
+const START_MS: u64 = 1_800_000_000_000;
+/// Log files of a size that a life fills several of.
+const LOG_FILE_BYTES: u64 = 256 << 10;
+/// The log's size at which old files go.
+const LOG_PURGE_BYTES: u64 = 1 << 20;
+
+/// A node's wall clock.
+#[derive(Debug, Default)]
+pub struct SimClock {
+    /// How far it is ahead, in milliseconds.
+    skew_ms: AtomicI64,
+}
+
+impl SimClock {
+    /// Sets how far it is ahead.
+    pub fn set_skew_ms(&self, skew_ms: i64) {
+        self.skew_ms.store(skew_ms, Ordering::Relaxed);
+    }
+
+    /// How far it is ahead.
+    pub fn skew_ms(&self) -> i64 {
+        self.skew_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// The right time, in milliseconds since the Unix epoch.
+pub fn true_ms() -> u64 {
+    START_MS + elapsed().as_millis() as u64
+}
+
+impl Clock for SimClock {
+    fn now_ms(&self) -> u64 {
+        true_ms().saturating_add_signed(self.skew_ms())
+    }
+}
+
+/// A node, and what outlives its processes.
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Its disk.
+    pub disk: Disk,
+    /// Its clock.
+    pub clock: Arc<SimClock>,
+    /// Something was done to its disk that may keep it from starting: why.
+    excuse: Mutex<Option<&'static str>>,
+    /// It will not start again.
+    gone: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    boots: u64,
+    process: Option<Arc<Process>>,
+    running: Option<Running>,
+}
+
+/// What a running process of a node has.
+#[derive(Clone)]
+pub struct Running {
+    /// The process.
+    pub process: Arc<Process>,
+    /// Takes requests.
+    pub router: Arc<Router<Sim>>,
+    /// The node's groups.
+    pub groups: Arc<Groups<Sim>>,
+}
+
+impl Node {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of the lock panics")
+    }
+
+    /// The running process, if there is one.
+    pub fn running(&self) -> Option<Running> {
+        self.lock().running.clone().filter(|running| !running.process.is_dead())
+    }
+
+    /// The process, which may still be starting.
+    pub fn process(&self) -> Option<Arc<Process>> {
+        self.lock().process.clone().filter(|process| !process.is_dead())
+    }
+
+    /// Whether it will not start again.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Says why it may fail, or that it no longer may.
+    pub fn excuse(&self, why: Option<&'static str>) {
+        *self.excuse.lock().expect("no holder of the lock panics") = why;
+    }
+
+    fn excused(&self) -> Option<&'static str> {
+        *self.excuse.lock().expect("no holder of the lock panics")
+    }
+}
+
+/// Tells the router of a full disk, as the node's guard does.
+struct SimSpace(Weak<Router<Sim>>);
+
+impl Space for SimSpace {
+    fn on_full(&self) {
+        if let Some(router) = self.0.upgrade() {
+            router.set_disk_full(true);
+        }
+    }
+}
+
+/// The nodes and what is between them.
+pub struct Cluster {
+    /// By their ids.
+    pub nodes: BTreeMap<NodeId, Arc<Node>>,
+    /// The network.
+    pub network: Arc<Network>,
+    /// What happens.
+    pub trace: Arc<Trace>,
+    plan: Plan,
+    seed: pb::Seed,
+    /// What must not have happened.
+    violations: Mutex<Vec<String>>,
+}
+
+impl Cluster {
+    /// A cluster of nodes that are off.
+    pub fn new(plan: &Plan, network: Arc<Network>, trace: Arc<Trace>) -> Arc<Cluster> {
+        let founder = |id: u64| pb::SeedNode {
+            id,
+            instance: format!("instance-{id}"),
+            client_address: format!("10.0.0.{id}:7400"),
+            peer_address: format!("10.0.0.{id}:7401"),
+        };
+        let seed = pb::Seed {
+            cluster_id: "simulated".into(),
+            shards: plan.shards,
+            nodes: (1..=plan.replicas).map(founder).collect(),
+        };
+        let nodes = (1..=plan.replicas + u64::from(plan.gateway)).map(|id| {
+            let node = Node {
+                id: NodeId(id),
+                disk: Disk::new(plan.seed.wrapping_mul(31).wrapping_add(id)),
+                clock: Arc::default(),
+                excuse: Mutex::default(),
+                gone: AtomicBool::new(false),
+                state: Mutex::default(),
+            };
+            (NodeId(id), Arc::new(node))
+        });
+        Arc::new(Cluster {
+            nodes: nodes.collect(),
+            network,
+            trace,
+            plan: plan.clone(),
+            seed,
+            violations: Mutex::default(),
+        })
+    }
+
+    /// The nodes that have replicas.
+    pub fn replicas(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values().filter(|node| node.id.0 <= self.plan.replicas)
+    }
+
+    /// Notes what must not have happened.
+    pub fn violation(&self, what: String) {
+        self.trace.say(format_args!("VIOLATION {what}"));
+        self.violations.lock().expect("no holder of the lock panics").push(what);
+    }
+
+    /// What must not have happened, so far.
+    pub fn violations(&self) -> Vec<String> {
+        self.violations.lock().expect("no holder of the lock panics").clone()
+    }
+
+    /// Starts a node's process.
+    pub fn boot(self: &Arc<Self>, node: &Arc<Node>) {
+        if node.process().is_some() || node.is_gone() {
+            return;
+        }
+        let process = {
+            let mut state = node.lock();
+            state.boots += 1;
+            let process = Process::new(format!("n{}.{}", node.id.0, state.boots));
+            state.process = Some(process.clone());
+            process
+        };
+        self.trace.say(format_args!("boot {process:?}"));
+        let (cluster, booting) = (self.clone(), node.clone());
+        drop(process.clone().spawn(async move {
+            if let Err(why) = cluster.clone().serve(&booting, &process).await {
+                cluster.stopped(&booting, &why);
+            }
+            process.kill();
+        }));
+    }
+
+    /// A node stopped by itself: fine if it was given a reason.
+    fn stopped(&self, node: &Node, why: &str) {
+        self.trace.say(format_args!("n{} stopped: {why}", node.id.0));
+        match node.excused() {
+            Some("damaged") => node.gone.store(true, Ordering::Relaxed),
+            Some(_) => {}
+            None => self.violation(format!("node {} stopped without cause: {why}", node.id.0)),
+        }
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        node: &Arc<Node>,
+        process: &Arc<Process>,
+    ) -> Result<(), String> {
+        let disk = node.disk.boot();
+        let transport = SimTransport::new(node.id, process.clone(), self.network.clone());
+        let host = Arc::new(Host::<Sim>::default());
+        let options = router::Options {
+            request_timeout: self.plan.request_timeout,
+            stall_after: self.plan.timing.election_timeout_max + self.plan.timing.heartbeat_interval,
+        };
+        let router = Router::new(host.clone(), transport.clone(), node.clock.clone(), options);
+        host.set_upper(Arc::new(Server(Arc::downgrade(&router))));
+        self.network.attach(node.id, process.clone(), host);
+        let log_options = LogOptions {
+            target_file_bytes: LOG_FILE_BYTES,
+            purge_threshold_bytes: LOG_PURGE_BYTES,
+            recovery_threads: 1,
+            ..LogOptions::new(&disk.directory)
+        };
+        let log = Log::open_with_file_system(log_options, disk.fs).map_err(|e| e.to_string())?;
+        let options = groups::Options {
+            timing: self.plan.timing.clone(),
+            checkpoints: checkpointer::Options {
+                interval: self.plan.checkpoint_interval,
+                overlay_bytes_max: self.plan.overlay_bytes_max,
+            },
+        };
+        let stop = CancellationToken::new();
+        let clock = node.clock.clone();
+        let groups = Groups::new(options, router.clone(), transport, clock, stop);
+        let space = Arc::new(SimSpace(Arc::downgrade(&router)));
+        let disk = groups::Disk { log, base: disk.base, space };
+        groups.start(self.membership(node.id), disk).await.map_err(|e| e.to_string())?;
+        groups.register(self.hello(node.id));
+        self.trace.say(format_args!("up {process:?}"));
+        node.lock().running =
+            Some(Running { process: process.clone(), router, groups: groups.clone() });
+        Err(groups.failed().await.to_string())
+    }
+
+    fn membership(&self, node_id: NodeId) -> Membership {
+        let founder = node_id.0 <= self.plan.replicas;
+        Membership {
+            cluster_id: self.seed.cluster_id.clone(),
+            node_id,
+            map: ClusterMap::of_seed(&self.seed),
+            seed: founder.then(|| self.seed.clone()),
+        }
+    }
+
+    fn hello(&self, node: NodeId) -> pb::Hello {
+        let id = node.0;
+        pb::Hello {
+            instance: format!("instance-{id}"),
+            // A node that was not there at the start registers as a new one.
+            node_id: if id <= self.plan.replicas { id } else { 0 },
+            cluster_id: self.seed.cluster_id.clone(),
+            client_address: format!("10.0.0.{id}:7400"),
+            peer_address: format!("10.0.0.{id}:7401"),
+            version: "simulated".into(),
+        }
+    }
+
+    /// Kills a node's process (`kill -9`).
+    pub fn kill(&self, node: &Arc<Node>) {
+        if let Some(process) = node.process() {
+            self.trace.say(format_args!("kill {process:?}"));
+            process.kill();
+            node.disk.stop_process();
+            self.bury(node, false);
+        }
+    }
+
+    /// Cuts a node's power.
+    pub fn cut_power(&self, node: &Arc<Node>) {
+        self.trace.say(format_args!("power cut of n{}", node.id.0));
+        if let Some(process) = node.process() {
+            process.kill();
+        }
+        node.disk.crash();
+        self.bury(node, true);
+    }
+
+    /// Cleans up after a process that has ended.
+    pub fn bury(&self, node: &Arc<Node>, silently: bool) {
+        let (process, running) = {
+            let mut state = node.lock();
+            (state.process.take(), state.running.take())
+        };
+        let Some(process) = process else { return };
+        self.network.detach(node.id, silently);
+        process.bury();
+        // The last handle on the node's parts: what it drops was the process'.
+        process.enter(|| drop(running));
+    }
+
+    /// Stops a node as an operator does: leadership is handed over first.
+    pub async fn stop(self: &Arc<Self>, node: &Arc<Node>) {
+        let Some(running) = node.running() else { return };
+        self.trace.say(format_args!("stop {:?}", running.process));
+        let (groups, router) = (running.groups.clone(), running.router.clone());
+        let stopping = running.process.spawn(async move {
+            groups.hand_over().await;
+            router.stop();
+            groups.stop().await;
+        });
+        // Cut short when it is killed meanwhile.
+        let _: Result<_, _> = Sim::timeout(Duration::from_secs(10), stopping).await;
+        running.process.kill();
+        drop(running);
+        if node.lock().process.is_some() {
+            node.disk.stop_process();
+            self.bury(node, false);
+        }
+    }
+
+    /// Buries processes that ended by themselves, now that nothing of theirs runs.
+    pub fn sweep(&self) {
+        for node in self.nodes.values() {
+            let dead = node.lock().process.clone().filter(|process| process.is_dead());
+            if let Some(process) = dead {
+                let power = node.disk.has_power();
+                self.trace.say(format_args!("{process:?} has ended, power {power}"));
+                if power {
+                    node.disk.stop_process();
+                }
+                self.bury(node, !power);
+            }
+        }
+    }
+
+    /// How a node's groups are timed.
+    pub fn timing(&self) -> &Timing {
+        &self.plan.timing
+    }
+}

@@ -1,0 +1,143 @@
+//! What must hold at every step, looked at from outside: the simulator sees all nodes at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use folkmoot::chat::state::State;
+use folkmoot::id::{NodeId, RoomId, Seq, ShardId};
+use folkmoot::shard::Shard;
+
+use crate::cluster::Cluster;
+use crate::runtime::{Sim, take_panics};
+
+/// What was seen so far.
+#[derive(Default)]
+pub struct Invariants {
+    /// Who led a group in a term.
+    leaders: BTreeMap<(ShardId, u64), NodeId>,
+    /// The term of each committed entry that was looked at.
+    committed: BTreeMap<(ShardId, u64), u64>,
+    /// A room's chain at a seq, and who had it first.
+    chains: BTreeMap<(RoomId, Seq), ([u8; 32], NodeId)>,
+    /// Up to where each replica was seen to have a group's log on its disk, as it is committed.
+    on_disk: BTreeMap<(ShardId, NodeId), u64>,
+    /// What each replica had applied, to see that it does not go back while it runs.
+    applied: BTreeMap<(ShardId, NodeId, String), u64>,
+    looks: u64,
+}
+
+impl Invariants {
+    /// Looks at the cluster.
+    pub fn look(&mut self, cluster: &Arc<Cluster>) {
+        self.looks += 1;
+        for panic in take_panics() {
+            cluster.violation(panic);
+        }
+        let mut newest: BTreeMap<ShardId, (u64, u64)> = BTreeMap::new();
+        for node in cluster.nodes.values() {
+            let Some(running) = node.running() else { continue };
+            for shard in running.router.host().all() {
+                let name = format!("{:?}", running.process);
+                if let Some(commit) = self.replica(cluster, node.id, name, &shard) {
+                    let known = newest.entry(shard.id()).or_insert(commit);
+                    *known = (*known).max(commit);
+                }
+            }
+        }
+        for (shard, (index, term)) in newest {
+            self.on_quorum(cluster, shard, index, term);
+        }
+    }
+
+    /// One replica; its last committed entry (index, term).
+    fn replica(
+        &mut self,
+        cluster: &Cluster,
+        node: NodeId,
+        process: String,
+        shard: &Shard<Sim>,
+    ) -> Option<(u64, u64)> {
+        let (id, status) = (shard.id(), shard.status());
+        if status.state == "leader" {
+            let first = *self.leaders.entry((id, status.term)).or_insert(node);
+            if first != node {
+                cluster.violation(format!(
+                    "election safety: nodes {first} and {node} both led shard {id} in term {}",
+                    status.term
+                ));
+            }
+        }
+        if status.applied > status.commit {
+            cluster.violation(format!(
+                "node {node} has applied entry {} of shard {id}, and knows {} as committed",
+                status.applied, status.commit
+            ));
+        }
+        let before = self.applied.insert((id, node, process), status.applied).unwrap_or(0);
+        if before > status.applied {
+            cluster.violation(format!(
+                "node {node} had applied entry {before} of shard {id}, and now {}",
+                status.applied
+            ));
+        }
+        self.rooms(cluster, node, shard);
+        let commit = shard.committed()?;
+        let term = *self.committed.entry((id, commit.1)).or_insert(commit.0);
+        if term != commit.0 {
+            cluster.violation(format!(
+                "committed entry {} of shard {id} is of term {term}, and on node {node} of {}",
+                commit.1, commit.0
+            ));
+        }
+        Some((commit.1, commit.0))
+    }
+
+    /// Equal seq, equal chain: on every replica, at any time.
+    fn rooms(&mut self, cluster: &Cluster, node: NodeId, shard: &Shard<Sim>) {
+        let rooms = shard.replica().read().rooms(None, usize::MAX);
+        for room in rooms {
+            let (chain, first) =
+                *self.chains.entry((room.id.clone(), room.head)).or_insert((room.chain, node));
+            if chain != room.chain {
+                cluster.violation(format!(
+                    "replicas diverged: room {} has another chain at seq {} on node {node} than on \
+                     node {first}",
+                    room.id, room.head
+                ));
+            }
+        }
+    }
+
+    /// A committed entry is on the disks of a majority. A node that is down may have it.
+    fn on_quorum(&mut self, cluster: &Cluster, shard: ShardId, index: u64, term: u64) {
+        let (mut holds, mut voters) = (0, 0);
+        for node in cluster.replicas() {
+            voters += 1;
+            let known = self.on_disk.entry((shard, node.id)).or_insert(0);
+            if *known >= index {
+                holds += 1;
+                continue;
+            }
+            let running = node.running();
+            let Some(replica) = running.as_ref().and_then(|r| r.router.host().get(shard)) else {
+                holds += usize::from(!node.is_gone());
+                continue;
+            };
+            if replica.has_on_disk(index, term) {
+                *known = index;
+                holds += 1;
+            }
+        }
+        if holds * 2 <= voters {
+            cluster.violation(format!(
+                "entry {index} of shard {shard} is committed, and on the disks of at most {holds} \
+                 of {voters} nodes"
+            ));
+        }
+    }
+
+    /// How often it was looked.
+    pub fn looks(&self) -> u64 {
+        self.looks
+    }
+}

@@ -1,0 +1,238 @@
+//! Makes things go wrong, as planned.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use folkmoot::id::NodeId;
+use folkmoot::shard::runtime::AsyncRuntime;
+use folkmoot_jepsen::history::{self, Op, Phase};
+use rand::rngs::SmallRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{Rng, SeedableRng};
+
+use crate::cluster::Node;
+use crate::disk::DiskFault;
+use crate::network::Weather;
+use crate::plan::{Fault, Plan, Strike};
+use crate::record::now;
+use crate::runtime::{Sim, between, elapsed, set_fsync};
+use crate::workload::{World, name};
+
+/// Clocks that are set wrong are so by up to this, in milliseconds.
+const SKEW_MAX_MS: i64 = 60_000;
+
+/// Carries out a plan's strikes.
+pub struct Nemesis {
+    world: Arc<World>,
+    plan: Plan,
+}
+
+impl Nemesis {
+    /// For a world.
+    pub fn new(world: Arc<World>, plan: &Plan) -> Nemesis {
+        Nemesis { world, plan: plan.clone() }
+    }
+
+    /// Carries out every strike in its time; returns when the last one is over.
+    pub async fn run(&self) {
+        let striking = self.plan.strikes.iter().enumerate().map(|(number, strike)| async move {
+            Sim::sleep(strike.at.saturating_sub(elapsed())).await;
+            self.strike(number, strike).await;
+        });
+        futures_util::future::join_all(striking).await;
+    }
+
+    async fn strike(&self, number: usize, strike: &Strike) {
+        let rng = &mut SmallRng::seed_from_u64(strike.seed);
+        let on = self.victims(strike.fault, rng);
+        self.world.cluster.trace.say(format_args!("strike {number}: {} on {on:?}", strike.fault));
+        let note = |phase| {
+            let fault = history::Fault {
+                fault: format!("{}.{number}", strike.fault).into(),
+                phase,
+                on: on.iter().map(|node| format!("n{}", node.0).into()).collect(),
+                majority: None,
+            };
+            self.world.push(Op::nemesis(now(), fault));
+        };
+        note(Phase::Start);
+        self.carry_out(strike, &on, rng).await;
+        note(Phase::Stop);
+    }
+
+    /// Whom a strike hits: one node, a minority, or all.
+    fn victims(&self, fault: Fault, rng: &mut SmallRng) -> Vec<NodeId> {
+        let mut replicas: Vec<NodeId> = self.world.cluster.replicas().map(|node| node.id).collect();
+        replicas.shuffle(rng);
+        let minority = (replicas.len() - 1) / 2;
+        let count = match fault {
+            Fault::Blackout | Fault::SlowDisk | Fault::SlowNetwork => replicas.len(),
+            Fault::Clock | Fault::BitFlip => minority,
+            Fault::OneWay | Fault::Reset => 2,
+            Fault::Partition => rng.random_range(1..replicas.len()),
+            // Now and then more than a minority: then nothing is acknowledged, and nothing lost.
+            _ => *[1, 1, 1, 2].choose(rng).unwrap_or(&1),
+        };
+        replicas.truncate(count);
+        replicas
+    }
+
+    fn node(&self, id: NodeId) -> &Arc<Node> {
+        &self.world.cluster.nodes[&id]
+    }
+
+    async fn carry_out(&self, strike: &Strike, on: &[NodeId], rng: &mut SmallRng) {
+        match strike.fault {
+            Fault::Kill | Fault::PowerCut | Fault::PowerCutMidway | Fault::Blackout => {
+                self.down(strike, on, rng).await;
+            }
+            Fault::Restart => {
+                for node in on {
+                    self.world.cluster.stop(self.node(*node)).await;
+                }
+                Sim::sleep(strike.lasts / 4).await;
+                self.boot(on);
+            }
+            Fault::Pause => {
+                let processes: Vec<_> = on.iter().filter_map(|id| self.node(*id).process()).collect();
+                processes.iter().for_each(|process| process.pause(true));
+                Sim::sleep(strike.lasts).await;
+                processes.iter().for_each(|process| process.pause(false));
+            }
+            Fault::Partition | Fault::OneWay | Fault::Reset => self.cut(strike, on).await,
+            Fault::SlowNetwork => {
+                let weather = &self.plan.weather;
+                self.world.cluster.network.set_weather(Weather {
+                    delay: (weather.delay.0, Duration::from_millis(rng.random_range(5..150))),
+                    resent_per_mille: 30,
+                    ..weather.clone()
+                });
+                Sim::sleep(strike.lasts).await;
+                self.world.cluster.network.set_weather(weather.clone());
+            }
+            Fault::SlowDisk => {
+                set_fsync((Duration::ZERO, Duration::from_millis(rng.random_range(10..400))));
+                Sim::sleep(strike.lasts).await;
+                set_fsync(self.plan.machine.fsync);
+            }
+            Fault::Clock => {
+                for node in on {
+                    let skew = rng.random_range(-SKEW_MAX_MS..SKEW_MAX_MS);
+                    self.node(*node).clock.set_skew_ms(skew);
+                }
+                Sim::sleep(strike.lasts).await;
+                on.iter().for_each(|node| self.node(*node).clock.set_skew_ms(0));
+            }
+            Fault::DiskFull | Fault::DiskError => self.spoil(strike, on, rng).await,
+            Fault::BitFlip => self.flip(strike, on).await,
+        }
+    }
+
+    /// Takes nodes down, and starts them again.
+    async fn down(&self, strike: &Strike, on: &[NodeId], rng: &mut SmallRng) {
+        let cluster = &self.world.cluster;
+        for id in on {
+            let node = self.node(*id);
+            match strike.fault {
+                Fault::Kill => cluster.kill(node),
+                Fault::PowerCutMidway => {
+                    let nth = rng.random_range(1..40);
+                    node.excuse(Some("power"));
+                    node.disk.arm(match rng.random_bool(0.5) {
+                        true => DiskFault::PowerCutAtWrite { nth },
+                        false => DiskFault::PowerCutAtSync { nth },
+                    });
+                }
+                _ => cluster.cut_power(node),
+            }
+        }
+        Sim::sleep(strike.lasts).await;
+        for id in on {
+            let node = self.node(*id);
+            if strike.fault == Fault::PowerCutMidway {
+                node.disk.heal();
+                if !node.disk.has_power() {
+                    cluster.sweep();
+                }
+                node.excuse(None);
+            }
+        }
+        self.boot(on);
+    }
+
+    fn boot(&self, on: &[NodeId]) {
+        self.world.cluster.sweep();
+        on.iter().for_each(|id| self.world.cluster.boot(self.node(*id)));
+    }
+
+    async fn cut(&self, strike: &Strike, on: &[NodeId]) {
+        let network = &self.world.cluster.network;
+        let pairs: Vec<(NodeId, NodeId)> = match (strike.fault, on) {
+            (Fault::Partition, inside) => {
+                let nodes = self.world.cluster.nodes.keys();
+                let outside = nodes.filter(|node| !inside.contains(node));
+                let both = |a: NodeId| inside.iter().flat_map(move |b| [(a, *b), (*b, a)]);
+                outside.flat_map(|node| both(*node)).collect()
+            }
+            (_, [a, b, ..]) => vec![(*a, *b)],
+            _ => vec![],
+        };
+        if strike.fault == Fault::Reset {
+            pairs.iter().for_each(|(from, to)| network.reset(*from, *to));
+            return;
+        }
+        pairs.iter().for_each(|(from, to)| network.cut(*from, *to, true));
+        Sim::sleep(strike.lasts).await;
+        pairs.iter().for_each(|(from, to)| network.cut(*from, *to, false));
+    }
+
+    /// Lets disks be full, or fail.
+    async fn spoil(&self, strike: &Strike, on: &[NodeId], rng: &mut SmallRng) {
+        for id in on {
+            let disk = &self.node(*id).disk;
+            self.node(*id).excuse(Some("disk"));
+            let nth = rng.random_range(1..30);
+            match strike.fault {
+                Fault::DiskFull => disk.capacity(Some(disk.used_bytes() + rng.random_range(0..64 << 10))),
+                _ => disk.arm(match rng.random_range(0..3) {
+                    0 => DiskFault::Reads { nth },
+                    1 => DiskFault::Writes { nth },
+                    _ => DiskFault::Syncs { nth },
+                }),
+            }
+        }
+        Sim::sleep(strike.lasts).await;
+        for id in on {
+            let node = self.node(*id);
+            node.disk.capacity(None);
+            node.disk.heal();
+            if let Some(running) = node.running() {
+                running.router.set_disk_full(false);
+            }
+            // What the fault did may show a little later.
+            Sim::sleep(between((Duration::from_millis(300), Duration::from_millis(600)))).await;
+            node.excuse(None);
+        }
+        self.boot(on);
+    }
+
+    /// Flips bits of stopped nodes' logs: they may refuse to start, and stay away.
+    async fn flip(&self, strike: &Strike, on: &[NodeId]) {
+        let gone = self.world.cluster.replicas().filter(|node| node.is_gone()).count();
+        let minority = (self.plan.replicas as usize - 1) / 2;
+        for id in on.iter().take(minority.saturating_sub(gone)) {
+            let node = self.node(*id);
+            self.world.cluster.kill(node);
+            Sim::sleep(strike.lasts / 4).await;
+            if node.process().is_some() {
+                continue;
+            }
+            // For good: nobody knows when it comes to light.
+            node.excuse(Some("damaged"));
+            if let Some(what) = node.disk.flip_bit() {
+                self.world.cluster.trace.say(format_args!("{}: {what}", name(node)));
+            }
+        }
+        self.boot(on);
+    }
+}

@@ -1,0 +1,223 @@
+//! What a life is like: everything that is drawn from its seed before it begins.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use folkmoot::shard::Timing;
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use crate::network::Weather;
+use crate::runtime::Machine;
+
+/// A sort of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
+pub enum Fault {
+    /// A process is killed, and started again.
+    Kill,
+    /// A node's power is cut: what was not synced may be lost.
+    PowerCut,
+    /// The power fails in the middle of a write or sync.
+    PowerCutMidway,
+    /// The power of every node is cut at once.
+    Blackout,
+    /// A node is stopped as an operator does, and started again.
+    Restart,
+    /// A process stands still for a while.
+    Pause,
+    /// Nodes cannot reach each other.
+    Partition,
+    /// One direction between two nodes is cut.
+    OneWay,
+    /// Connections are reset.
+    Reset,
+    /// Frames take long, and are resent.
+    SlowNetwork,
+    /// Writes take long.
+    SlowDisk,
+    /// A minority's wall clocks are wrong, and jump.
+    Clock,
+    /// A disk is full, then freed.
+    DiskFull,
+    /// A disk fails to read, write or sync.
+    DiskError,
+    /// A bit of a stopped node's log flips, on a minority.
+    BitFlip,
+}
+
+impl Fault {
+    /// Every fault.
+    pub const ALL: [Fault; 15] = [
+        Fault::Kill,
+        Fault::PowerCut,
+        Fault::PowerCutMidway,
+        Fault::Blackout,
+        Fault::Restart,
+        Fault::Pause,
+        Fault::Partition,
+        Fault::OneWay,
+        Fault::Reset,
+        Fault::SlowNetwork,
+        Fault::SlowDisk,
+        Fault::Clock,
+        Fault::DiskFull,
+        Fault::DiskError,
+        Fault::BitFlip,
+    ];
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = clap::ValueEnum::to_possible_value(self);
+        f.write_str(value.as_ref().map_or("fault", |value| value.get_name()))
+    }
+}
+
+/// A fault that is to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Strike {
+    /// When, after the start of the life.
+    pub at: Duration,
+    /// How long it lasts.
+    pub lasts: Duration,
+    /// What.
+    pub fault: Fault,
+    /// Decides whom it hits, and how.
+    pub seed: u64,
+}
+
+/// What a life is like.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The seed that it was drawn from.
+    pub seed: u64,
+    /// How long faults and load last.
+    pub time: Duration,
+    /// Nodes with replicas.
+    pub replicas: u64,
+    /// Whether there is a node without a replica besides.
+    pub gateway: bool,
+    /// Data shards.
+    pub shards: u32,
+    /// Rooms at the start.
+    pub rooms: usize,
+    /// Clients that send and read.
+    pub clients: usize,
+    /// Clients that follow rooms.
+    pub subscribers: usize,
+    /// A client's pause between operations, at most.
+    pub think: Duration,
+    /// How long the router tries.
+    pub request_timeout: Duration,
+    /// Raft's timing.
+    pub timing: Timing,
+    /// How often checkpoints are taken.
+    pub checkpoint_interval: Duration,
+    /// When they are taken at once.
+    pub overlay_bytes_max: usize,
+    /// Tasks and disks.
+    pub machine: Machine,
+    /// The network.
+    pub weather: Weather,
+    /// The faults that were drawn.
+    pub faults: BTreeSet<Fault>,
+    /// When they happen.
+    pub strikes: Vec<Strike>,
+}
+
+/// What the caller wants otherwise than drawn.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// Only these sorts of faults.
+    pub faults: Option<BTreeSet<Fault>>,
+    /// Of the strikes, only those with these numbers.
+    pub strikes: Option<BTreeSet<usize>>,
+    /// How long faults and load last.
+    pub time: Option<Duration>,
+    /// How many nodes have replicas.
+    pub replicas: Option<u64>,
+    /// At most so many clients.
+    pub clients_max: Option<usize>,
+}
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+impl Plan {
+    /// Draws a plan.
+    pub fn draw(seed: u64, wishes: &Wishes) -> Plan {
+        let rng = &mut SmallRng::seed_from_u64(seed);
+        let drawn = wishes.replicas.unwrap_or(*[3, 3, 3, 4, 5].choose(rng).unwrap_or(&3));
+        let time = wishes.time.unwrap_or(ms(5000));
+        let plan = Plan {
+            seed,
+            time,
+            replicas: drawn,
+            gateway: rng.random_bool(0.25),
+            shards: 2,
+            rooms: rng.random_range(1..=4),
+            clients: rng.random_range(2..=6).min(wishes.clients_max.unwrap_or(usize::MAX)),
+            subscribers: rng.random_range(1..=3),
+            think: ms(rng.random_range(10..=120)),
+            request_timeout: ms(rng.random_range(500..=2500)),
+            timing: Timing::default(),
+            checkpoint_interval: ms(rng.random_range(200..=2000)),
+            overlay_bytes_max: rng.random_range(4 << 10..=256 << 10),
+            machine: Machine {
+                put_off_per_mille: rng.random_range(0..=100),
+                fsync: (Duration::from_micros(50), Duration::from_micros(rng.random_range(100..=5000))),
+                blocking: (Duration::ZERO, Duration::from_micros(rng.random_range(0..=3000))),
+            },
+            weather: Weather {
+                delay: (Duration::from_micros(30), Duration::from_micros(rng.random_range(100..=5000))),
+                resent_per_mille: if rng.random_bool(0.5) { 0 } else { rng.random_range(0..=20) },
+                resend: ms(rng.random_range(20..=200)),
+                silence: ms(rng.random_range(300..=3000)),
+            },
+            faults: BTreeSet::new(),
+            strikes: vec![],
+        };
+        plan.with_faults(rng, wishes)
+    }
+
+    /// Draws the sorts of faults of this life (swarm testing: a random subset, since some hide
+    /// others; Groce et al., ISSTA 2012), then when they happen.
+    fn with_faults(mut self, rng: &mut SmallRng, wishes: &Wishes) -> Plan {
+        let share = *[0.1, 0.25, 0.5].choose(rng).unwrap_or(&0.25);
+        let drawn = Fault::ALL.into_iter().filter(|_| rng.random_bool(share));
+        let drawn: BTreeSet<Fault> = drawn.collect();
+        self.faults = wishes.faults.clone().unwrap_or(drawn);
+        let sorts: Vec<Fault> = self.faults.iter().copied().collect();
+        let pause = rng.random_range(100..=1200);
+        let mut at = ms(rng.random_range(200..=1200));
+        while let Some(fault) = sorts.choose(rng)
+            && at < self.time
+        {
+            let lasts = ms(rng.random_range(10..=1800));
+            self.strikes.push(Strike { at, lasts, fault: *fault, seed: rng.random() });
+            at += ms(rng.random_range(10..=pause));
+        }
+        if let Some(only) = &wishes.strikes {
+            let strikes = std::mem::take(&mut self.strikes).into_iter().enumerate();
+            self.strikes = strikes.filter(|(at, _)| only.contains(at)).map(|(_, s)| s).collect();
+        }
+        self
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gateway = if self.gateway { " + 1 gateway" } else { "" };
+        let faults: Vec<String> = self.faults.iter().map(Fault::to_string).collect();
+        let faults = if faults.is_empty() { "none".into() } else { faults.join(",") };
+        write!(
+            f,
+            "seed {}: {} nodes{gateway}, {} rooms, {} clients, {} subscribers, {} s, {} strikes of {faults}",
+            self.seed, self.replicas, self.rooms, self.clients, self.subscribers,
+            self.time.as_secs_f64(), self.strikes.len()
+        )
+    }
+}
