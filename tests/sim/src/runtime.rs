@@ -281,6 +281,10 @@ pub fn quiet_panics() {
         if inside != Ok(true) {
             return loud(info);
         }
+        if std::env::var_os("FOLKMOOT_SIM_PANICS").is_some() {
+            eprintln!("{}", std::backtrace::Backtrace::force_capture());
+            loud(info);
+        }
         let at = info.location().map(ToString::to_string).unwrap_or_default();
         PANICKED_AT.set(at);
     }));

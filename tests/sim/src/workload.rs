@@ -394,7 +394,11 @@ impl Client {
         self.world.push(op.clone());
         let outcome = self.execute(&node, &request).await;
         if let Outcome::Ok(done) = &outcome {
-            self.world.sent()[at].seq = Some(done.seq);
+            let sent = &mut self.world.sent()[at];
+            if sent.seq.is_none() {
+                // The first try may have come to nothing, and this one have another body.
+                (sent.seq, sent.request) = (Some(done.seq), request);
+            }
         }
         self.process = self.world.end(&op, &outcome, |done| Value::Write {
             id,
