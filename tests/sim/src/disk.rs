@@ -19,8 +19,9 @@
 //! or any subset of writes and of their sectors. Lengths (`fallocate`, `ftruncate`) are changes, too.
 //!
 //! **Invariant:** a dead process changes nothing any more. Each has a generation; what belongs to
-//! an older one fails, except a sync, which says so once and then succeeds (there is nothing left to
-//! sync): raft-engine panics in `drop` when one fails.
+//! an older one fails. Only the sync of a dead process's file does nothing, successfully: raft-engine
+//! syncs in `drop`, and panics when that fails. No harm is in it, as raft-engine writes and syncs in
+//! one call, and a power cut within fails one of both.
 //!
 //! **Invariant:** the same seed and the same calls give the same disk, as long as calls come from
 //! one thread at a time.

@@ -2,7 +2,6 @@
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
@@ -24,9 +23,6 @@ pub struct SimHandle {
     generation: u64,
     file: Arc<Mutex<File>>,
     writable: bool,
-    /// Whether something was written through this handle, and neither synced nor reported as
-    /// impossible to sync.
-    dirty: AtomicBool,
 }
 
 /// Reads an open file from its own position.
@@ -52,7 +48,6 @@ impl SimFs {
             generation: self.generation,
             file: file.clone(),
             writable: permission == Permission::ReadWrite,
-            dirty: AtomicBool::new(false),
         }
     }
 }
@@ -111,7 +106,6 @@ impl SimHandle {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         lock(&self.file).set_len(len);
-        self.dirty.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -159,7 +153,6 @@ impl SimHandle {
         let fits = bytes.len().saturating_sub(missing);
         if fits > 0 {
             lock(&self.file).write(at, &bytes[..fits]);
-            self.dirty.store(true, Ordering::Relaxed);
         }
         fits == bytes.len()
     }
@@ -177,24 +170,17 @@ impl Handle for SimHandle {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
-        let admitted = state.admit(self.generation, Operation::Sync);
-        match admitted {
-            Ok(false) => {
-                if !state.faults.lying {
-                    lock(&self.file).sync();
-                }
-                self.dirty.store(false, Ordering::Relaxed);
-                Ok(())
-            }
-            Ok(true) => {
-                state.lose_power();
-                self.dirty.store(false, Ordering::Relaxed);
-                Err(lost_power())
-            }
-            Err(e) if state.check_alive(self.generation).is_ok() => Err(e),
-            Err(_) if !self.dirty.swap(false, Ordering::Relaxed) => Ok(()),
-            Err(e) => Err(e),
+        if state.check_alive(self.generation).is_err() {
+            return Ok(());
         }
+        if state.admit(self.generation, Operation::Sync)? {
+            state.lose_power();
+            return Err(lost_power());
+        }
+        if !state.faults.lying {
+            lock(&self.file).sync();
+        }
+        Ok(())
     }
 }
 

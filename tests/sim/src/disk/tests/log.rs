@@ -1,0 +1,19 @@
+//! A real log keeps what it acknowledged, whatever the disk does short of lying.
+
+use super::life::{Disks, Life};
+
+#[test]
+fn what_was_acknowledged_survives_every_life() {
+    for seed in 0..2000 {
+        if let Err(why) = Life::new(seed, Disks::Rough).live(60) {
+            panic!("seed {seed}: {why}");
+        }
+    }
+}
+
+/// Else the test above would prove nothing.
+#[test]
+fn lying_syncs_are_found_out() {
+    let found = (0..100).filter(|seed| Life::new(*seed, Disks::Lying).live(60).is_err()).count();
+    assert!(found > 50, "{found}");
+}
