@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::disk::Disk;
 use crate::network::{Network, SimTransport};
 use crate::plan::Plan;
-use crate::runtime::{Process, Sim, elapsed};
+use crate::runtime::{Panic, Process, Sim, elapsed};
 use crate::trace::Trace;
 
 /// Wall-clock time at the start of a life, in milliseconds since the Unix epoch.
@@ -31,6 +31,15 @@ const START_MS: u64 = 1_800_000_000_000;
 const LOG_FILE_BYTES: u64 = 256 << 10;
 /// The log's size at which old files go.
 const LOG_PURGE_BYTES: u64 = 1 << 20;
+
+/// Why a node may end, and may not start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excuse {
+    /// Its disk fails, or is full, or loses power, for a while.
+    Disk,
+    /// Bits of its log were flipped: if that comes to light, it stays away.
+    Damage,
+}
 
 /// A node's wall clock.
 #[derive(Debug, Default)]
@@ -70,8 +79,8 @@ pub struct Node {
     pub disk: Disk,
     /// Its clock.
     pub clock: Arc<SimClock>,
-    /// Something was done to its disk that may keep it from starting: why.
-    excuse: Mutex<Option<&'static str>>,
+    /// What is being done to its disk, which may end its processes.
+    excuses: Mutex<Vec<Excuse>>,
     /// It will not start again.
     gone: AtomicBool,
     state: Mutex<State>,
@@ -115,13 +124,21 @@ impl Node {
         self.gone.load(Ordering::Relaxed)
     }
 
-    /// Says why it may fail, or that it no longer may.
-    pub fn excuse(&self, why: Option<&'static str>) {
-        *self.excuse.lock().expect("no holder of the lock panics") = why;
+    /// From now on its processes may end for this reason.
+    pub fn excuse(&self, why: Excuse) {
+        self.excuses.lock().expect("no holder of the lock panics").push(why);
     }
 
-    fn excused(&self) -> Option<&'static str> {
-        *self.excuse.lock().expect("no holder of the lock panics")
+    /// Takes back one [`Node::excuse`].
+    pub fn expect_well(&self, why: Excuse) {
+        let mut excuses = self.excuses.lock().expect("no holder of the lock panics");
+        if let Some(at) = excuses.iter().position(|excuse| *excuse == why) {
+            excuses.remove(at);
+        }
+    }
+
+    fn excused(&self, why: Excuse) -> bool {
+        self.excuses.lock().expect("no holder of the lock panics").contains(&why)
     }
 }
 
@@ -169,7 +186,7 @@ impl Cluster {
                 id: NodeId(id),
                 disk: Disk::new(plan.seed.wrapping_mul(31).wrapping_add(id)),
                 clock: Arc::default(),
-                excuse: Mutex::default(),
+                excuses: Mutex::default(),
                 gone: AtomicBool::new(false),
                 state: Mutex::default(),
             };
@@ -192,7 +209,7 @@ impl Cluster {
 
     /// Notes what must not have happened.
     pub fn violation(&self, what: String) {
-        self.trace.say(format_args!("VIOLATION {what}"));
+        self.trace.tell(format_args!("VIOLATION {what}"));
         self.violations.lock().expect("no holder of the lock panics").push(what);
     }
 
@@ -225,11 +242,26 @@ impl Cluster {
 
     /// A node stopped by itself: fine if it was given a reason.
     fn stopped(&self, node: &Node, why: &str) {
-        self.trace.say(format_args!("n{} stopped: {why}", node.id.0));
-        match node.excused() {
-            Some("damaged") => node.gone.store(true, Ordering::Relaxed),
-            Some(_) => {}
-            None => self.violation(format!("node {} stopped without cause: {why}", node.id.0)),
+        self.trace.tell(format_args!("n{} stopped: {why}", node.id.0));
+        if node.excused(Excuse::Disk) {
+            return;
+        }
+        if node.excused(Excuse::Damage) {
+            node.gone.store(true, Ordering::Relaxed);
+        } else {
+            self.violation(format!("node {} stopped without cause: {why}", node.id.0));
+        }
+    }
+
+    /// A process panicked: fine if its disk failed, which is how reads of the state end then.
+    pub fn panicked(&self, panic: &Panic) {
+        self.trace.tell(format_args!("{panic}"));
+        let node = self.nodes.values().find(|node| panic.is_of(&format!("n{}.", node.id.0)));
+        let excused = node.is_some_and(|node| {
+            node.excused(Excuse::Disk) && panic.text.contains("cannot be read")
+        });
+        if !excused {
+            self.violation(panic.to_string());
         }
     }
 

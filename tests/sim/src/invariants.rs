@@ -31,7 +31,7 @@ impl Invariants {
     pub fn look(&mut self, cluster: &Arc<Cluster>) {
         self.looks += 1;
         for panic in take_panics() {
-            cluster.violation(panic);
+            cluster.panicked(&panic);
         }
         let mut newest: BTreeMap<ShardId, (u64, u64)> = BTreeMap::new();
         for node in cluster.nodes.values() {

@@ -67,7 +67,7 @@ pub fn live(plan: &Plan, spoken: bool) -> Outcomes {
         for node in life.cluster.nodes.values() {
             life.cluster.kill(node);
         }
-        failures.extend(runtime::take_panics());
+        failures.extend(runtime::take_panics().iter().map(ToString::to_string));
         (failures, history, runtime::polls(), elapsed())
     });
     let mut failures = failures;

@@ -10,7 +10,7 @@ use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 
-use crate::cluster::Node;
+use crate::cluster::{Excuse, Node};
 use crate::disk::DiskFault;
 use crate::network::Weather;
 use crate::plan::{Fault, Plan, Strike};
@@ -137,7 +137,7 @@ impl Nemesis {
                 Fault::Kill => cluster.kill(node),
                 Fault::PowerCutMidway => {
                     let nth = rng.random_range(1..40);
-                    node.excuse(Some("power"));
+                    node.excuse(Excuse::Disk);
                     node.disk.arm(match rng.random_bool(0.5) {
                         true => DiskFault::PowerCutAtWrite { nth },
                         false => DiskFault::PowerCutAtSync { nth },
@@ -154,7 +154,7 @@ impl Nemesis {
                 if !node.disk.has_power() {
                     cluster.sweep();
                 }
-                node.excuse(None);
+                node.expect_well(Excuse::Disk);
             }
         }
         self.boot(on);
@@ -190,7 +190,7 @@ impl Nemesis {
     async fn spoil(&self, strike: &Strike, on: &[NodeId], rng: &mut SmallRng) {
         for id in on {
             let disk = &self.node(*id).disk;
-            self.node(*id).excuse(Some("disk"));
+            self.node(*id).excuse(Excuse::Disk);
             let nth = rng.random_range(1..30);
             match strike.fault {
                 Fault::DiskFull => disk.capacity(Some(disk.used_bytes() + rng.random_range(0..64 << 10))),
@@ -211,7 +211,7 @@ impl Nemesis {
             }
             // What the fault did may show a little later.
             Sim::sleep(between((Duration::from_millis(300), Duration::from_millis(600)))).await;
-            node.excuse(None);
+            node.expect_well(Excuse::Disk);
         }
         self.boot(on);
     }
@@ -228,7 +228,7 @@ impl Nemesis {
                 continue;
             }
             // For good: nobody knows when it comes to light.
-            node.excuse(Some("damaged"));
+            node.excuse(Excuse::Damage);
             if let Some(what) = node.disk.flip_bit() {
                 self.world.cluster.trace.say(format_args!("{}: {what}", name(node)));
             }

@@ -39,7 +39,7 @@ struct Here {
     rng: SmallRng,
     machine: Machine,
     process: Option<Arc<Process>>,
-    panics: Vec<String>,
+    panics: Vec<Panic>,
     polls: u64,
 }
 
@@ -71,7 +71,7 @@ pub fn spawn_outside(task: impl Future<Output = ()> + Send + 'static) {
 }
 
 /// Panics of processes since the last call.
-pub fn take_panics() -> Vec<String> {
+pub fn take_panics() -> Vec<Panic> {
     here(|here| std::mem::take(&mut here.panics))
 }
 
@@ -257,8 +257,8 @@ impl Process {
             Err(panic) => {
                 if !panic.is::<Aborted>() {
                     let text = panic_text(&*panic);
-                    let at = PANICKED_AT.take();
-                    here(|here| here.panics.push(format!("{} panicked at {at}: {text}", self.name)));
+                    let panic = Panic { process: self.name.clone(), at: PANICKED_AT.take(), text };
+                    here(|here| here.panics.push(panic));
                 }
                 self.kill();
             }
@@ -288,6 +288,28 @@ pub fn quiet_panics() {
         let at = info.location().map(ToString::to_string).unwrap_or_default();
         PANICKED_AT.set(at);
     }));
+}
+
+/// A process' end by a panic.
+#[derive(Debug, Clone)]
+pub struct Panic {
+    process: String,
+    at: String,
+    /// What it said.
+    pub text: String,
+}
+
+impl Panic {
+    /// Whether a process whose name begins so panicked.
+    pub fn is_of(&self, prefix: &str) -> bool {
+        self.process.starts_with(prefix)
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} panicked at {}: {}", self.process, self.at, self.text)
+    }
 }
 
 /// The payload of the unwinding that ends an aborted process.

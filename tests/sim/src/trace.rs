@@ -91,6 +91,13 @@ impl Trace {
         }
     }
 
+    /// Says something that is no part of the hash: it may name places of this run.
+    pub fn tell(&self, what: fmt::Arguments<'_>) {
+        if self.spoken {
+            eprintln!("{:>10.6} {what}", elapsed().as_secs_f64());
+        }
+    }
+
     /// The hash so far.
     pub fn hash(&self) -> TraceHash {
         TraceHash(self.lock().hash)
