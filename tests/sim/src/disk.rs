@@ -15,8 +15,8 @@
 //! | [`Disk::crash`] | any part of each file's unsynced changes | a prefix of the unflushed batches |
 //! | [`Disk::wipe`] | nothing | nothing |
 //!
-//! A part of a file's unsynced changes is nothing, everything, a prefix whose last write is torn,
-//! or any subset of writes and of their sectors. Lengths (`fallocate`, `ftruncate`) are changes, too.
+//! A part of a file's unsynced changes is a prefix whose last write is torn, or of each sector what it
+//! once was. Lengths (`fallocate`, `ftruncate`) are changes, too.
 //!
 //! **Invariant:** a dead process changes nothing any more. Each has a generation; what belongs to
 //! an older one fails. Only the sync of a dead process's file does nothing, successfully: raft-engine

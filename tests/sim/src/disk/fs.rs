@@ -170,7 +170,8 @@ impl Handle for SimHandle {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
-        if state.check_alive(self.generation).is_err() {
+        // A process that panics is as good as dead; a second panic would end the simulator.
+        if state.check_alive(self.generation).is_err() || std::thread::panicking() {
             return Ok(());
         }
         if state.admit(self.generation, Operation::Sync)? {
