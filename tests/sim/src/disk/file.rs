@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 
 /// What a disk writes whole. Only where nothing was before can a write end within: the file's length
 /// is known by the byte.
-const SECTOR_BYTES: usize = 512;
+pub(super) const SECTOR_BYTES: usize = 512;
 
 /// A file as processes see it.
 ///

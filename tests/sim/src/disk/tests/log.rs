@@ -17,3 +17,15 @@ fn lying_syncs_are_found_out() {
     let found = (0..100).filter(|seed| Life::new(*seed, Disks::Lying).live(60).is_err()).count();
     assert!(found > 50, "{found}");
 }
+
+/// `FROM=0 TO=100000 cargo test --release -p folkmoot-sim -- --ignored more_lives`
+#[test]
+#[ignore = "as long as one likes"]
+fn more_lives() {
+    let seed = |name| std::env::var(name).unwrap().parse::<u64>().unwrap();
+    for seed in seed("FROM")..seed("TO") {
+        if let Err(why) = Life::new(seed, Disks::Rough).live(100) {
+            panic!("seed {seed}: {why}");
+        }
+    }
+}
