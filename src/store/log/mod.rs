@@ -157,13 +157,16 @@ pub struct Log {
     /// `None` after a failed [`Log::compact_fully`]: every call fails.
     engine: RwLock<Option<engine::Cached>>,
     reopen: Box<dyn Fn() -> Result<engine::Cached, Problem> + Send + Sync>,
-    mark_lost: Box<dyn Fn(&str) -> io::Result<()> + Send + Sync>,
+    mark_lost: Box<MarkLost>,
     /// As of the last durable batch.
     groups: RwLock<Groups>,
     writer: Mutex<Writer>,
     /// Held by whoever moves files.
     maintenance: Mutex<()>,
 }
+
+/// [`Log::mark_lost`], without the file system's type.
+type MarkLost = dyn Fn(&str) -> io::Result<()> + Send + Sync;
 
 struct Writer {
     /// Number of the last durable batch.
