@@ -169,6 +169,9 @@ impl Disk {
 
     /// Flips a random bit in a log file, and says where. For a stopped node; `None` when no file has
     /// content.
+    ///
+    /// The log notices it, if it hit what counts, back to the watermark: a power cut may take that
+    /// back to the last `sync_watermark`, and damage after it looks like a torn write.
     pub fn flip_bit(&self) -> Option<String> {
         let mut state = self.lock();
         let (name, file, rng) = state.pick_file(|file| file.written_bytes() > 0)?;

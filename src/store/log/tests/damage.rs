@@ -150,6 +150,19 @@ fn bit_rot_in_older_files_is_noticed() {
     }
 }
 
+/// Else raft-engine's word would count, and it does not know what it has lost.
+#[test]
+fn the_files_that_maintenance_leaves_tell_what_the_log_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    for i in 0..300 {
+        log.write(&[append(G, i * 10..i * 10 + 10, b'a'), purge(i * 10 + 9)]).unwrap();
+        log.maintain().unwrap();
+        let found = scan::scan(&dir.path().join("log"), &DefaultFileSystem).unwrap();
+        assert!(found.groups.is_some(), "after batch {i}");
+    }
+}
+
 #[test]
 fn a_missing_file_is_noticed() {
     let dir = tempfile::tempdir().unwrap();

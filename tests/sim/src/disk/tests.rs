@@ -27,6 +27,20 @@ fn content(incarnation: &Incarnation, name: &str) -> Vec<u8> {
     bytes
 }
 
+impl Disk {
+    /// Every file as it is, synced or not.
+    fn contents(&self) -> Vec<(String, Vec<u8>)> {
+        let bytes = |file: &Mutex<File>| {
+            let file = lock(file);
+            let mut bytes = vec![0; file.len()];
+            file.read(0, &mut bytes);
+            bytes
+        };
+        let state = self.lock();
+        state.files.iter().map(|(name, file)| (name.clone(), bytes(file))).collect()
+    }
+}
+
 fn put(base: &dyn Base, key: &str) -> io::Result<()> {
     let mut batch = Batch::new();
     batch.put(key.into(), vec![b'v'; 100]);
