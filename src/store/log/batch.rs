@@ -147,7 +147,11 @@ impl Draft<'_> {
         }
         state.purged = Some((upto, log_id.clone()));
         state.span = state.span.filter(|span| span.1 > upto).map(|(f, l)| (f.max(next), l));
-        state.end = state.end.map(|end| end.max(next));
+        state.end = match state.span {
+            Some(_) => state.end,
+            // Else what the purged entries had overwritten could be back, once they are gone.
+            None => Some(state.end.map_or(next, |end| end.max(next))),
+        };
         self.compact(group, next);
         self.put(group);
         Ok(())

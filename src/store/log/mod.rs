@@ -157,13 +157,16 @@ pub struct Log {
     /// `None` after a failed [`Log::compact_fully`]: every call fails.
     engine: RwLock<Option<engine::Cached>>,
     reopen: Box<dyn Fn() -> Result<engine::Cached, Problem> + Send + Sync>,
-    mark_lost: Box<dyn Fn(&str) -> io::Result<()> + Send + Sync>,
+    mark_lost: Box<MarkLost>,
     /// As of the last durable batch.
     groups: RwLock<Groups>,
     writer: Mutex<Writer>,
     /// Held by whoever moves files.
     maintenance: Mutex<()>,
 }
+
+/// [`Log::mark_lost`], without the file system's type.
+type MarkLost = dyn Fn(&str) -> io::Result<()> + Send + Sync;
 
 struct Writer {
     /// Number of the last durable batch.
@@ -391,11 +394,23 @@ impl Log {
     pub fn maintain(&self) -> io::Result<Vec<ShardId>> {
         let _alone = self.maintenance.lock().expect(UNPOISONED);
         let guard = self.engine();
-        let groups = opened(&guard)?.read(|engine| engine.purge()).map_err(error::from_engine)?;
+        let engine = opened(&guard)?;
+        self.repeat_states(engine)?;
+        let groups = engine.read(|engine| engine.purge()).map_err(error::from_engine)?;
         let mut shards: Vec<_> =
             groups.into_iter().filter_map(|group| u16::try_from(group).ok().map(ShardId)).collect();
         shards.sort();
         Ok(shards)
+    }
+
+    /// Has the newest file tell what the log holds, if it does not yet: all others may be dropped.
+    fn repeat_states(&self, engine: &engine::Cached) -> io::Result<()> {
+        let mut writer = self.writer();
+        if writer.full || engine.engine().append_file() != writer.file {
+            writer.full = true;
+            self.write_batch(&mut writer, engine, &[])?;
+        }
+        Ok(())
     }
 
     /// Makes everything purged or truncated disappear from the disk, physically: copies what is live

@@ -33,8 +33,8 @@ pub(super) struct Found {
     /// The groups' states after the last batch. `None` when no batch in the append files repeats
     /// them, as when everything has been rewritten: then raft-engine's word counts.
     pub groups: Option<Groups>,
-    /// Append files without a header, newest: a rotation on a full disk leaves them, and makes
-    /// raft-engine treat the torn file before them as damaged.
+    /// Files without a header, the newest of either queue: a rotation on a full disk leaves them,
+    /// and makes raft-engine treat the file before them, torn or with preallocated space, as damaged.
     pub headless: Vec<PathBuf>,
 }
 
@@ -79,6 +79,7 @@ impl<F: FileSystem> Scan<'_, F> {
 
         let mut found = Found { exists: true, ..Found::default() };
         let batches = self.newest_batches(&files, &mut found)?;
+        self.find_headless_rewrites(&mut found)?;
         found.number = match batches.last() {
             Some(batch) => batch.stamp.number,
             None => self.rewritten_number()?,
@@ -125,6 +126,22 @@ impl<F: FileSystem> Scan<'_, F> {
             )));
         }
         Ok(batches)
+    }
+
+    /// The newest rewrite files, as long as they have no header and hold nothing.
+    fn find_headless_rewrites(&self, found: &mut Found) -> Result<(), OpenError> {
+        for (number, path) in self.rewrite_files()?.into_iter().rev() {
+            let io_error = |e| self.io(&path, e);
+            let mut reader = format::open(self.fs, &path, number, false).map_err(io_error)?;
+            if reader.has_header().map_err(io_error)? {
+                break;
+            }
+            if reader.find_batch(0).map_err(io_error)?.is_some() {
+                return Err(self.lost(format_args!("{} has no header", path.display())));
+            }
+            found.headless.push(path);
+        }
+        Ok(())
     }
 
     /// The batches of one file, which may end in a torn one if the file is the newest.
@@ -188,10 +205,8 @@ impl<F: FileSystem> Scan<'_, F> {
 
     /// The highest batch number that raft-engine carried over from files that are gone.
     fn rewritten_number(&self) -> Result<u64, OpenError> {
-        let files =
-            format::list(self.directory, Queue::Rewrite).map_err(|e| self.io(self.directory, e))?;
         let mut highest = 0;
-        for (number, path) in files {
+        for (number, path) in self.rewrite_files()? {
             let mut reader =
                 format::open(self.fs, &path, number, false).map_err(|e| self.io(&path, e))?;
             let mut at = format::FILE_HEADER_BYTES;
@@ -203,6 +218,10 @@ impl<F: FileSystem> Scan<'_, F> {
             }
         }
         Ok(highest)
+    }
+
+    fn rewrite_files(&self) -> Result<Vec<(u64, PathBuf)>, OpenError> {
+        format::list(self.directory, Queue::Rewrite).map_err(|e| self.io(self.directory, e))
     }
 
     fn replay(&self, batches: &[Stamped]) -> Result<Option<Groups>, OpenError> {

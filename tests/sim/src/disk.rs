@@ -15,8 +15,8 @@
 //! | [`Disk::crash`] | any part of each file's unsynced changes | a prefix of the unflushed batches |
 //! | [`Disk::wipe`] | nothing | nothing |
 //!
-//! A part of a file's unsynced changes is nothing, everything, a prefix whose last write is torn,
-//! or any subset of writes and of their sectors. Lengths (`fallocate`, `ftruncate`) are changes, too.
+//! A part of a file's unsynced changes is a prefix whose last write is torn, or of each sector what it
+//! once was. Lengths (`fallocate`, `ftruncate`) are changes, too.
 //!
 //! **Invariant:** a dead process changes nothing any more. Each has a generation; what belongs to
 //! an older one fails. Only the sync of a dead process's file does nothing, successfully: raft-engine
@@ -169,6 +169,9 @@ impl Disk {
 
     /// Flips a random bit in a log file, and says where. For a stopped node; `None` when no file has
     /// content.
+    ///
+    /// The log notices it, if it hit what counts, back to the watermark: a power cut may take that
+    /// back to the last `sync_watermark`, and damage after it looks like a torn write.
     pub fn flip_bit(&self) -> Option<String> {
         let mut state = self.lock();
         let (name, file, rng) = state.pick_file(|file| file.written_bytes() > 0)?;

@@ -150,6 +150,19 @@ fn bit_rot_in_older_files_is_noticed() {
     }
 }
 
+/// Else raft-engine's word would count, and it does not know what it has lost.
+#[test]
+fn the_files_that_maintenance_leaves_tell_what_the_log_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    for i in 0..300 {
+        log.write(&[append(G, i * 10..i * 10 + 10, b'a'), purge(i * 10 + 9)]).unwrap();
+        log.maintain().unwrap();
+        let found = scan::scan(&dir.path().join("log"), &DefaultFileSystem).unwrap();
+        assert!(found.groups.is_some(), "after batch {i}");
+    }
+}
+
 #[test]
 fn a_missing_file_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
@@ -186,6 +199,32 @@ fn rewritten_entries_that_rot_are_noticed() {
         }
     }
     assert!(noticed > 100, "{noticed}");
+}
+
+/// raft-engine takes preallocated space in any file but the newest for damage.
+#[test]
+fn a_rewrite_file_that_found_no_room_for_its_header_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    log.write(&[append(OTHER, 0..3, b'o')]).unwrap();
+    for i in 0..200 {
+        log.write(&[append(G, i * 10..i * 10 + 10, b'a'), purge(i * 10)]).unwrap();
+        log.maintain().unwrap();
+    }
+    let rewritten = |dir: &Path| files(dir, format::Queue::Rewrite).pop().unwrap();
+    let len = fs::metadata(rewritten(dir.path())).unwrap().len();
+    assert_eq!(len, options(dir.path()).target_file_bytes, "it has preallocated space");
+    for begun in [0, 40] {
+        let copy = crash_copy(dir.path());
+        let header = fs::read(rewritten(copy.path())).unwrap()[..begun].to_vec();
+        fs::write(copy.path().join("log/0000000000000002.rewrite"), header).unwrap();
+        let opened = open(copy.path());
+        assert_eq!(opened.entries(OTHER, 0..3, 99).unwrap()[2], (2, payload(2, b'o')));
+        assert_eq!(span(&opened), Some((1991, 1999)));
+    }
+    drop(log);
+    flip(&rewritten(dir.path()), 3);
+    assert!(lost(dir.path()).contains("has no header"));
 }
 
 #[test]

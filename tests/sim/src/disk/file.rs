@@ -1,10 +1,13 @@
 //! A file's content, and how to go back from it to what is on disk.
 
+use std::collections::BTreeMap;
+
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-/// What a disk writes whole.
-const SECTOR_BYTES: usize = 512;
+/// What a disk writes whole. Only where nothing was before can a write end within: the file's length
+/// is known by the byte.
+pub(super) const SECTOR_BYTES: usize = 512;
 
 /// A file as processes see it.
 ///
@@ -35,17 +38,19 @@ struct Change {
 struct Redo {
     at: usize,
     bytes: Vec<u8>,
+    /// Whether something had been written there.
+    overwrites: bool,
     /// The length that it set, if it wrote nothing.
     len: usize,
 }
 
 /// What a crash keeps of a file's changes.
 enum Kept {
-    All,
     /// So many, and a part of the next.
     Prefix(usize),
-    /// Any, and of some a part.
-    Subset,
+    /// Of each sector, and of the lengths, so many. A sector on disk is what the sector in memory once
+    /// was: it has no later write without the earlier ones.
+    Sectors { cuts: BTreeMap<usize, usize>, lengths: usize },
 }
 
 impl File {
@@ -105,26 +110,29 @@ impl File {
         while let Some(change) = self.unsynced.pop() {
             let mut bytes = vec![0; change.written];
             self.read(change.at, &mut bytes);
-            redo.push(Redo { at: change.at, bytes, len: change.new_len });
             self.undo(&change);
+            let (at, overwrites, len) = (change.at, !change.old.is_empty(), change.new_len);
+            redo.push(Redo { at, bytes, overwrites, len });
         }
-        let kept = match rng.random_range(0..10) {
-            0..2 => Kept::All,
-            2..6 => Kept::Prefix(rng.random_range(0..=redo.len())),
-            _ => Kept::Subset,
+        let count = redo.len();
+        let mut kept = match rng.random_range(0..10) {
+            0..2 => Kept::Prefix(count),
+            2..6 => Kept::Prefix(rng.random_range(0..=count)),
+            _ => Kept::Sectors { cuts: BTreeMap::new(), lengths: cut(count, rng) },
         };
         for (i, redo) in redo.iter().rev().enumerate() {
-            match kept {
-                Kept::All => self.redo(redo, redo.bytes.len()),
-                Kept::Prefix(whole) if i < whole => self.redo(redo, redo.bytes.len()),
-                Kept::Prefix(whole) if i == whole => self.redo_prefix(redo, rng),
+            match &mut kept {
+                Kept::Prefix(whole) if i < *whole => self.redo(redo, redo.bytes.len()),
+                Kept::Prefix(whole) if i == *whole => self.redo_prefix(redo, rng),
                 Kept::Prefix(_) => {}
-                Kept::Subset => match rng.random_range(0..4) {
-                    0 => {}
-                    1 => self.redo(redo, redo.bytes.len()),
-                    2 => self.redo_prefix(redo, rng),
-                    _ => self.redo_sectors(redo, rng),
-                },
+                Kept::Sectors { lengths, .. } if redo.bytes.is_empty() => {
+                    if i < *lengths {
+                        self.redo(redo, 0);
+                    }
+                }
+                Kept::Sectors { cuts, .. } => self.redo_sectors(redo, |sector| {
+                    i < *cuts.entry(sector).or_insert_with(|| cut(count, rng))
+                }),
             }
         }
     }
@@ -149,7 +157,7 @@ impl File {
         }
     }
 
-    /// Does a write again up to some byte or sector; a length half of the time.
+    /// Does a write again up to some sector, or byte; a length half of the time.
     fn redo_prefix(&mut self, redo: &Redo, rng: &mut SmallRng) {
         if redo.bytes.is_empty() {
             if rng.random() {
@@ -158,18 +166,19 @@ impl File {
             return;
         }
         let mut end = redo.at + rng.random_range(0..=redo.bytes.len());
-        if rng.random() {
+        if redo.overwrites || rng.random() {
             end -= end % SECTOR_BYTES;
         }
         self.redo(redo, end.saturating_sub(redo.at));
     }
 
-    /// Does a write again in some of its sectors.
-    fn redo_sectors(&mut self, redo: &Redo, rng: &mut SmallRng) {
+    /// Does a write again in those of its sectors that are kept.
+    fn redo_sectors(&mut self, redo: &Redo, mut kept: impl FnMut(usize) -> bool) {
         let (mut at, end) = (redo.at, redo.at + redo.bytes.len());
         while at < end {
-            let next = (at - at % SECTOR_BYTES + SECTOR_BYTES).min(end);
-            if rng.random() {
+            let sector = at / SECTOR_BYTES;
+            let next = ((sector + 1) * SECTOR_BYTES).min(end);
+            if kept(sector) {
                 self.put(at, &redo.bytes[at - redo.at..next - redo.at]);
                 self.len = self.len.max(next);
             }
@@ -192,5 +201,14 @@ impl File {
             self.bytes.resize(end, 0);
         }
         self.bytes[at..end].copy_from_slice(bytes);
+    }
+}
+
+/// How many of some changes a sector keeps: often none or all.
+fn cut(count: usize, rng: &mut SmallRng) -> usize {
+    match rng.random_range(0..3) {
+        0 => 0,
+        1 => count,
+        _ => rng.random_range(0..=count),
     }
 }

@@ -8,7 +8,7 @@ use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
 use rand::Rng;
 
 use super::fault::Operation;
-use super::file::File;
+use super::file::{File, SECTOR_BYTES};
 use super::{Shared, State, lock, lost_power, no_space};
 
 /// A disk's files, for one process of the node.
@@ -132,7 +132,8 @@ impl SimHandle {
             Ok(power_cut) => power_cut,
             Err(e) => {
                 if state.check_alive(self.generation).is_ok() {
-                    let part = state.rng.random_range(0..=bytes.len());
+                    let end = at + state.rng.random_range(0..=bytes.len());
+                    let part = (end - end % SECTOR_BYTES).saturating_sub(at);
                     self.write_what_fits(&state, at, &bytes[..part]);
                 }
                 return Err(e);
@@ -170,7 +171,8 @@ impl Handle for SimHandle {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
-        if state.check_alive(self.generation).is_err() {
+        // A process that panics is as good as dead; a second panic would end the simulator.
+        if state.check_alive(self.generation).is_err() || std::thread::panicking() {
             return Ok(());
         }
         if state.admit(self.generation, Operation::Sync)? {

@@ -135,11 +135,8 @@ impl Life {
                     return Ok(Ok(()));
                 }
                 Ok(Err(OpenError::Io { .. })) | Err(_) => {
-                    self.disk.heal();
+                    self.heal();
                     self.disk.capacity(None);
-                    if self.kind == Disks::Lying {
-                        self.disk.arm(DiskFault::LyingSyncs);
-                    }
                 }
                 Ok(Err(refusal)) => return Ok(Err(refusal)),
             }
@@ -198,7 +195,17 @@ impl Life {
         if self.disk.has_power() {
             how(&self.disk);
         }
+        if self.rng.random() {
+            self.heal();
+        }
         self.close();
+    }
+
+    fn heal(&self) {
+        self.disk.heal();
+        if self.kind == Disks::Lying {
+            self.disk.arm(DiskFault::LyingSyncs);
+        }
     }
 
     /// Closes the log; a panic, as of raft-engine when the last sync fails, ends the process.
