@@ -202,6 +202,10 @@ impl<R: Runtime> Groups<R> {
         for peer in map.nodes().filter(|peer| peer.id != node) {
             self.transport.set_peer(peer.id, &peer.peer_address);
         }
+        // A killed process may have left in the system's cache what counts as durable once read.
+        let flushing = base.clone();
+        let flushed = R::blocking(move || flushing.flush()).await.flatten();
+        flushed.map_err(|error| GroupsError::Start { shard: ShardId::META, error })?;
         let mut waiting = shards_of(&map, node);
         waiting.reverse();
         while let Some(shard) = waiting.pop() {

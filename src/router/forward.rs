@@ -3,7 +3,7 @@
 //! Whatever waits when a frame can go out goes with it, so that forwarding costs a frame for many
 //! requests under load, and one frame at once when idle.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prost::Message;
@@ -84,7 +84,7 @@ async fn run_stream<R: Runtime>(
     mut stream: Stream,
     queue: &mut mpsc::Receiver<Waiting>,
 ) {
-    let mut pending: HashMap<u64, oneshot::Sender<Result<Reply, Refused>>> = HashMap::new();
+    let mut pending: BTreeMap<u64, oneshot::Sender<Result<Reply, Refused>>> = BTreeMap::new();
     let forwards = metrics::counter!("folkmoot_forwards_total");
     let mut next_id = 1;
     let mut ready = Some(first);
