@@ -214,6 +214,7 @@ impl Log {
             let (directory, fs) = (directory.clone(), fs.clone());
             move |why: &str| lost::mark(&directory, &*fs, why)
         };
+        recover::sync_written(&directory, &*fs).map_err(io_error)?;
         let reopen = {
             let options = options.clone();
             move || engine::open(&options, &fs)

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use bytes::Bytes;
-use raft_engine::env::DefaultFileSystem;
+use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission};
 
 use super::engine::Cached;
 use super::error::{OpenError, Problem, from_engine};
@@ -126,6 +126,20 @@ fn verify_group(engine: &Cached, group: ShardId, state: &State) -> Result<(), Pr
         match entries.last() {
             Some((index, _)) => next = index + 1,
             None => return damaged(format!("entry {next} is missing")),
+        }
+    }
+    Ok(())
+}
+
+/// Syncs the newest file of each queue; older ones were synced when it was begun.
+///
+/// A process that was killed between a write and its fsync leaves entries that the next one reads
+/// from the system's cache, and would count, and acknowledge again, as durable.
+pub(super) fn sync_written<F: FileSystem>(directory: &Path, fs: &F) -> io::Result<()> {
+    for queue in [format::Queue::Append, format::Queue::Rewrite] {
+        let files = format::list(directory, queue)?;
+        if let Some((_, path)) = files.into_iter().last() {
+            fs.open(path, Permission::ReadWrite)?.sync()?;
         }
     }
     Ok(())

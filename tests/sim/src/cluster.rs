@@ -137,7 +137,8 @@ impl Node {
         }
     }
 
-    fn excused(&self, why: Excuse) -> bool {
+    /// Whether there is such a reason now.
+    pub fn excused(&self, why: Excuse) -> bool {
         self.excuses.lock().expect("no holder of the lock panics").contains(&why)
     }
 }

@@ -218,17 +218,23 @@ impl Nemesis {
 
     /// Flips bits of stopped nodes' logs: they may refuse to start, and stay away.
     async fn flip(&self, strike: &Strike, on: &[NodeId]) {
-        let gone = self.world.cluster.replicas().filter(|node| node.is_gone()).count();
         let minority = (self.plan.replicas as usize - 1) / 2;
-        for id in on.iter().take(minority.saturating_sub(gone)) {
+        for id in on {
             let node = self.node(*id);
+            let damaged = |node: &&Arc<Node>| node.excused(Excuse::Damage);
+            let others = self.world.cluster.replicas().filter(damaged).count();
+            if !node.excused(Excuse::Damage) {
+                if others == minority {
+                    continue;
+                }
+                // For good: nobody knows when it comes to light.
+                node.excuse(Excuse::Damage);
+            }
             self.world.cluster.kill(node);
             Sim::sleep(strike.lasts / 4).await;
             if node.process().is_some() {
                 continue;
             }
-            // For good: nobody knows when it comes to light.
-            node.excuse(Excuse::Damage);
             if let Some(what) = node.disk.flip_bit() {
                 self.world.cluster.trace.say(format_args!("{}: {what}", name(node)));
             }
