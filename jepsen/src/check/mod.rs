@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+mod availability;
 mod log;
 mod order;
+mod presence;
+mod replicas;
 mod report;
+mod resend;
 mod room;
+mod session;
 mod witness;
 
 pub use report::{Anomaly, Availability, Counts, Report, Verdict, Violation, Witness};
@@ -35,13 +40,24 @@ impl Default for Options {
 pub fn check(history: &History, options: &Options) -> Report {
     let mut findings = Findings::new(history, options.witnesses_max);
     let mut rooms = room::split(history);
+    let mut all_ends = Vec::with_capacity(rooms.len());
     for room in &mut rooms {
         let log = log::bind(room, &mut findings);
         order::check(room, &log, &mut findings);
+        let ends = presence::ends(room);
+        presence::check(room, &ends, &mut findings);
+        replicas::final_reads(room, &log, &ends, &mut findings);
+        replicas::unread(room, &mut findings);
+        resend::check(room, &mut findings);
+        all_ends.push((room.name, ends));
     }
+    replicas::everywhere(&all_ends, &mut findings);
+    replicas::chains(history, &mut findings);
+    session::check(history, &mut findings);
+    let availability = availability::check(history, options.recover_within, &mut findings);
     let counts = count(history, rooms.len() as u64);
     enough(history, options, &mut findings);
-    findings.report(counts, Availability::default())
+    findings.report(counts, availability)
 }
 
 fn count(history: &History, rooms: u64) -> Counts {
