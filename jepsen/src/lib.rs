@@ -1,4 +1,5 @@
 //! Histories of what clients of a Folkmoot cluster saw, and the checkers that judge them.
 
 pub mod check;
+pub mod export;
 pub mod history;

@@ -4,6 +4,8 @@
 //! about two thirds of them. The search (`brute_force/search.rs`) knows nothing of keys, holes or
 //! grouped tries: it takes every order that real time allows through a model of a room.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod brute_force {
     pub mod generate;
     pub mod search;
@@ -14,7 +16,7 @@ use brute_force::search;
 use folkmoot_jepsen::check::{self, Options, Verdict};
 use folkmoot_jepsen::history::{F, History, Kind};
 
-const HISTORIES: u64 = 120_000;
+const HISTORIES: u64 = 200_000;
 
 fn json(history: &History) -> String {
     let mut text = Vec::new();

@@ -33,6 +33,16 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// The line, from 1.
+    #[must_use]
+    pub const fn line(&self) -> u64 {
+        match self {
+            ReadError::Io { line, .. } | ReadError::Malformed { line, .. } => *line,
+        }
+    }
+}
+
 /// Reads a history to its end.
 ///
 /// # Errors
