@@ -83,6 +83,9 @@ impl Reader {
         if self.end {
             return Err(Malformed::new("goes on after its end: another history follows it"));
         }
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Err(Malformed::new("not an operation: it is no JSON object"));
+        }
         let op = match serde_json::from_slice::<RawOp>(text) {
             Ok(raw) => raw,
             Err(error) => return self.header_or_end(text, &error),
