@@ -211,11 +211,23 @@ fn write_history(path: &Path) {
     cluster.end();
 }
 
-/// The most memory that a process has had; it must not have been waited for.
+/// What Linux knows of a process that still runs or has not been waited for.
+fn proc(pid: u32, file: &str) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok()
+}
+
 fn rss_kib_max(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = proc(pid, "status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().trim_end_matches(" kB").parse().ok()
+}
+
+/// Time on a processor: what it would take if nothing else ran. In ticks of 10 ms.
+fn cpu_time(pid: u32) -> Option<Duration> {
+    let stat = proc(pid, "stat")?;
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?;
+    Some(Duration::from_millis(10 * ticks))
 }
 
 #[test]
@@ -230,9 +242,10 @@ fn a_million_operations_take_seconds_and_no_gibibyte() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut rss_kib = None;
+    let (mut rss_kib, mut cpu) = (None, None);
     while child.try_wait().unwrap().is_none() {
         rss_kib = rss_kib_max(child.id()).max(rss_kib);
+        cpu = cpu_time(child.id()).max(cpu);
         std::thread::sleep(Duration::from_millis(2));
     }
     let took = began.elapsed();
@@ -242,8 +255,10 @@ fn a_million_operations_take_seconds_and_no_gibibyte() {
     assert_eq!(report["verdict"], "valid", "{report}");
     assert_eq!(report["counts"]["operations"], OPERATIONS);
     let mib = std::fs::metadata(&path).unwrap().len() >> 20;
-    println!("{took:.2?}, {rss_kib:?} KiB at most, for {mib} MiB: {}", report["counts"]);
-    assert!(took < Duration::from_secs(SECONDS_MAX), "{took:?}");
+    println!("{took:.2?} ({cpu:.2?} of processor), {rss_kib:?} KiB at most, for {mib} MiB");
+    println!("{}", report["counts"]);
+    // Other tests may keep the processors busy, so what counts is the time that it had one.
+    assert!(cpu.unwrap_or(took) < Duration::from_secs(SECONDS_MAX), "{took:?}, {cpu:?}");
     match rss_kib {
         Some(kib) => assert!(kib < RSS_KIB_MAX, "{kib} KiB"),
         None => println!("SKIPPED: this system does not tell how much memory a process had"),
