@@ -142,7 +142,7 @@ impl Failure {
             let error = json!({ "error": { "message": self.to_string(), "line": line } });
             eprintln!("{error}");
         } else {
-            eprintln!("folkmoot-jepsen: {self}");
+            eprintln!("folkmoot-jepsen: {}", printable(&self.to_string()));
         }
     }
 }
@@ -161,7 +161,8 @@ fn run_check(args: &CheckArgs) -> Result<u8, Failure> {
         recover_within: Duration::from_secs_f64(args.recover_within),
     };
     let report = check::check(&history, &options);
-    let text = if args.json { format!("{}\n", json!(report)) } else { report.to_string() };
+    let text =
+        if args.json { format!("{}\n", json!(report)) } else { printable(&report.to_string()) };
     let written = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
     written.map_err(|error| Failure::File {
         file: "standard output".into(),
@@ -195,6 +196,20 @@ fn run_export(args: &ExportArgs) -> Result<(), Failure> {
         }
     });
     written.map_err(|error| Failure::File { file, error, json: false })
+}
+
+/// Text that cannot move a terminal's cursor or change its colours, whatever names and error codes
+/// a history has: control characters become their Unicode pictures.
+fn printable(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' => c,
+        '\u{7f}' => '\u{2421}',
+        c if (c as u32) < 0x20 => char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}'),
+        // C1 controls, and marks that reorder what is read.
+        '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        c => c,
+    };
+    text.chars().map(shown).collect()
 }
 
 fn read(path: &Path, json: bool) -> Result<History, Failure> {

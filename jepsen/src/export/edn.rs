@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use serde_json::Value as Json;
 
 use crate::export::Fresh;
-use crate::history::{F, History, Kind, Op, Process, Value};
+use crate::history::{Fault, History, Kind, Op, Phase, Process, Value};
 
 /// Writes op maps, one a line.
 ///
@@ -43,7 +43,7 @@ fn write_op(
 ) -> io::Result<()> {
     let (process, kind) = (process_edn(process), kind.as_str());
     let f = match &op.value {
-        Value::Fault(fault) if op.f == F::Nemesis => keyword(fault.fault.as_str()),
+        Value::Fault(fault) => fault_edn(fault),
         _ => format!(":{}", op.f.as_str()),
     };
     let time = op.time;
@@ -64,6 +64,12 @@ fn write_op(
 
 pub(super) fn process_edn(process: Process) -> String {
     if process == Process::NEMESIS { ":nemesis".into() } else { process.to_string() }
+}
+
+/// A fault's `f`, as Jepsen's own nemeses have it: `:start-partition`.
+pub(super) fn fault_edn(fault: &Fault) -> String {
+    let phase = if fault.phase == Phase::Start { "start" } else { "stop" };
+    keyword(&format!("{phase}-{}", fault.fault))
 }
 
 /// A keyword, where the name can be one; else a string.

@@ -9,10 +9,10 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use crate::export::edn::{keyword, process_edn, string};
+use crate::export::edn::{fault_edn, process_edn, string};
 use crate::export::sends::{self, Merged};
 use crate::export::{F, Fresh, Id, Kind, Name, Numbers, Process};
-use crate::history::{Event, History, Op, Phase, Value};
+use crate::history::{Event, History, Op, Value};
 
 /// Writes op maps with kafka's micro-operations, one a line; before each room's and id's first use
 /// a comment says which number it is.
@@ -57,8 +57,7 @@ struct Export<'h, W> {
 impl<'h, W: Write> Export<'h, W> {
     fn take(&mut self, line: usize, op: &'h Op) -> io::Result<()> {
         if let Value::Fault(fault) = &op.value {
-            let phase = if fault.phase == Phase::Start { "start" } else { "stop" };
-            let f = keyword(&format!("{phase}-{}", fault.fault));
+            let f = fault_edn(fault);
             let on: Vec<String> = fault.on.iter().map(|node| string(node.as_str())).collect();
             let value = format!("[{}]", on.join(" "));
             return self.write(op, op.process, Kind::Info, &f, &value);

@@ -1,6 +1,8 @@
 //! Small histories, mostly of one room, told an operation at a time: each begins and ends before the next,
 //! a millisecond a line, unless it says otherwise.
 
+#![allow(dead_code, reason = "each test takes what it needs")]
+
 use folkmoot_jepsen::check::{self, Options, Report};
 use folkmoot_jepsen::history::{Event, F, Fault, History, Id, Name, Op, Phase, Process, Value};
 
