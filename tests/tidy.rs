@@ -90,7 +90,8 @@ impl File {
 
     /// The code outside test modules; nothing for a file of tests.
     fn product_code(&self) -> &str {
-        let Some(path) = self.path.strip_prefix("src/") else { return "" };
+        let path = self.path.strip_prefix("jepsen/").unwrap_or(&self.path);
+        let Some(path) = path.strip_prefix("src/") else { return "" };
         let name = path.rsplit('/').next().unwrap_or_default();
         if ["tests.rs", "model.rs", "schedules.rs"].contains(&name) || path.contains("/tests/") {
             return "";
@@ -338,7 +339,9 @@ fn every_rule_fires_on_a_planted_file() {
         ("seams", "src/delivery/a.rs", "//! Doc.\nfn f() { tokio::spawn(g()); }\n"),
         ("docs", "src/id.rs", "use std::fmt;\n"),
         ("lines", "src/id.rs", &long),
+        ("lines", "jepsen/tests/a.rs", &long),
         ("functions", "src/id.rs", &function),
+        ("functions", "jepsen/src/check/log.rs", &function),
         ("unfinished", "src/id.rs", "//! Doc.\nfn f() { todo!() }\n"),
         ("unfinished", "tests/a.rs", "//! Doc.\nfn f() { unimplemented!(\"x\") }\n"),
         ("reasons", "src/id.rs", "//! Doc.\n#[allow(dead_code)]\nfn f() {}\n"),

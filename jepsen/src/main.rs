@@ -1,3 +1,7 @@
 //! `folkmoot-jepsen`: checks histories of a Folkmoot cluster.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main(std::env::args_os())
+}

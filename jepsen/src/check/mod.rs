@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+mod availability;
 mod log;
 mod order;
+mod presence;
+mod replicas;
 mod report;
+mod resend;
 mod room;
+mod session;
 mod witness;
 
 pub use report::{Anomaly, Availability, Counts, Report, Verdict, Violation, Witness};
@@ -35,13 +40,24 @@ impl Default for Options {
 pub fn check(history: &History, options: &Options) -> Report {
     let mut findings = Findings::new(history, options.witnesses_max);
     let mut rooms = room::split(history);
+    let mut all_ends = Vec::with_capacity(rooms.len());
     for room in &mut rooms {
         let log = log::bind(room, &mut findings);
         order::check(room, &log, &mut findings);
+        let ends = presence::ends(room);
+        presence::check(room, &ends, &mut findings);
+        replicas::final_reads(room, &log, &ends, &mut findings);
+        replicas::unread(room, &mut findings);
+        resend::check(room, &mut findings);
+        all_ends.push((room.name, ends));
     }
+    replicas::everywhere(&all_ends, &mut findings);
+    replicas::chains(history, &mut findings);
+    session::check(history, &mut findings);
+    let availability = availability::check(history, options.recover_within, &mut findings);
     let counts = count(history, rooms.len() as u64);
     enough(history, options, &mut findings);
-    findings.report(counts, Availability::default())
+    findings.report(counts, availability)
 }
 
 fn count(history: &History, rooms: u64) -> Counts {
@@ -63,23 +79,23 @@ fn count(history: &History, rooms: u64) -> Counts {
 
 /// Whether enough was done to call a history valid.
 fn enough(history: &History, options: &Options, findings: &mut Findings) {
-    let ok = |fs: &[F]| {
-        let ok = history.ops().iter().filter(|op| op.kind == Kind::Ok && fs.contains(&op.f));
-        ok.count() as u64
-    };
-    let sent = ok(&[F::Send, F::Resend]);
-    let read = ok(&[F::Read]);
+    let (mut sent, mut read, mut seen) = (0, 0, 0);
+    for op in history.ops().iter().filter(|op| op.kind == Kind::Ok) {
+        match op.f {
+            F::Send | F::Resend => sent += 1,
+            F::Read => read += 1,
+            F::ReadLocal | F::FinalRead | F::Deliver => seen += 1,
+            _ => {}
+        }
+    }
     if sent + read < options.min_ok {
-        findings.unknown(format!(
-            "{} sends and reads were ok; a verdict takes {}",
-            sent + read,
-            options.min_ok
-        ));
+        let (ok, least) = (sent + read, options.min_ok);
+        findings.unknown(format!("{ok} sends and reads were ok; a verdict takes {least}"));
     }
     if sent == 0 {
         findings.unknown("no send was ok".into());
     }
-    if ok(&[F::Read, F::ReadLocal, F::FinalRead, F::Deliver]) == 0 {
+    if read + seen == 0 {
         findings.unknown("nothing was read".into());
     }
 }

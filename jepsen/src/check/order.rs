@@ -5,7 +5,7 @@
 //! a strictly smaller key was called happened too early. That is all there is to linearizability
 //! when each place is known; `tests/brute_force.rs` compares it with a search.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 
 use crate::check::log::Log;
 use crate::check::report::{Anomaly, Findings};
@@ -80,13 +80,11 @@ pub(super) fn check(room: &Room, log: &Log, findings: &mut Findings) {
 /// unresolved sends that nobody saw, the earliest first: no other choice does better, as they may
 /// all have taken effect arbitrarily late.
 fn fill_holes(room: &Room, log: &Log, findings: &mut Findings, elements: &mut Vec<Element>) {
-    let reading = room.readings.iter().max_by_key(|reading| reading.head);
-    let (mut highest, mut line) = reading.map_or((0, NONE), |r| (r.head, r.line));
-    if let Some((seq, slot)) = log.last()
-        && seq > highest
-    {
-        (highest, line) = (seq, slot.line);
-    }
+    let bound = log.last().map(|(seq, slot)| (seq, slot.line));
+    let readings = room.readings.iter().map(|reading| (reading.head, reading.line));
+    // The highest, and of those that reach it the first.
+    let highest = readings.chain(bound).max_by_key(|(seq, line)| (*seq, Reverse(*line)));
+    let Some((highest, line)) = highest else { return };
     let holes = log.holes(highest);
     if holes == 0 {
         return;

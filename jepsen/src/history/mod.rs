@@ -12,6 +12,22 @@
 //! write; an invoke before the request is sent, a completion after the answer has come. Then an
 //! operation that ends on an earlier line than another begins did happen before it, even where the
 //! clock shows the same time for both, as a simulator's does.
+//!
+//! ```
+//! use folkmoot_jepsen::check::{Options, Verdict, check};
+//! use folkmoot_jepsen::history::{F, History, Id, Op, Process, Value};
+//!
+//! # fn main() -> Result<(), folkmoot_jepsen::history::Malformed> {
+//! let mut history = History::new();
+//! let id = Id::from_u128(7);
+//! let send = Op::invoke(0, Process(0), F::Send, Value::send(id)).node("n1").room("tea");
+//! history.push(send.clone())?;
+//! history.push(send.ok(1_000, Value::sent(id, 1)))?; // or send.fail(…), send.info(…)
+//! let report = check(&history, &Options::default());
+//! assert_eq!(report.verdict, Verdict::Unknown, "one send says little");
+//! # Ok(())
+//! # }
+//! ```
 
 use std::collections::HashMap;
 use std::fmt;

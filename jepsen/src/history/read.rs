@@ -33,6 +33,16 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// The line, from 1.
+    #[must_use]
+    pub const fn line(&self) -> u64 {
+        match self {
+            ReadError::Io { line, .. } | ReadError::Malformed { line, .. } => *line,
+        }
+    }
+}
+
 /// Reads a history to its end.
 ///
 /// # Errors
@@ -72,6 +82,9 @@ impl Reader {
         }
         if self.end {
             return Err(Malformed::new("goes on after its end: another history follows it"));
+        }
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Err(Malformed::new("not an operation: it is no JSON object"));
         }
         let op = match serde_json::from_slice::<RawOp>(text) {
             Ok(raw) => raw,

@@ -1,0 +1,165 @@
+//! How well the cluster served while it could: the share of ok while a majority was healthy, and
+//! the time from the end of all faults to the first ok in each room.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::check::report::{Anomaly, Availability, Findings};
+use crate::history::{F, History, Kind, Name, Op, Phase, Value};
+
+/// What is broken at the moment.
+#[derive(Default)]
+struct Faults<'h> {
+    active: BTreeSet<&'h Name>,
+    /// What the last fault said of the majority, if it did.
+    majority: Option<bool>,
+    /// Goes up whenever something breaks or heals.
+    changes: u64,
+}
+
+impl<'h> Faults<'h> {
+    fn healthy(&self) -> bool {
+        self.majority.unwrap_or(self.active.is_empty())
+    }
+
+    /// Whether this ends the last fault.
+    fn take(&mut self, op: &'h Op) -> bool {
+        let Value::Fault(fault) = &op.value else { return false };
+        self.changes += 1;
+        self.majority = fault.majority;
+        match fault.phase {
+            Phase::Start => {
+                self.active.insert(&fault.fault);
+                false
+            }
+            Phase::Stop => self.active.remove(&fault.fault) && self.active.is_empty(),
+        }
+    }
+}
+
+/// The time after all faults ended, until the next one begins.
+struct Recovery<'h> {
+    heal: usize,
+    /// For each room, the first operation since, until one is ok.
+    waiting: BTreeMap<&'h Name, usize>,
+    served: BTreeSet<&'h Name>,
+}
+
+/// Whether it says how well a cluster serves. A resend with another text is meant to be refused.
+fn counts(op: &Op) -> bool {
+    match op.f {
+        F::Send | F::Read => true,
+        F::Resend => matches!(op.value, Value::Write { other_body: false, .. } | Value::None),
+        _ => false,
+    }
+}
+
+/// Measures, and reports rooms that did not come back in time.
+pub(super) fn check(
+    history: &History,
+    recover_within: Duration,
+    findings: &mut Findings,
+) -> Availability {
+    let mut measured = Availability::default();
+    let mut faults = Faults::default();
+    let mut recovery: Option<Recovery> = None;
+    let mut slowest: Option<Duration> = None;
+    // For each line that begins something: the changes before it, if all was well then.
+    let mut healthy_since: Vec<(usize, u64)> = Vec::new();
+    let mut change_before_line = vec![0_u64; history.len()];
+    for (line, op) in history.ops().iter().enumerate() {
+        change_before_line[line] = faults.changes;
+        if op.f == F::Nemesis {
+            if let Some(ended) = recovery.take() {
+                give_up(history, &ended, line, recover_within, findings);
+            }
+            if faults.take(op) {
+                measured.heals += 1;
+                recovery = Some(Recovery {
+                    heal: line,
+                    waiting: BTreeMap::new(),
+                    served: BTreeSet::new(),
+                });
+            }
+            continue;
+        }
+        let Some(room) = op.room.as_ref().filter(|_| counts(op)) else { continue };
+        if op.kind == Kind::Invoke && faults.healthy() {
+            healthy_since.push((line, faults.changes));
+        }
+        if let Some(recovery) = &mut recovery
+            && let Some(took) = recovery.take(history, line, op, room, recover_within, findings)
+        {
+            slowest = slowest.max(Some(took));
+        }
+    }
+    if let (Some(ended), Some(last)) = (recovery, history.len().checked_sub(1)) {
+        give_up(history, &ended, last, recover_within, findings);
+    }
+    for (line, changes) in healthy_since {
+        let end = history.partner(line);
+        let end_changes = end.map_or(faults.changes, |end| change_before_line[end]);
+        if end_changes == changes {
+            measured.healthy_operations += 1;
+            let ok = end.is_some_and(|end| history.ops()[end].kind == Kind::Ok);
+            measured.healthy_ok += u64::from(ok);
+        }
+    }
+    measured.recovery_max_ms = slowest.map(|took| took.as_secs_f64() * 1e3);
+    measured
+}
+
+fn since(history: &History, from: usize, to: usize) -> Duration {
+    Duration::from_nanos(history.ops()[to].time - history.ops()[from].time)
+}
+
+impl<'h> Recovery<'h> {
+    /// How long the room took, if this is its first ok.
+    fn take(
+        &mut self,
+        history: &History,
+        line: usize,
+        op: &Op,
+        room: &'h Name,
+        recover_within: Duration,
+        findings: &mut Findings,
+    ) -> Option<Duration> {
+        if self.served.contains(room) {
+            return None;
+        }
+        if op.kind == Kind::Invoke {
+            self.waiting.entry(room).or_insert(line);
+        }
+        if op.kind != Kind::Ok {
+            return None;
+        }
+        self.waiting.remove(room);
+        self.served.insert(room);
+        let took = since(history, self.heal, line);
+        if took > recover_within {
+            findings.add(Anomaly::Unavailable, Some(room), &[self.heal, line], || {
+                format!("the first ok came {:.1} s after the faults ended", took.as_secs_f64())
+            });
+        }
+        Some(took)
+    }
+}
+
+/// Another fault begins, or the history ends, at `line`: who still waits, and has for too long?
+fn give_up(
+    history: &History,
+    recovery: &Recovery,
+    line: usize,
+    recover_within: Duration,
+    findings: &mut Findings,
+) {
+    let waited = since(history, recovery.heal, line);
+    if waited <= recover_within {
+        return;
+    }
+    for (room, first) in &recovery.waiting {
+        findings.add(Anomaly::Unavailable, Some(room), &[recovery.heal, *first], || {
+            format!("nothing was ok within {:.1} s after the faults ended", waited.as_secs_f64())
+        });
+    }
+}

@@ -1,0 +1,226 @@
+//! The command line of `folkmoot-jepsen`: check a history, export it.
+//!
+//! Results go to standard output, everything else to standard error. Exit codes of `check` are its
+//! verdict: 0 valid, 1 invalid, 2 unknown. Whatever goes wrong is 2 as well, and prints no verdict.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use folkmoot_jepsen::check::{self, Options, Verdict};
+use folkmoot_jepsen::export;
+use folkmoot_jepsen::history::{self, History, ReadError};
+use serde_json::json;
+
+/// No verdict: the history is malformed, or the usage is wrong.
+const EXIT_ERROR: u8 = 2;
+
+/// Checks histories of a Folkmoot cluster for lost, repeated and misordered messages.
+#[derive(Debug, Parser)]
+#[command(
+    name = "folkmoot-jepsen",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Try it: folkmoot-jepsen check history.jsonl"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Judge a history: valid, invalid or unknown.
+    Check(CheckArgs),
+    /// Write a history for another checker.
+    Export(ExportArgs),
+}
+
+/// Options of `check`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  folkmoot-jepsen check history.jsonl\n  \
+    folkmoot-jepsen check --json history.jsonl | jq .anomalies\n  \
+    zstdcat history.jsonl.zst | folkmoot-jepsen check -\n\n\
+    Exits with 0 when the history is valid, 1 when it is invalid, and 2 when nobody can say:\n\
+    too little was done or read, or the file is malformed. jepsen/semantics.md has the format.")]
+struct CheckArgs {
+    /// The history, JSON lines; - for standard input.
+    #[arg(value_name = "HISTORY")]
+    history: PathBuf,
+    /// Write JSON for programs.
+    #[arg(long)]
+    json: bool,
+    /// With fewer sends and reads that were ok the verdict is unknown, never valid.
+    #[arg(long, value_name = "N", default_value_t = Options::default().min_ok)]
+    min_ok: u64,
+    /// Show so many violations of each anomaly, with their witness; all are counted.
+    #[arg(long, value_name = "N", default_value_t = Options::default().witnesses_max)]
+    witnesses: u64,
+    /// Seconds within which each room has an ok once all faults are over.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        value_parser = seconds,
+        default_value_t = Options::default().recover_within.as_secs_f64()
+    )]
+    recover_within: f64,
+}
+
+/// Options of `export`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  folkmoot-jepsen export --edn history.jsonl -o history.edn\n  \
+    folkmoot-jepsen export --kafka history.jsonl -o kafka.edn\n  \
+    folkmoot-jepsen export --porcupine - < history.jsonl"
+)]
+#[command(group = clap::ArgGroup::new("format").required(true).multiple(true).args(["edn", "kafka", "porcupine"]))]
+struct ExportArgs {
+    /// The history, JSON lines; - for standard input.
+    #[arg(value_name = "HISTORY")]
+    history: PathBuf,
+    /// Jepsen op maps.
+    #[arg(long)]
+    edn: bool,
+    /// Op maps as jepsen.tests.kafka has them: sends and polls.
+    #[arg(long)]
+    kafka: bool,
+    /// Porcupine operations with call and return times, JSON lines.
+    #[arg(long, conflicts_with_all = ["edn", "kafka"])]
+    porcupine: bool,
+    /// Write to a file instead of standard output.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The history could not be read.
+    #[error("{file}: {error}")]
+    Read { file: String, error: ReadError, json: bool },
+    /// A file could not be opened or written.
+    #[error("{file}: {error}")]
+    File { file: String, error: io::Error, json: bool },
+}
+
+/// Runs the program with these arguments.
+pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_ERROR } else { 0 });
+        }
+    };
+    let outcome = match cli.command {
+        Command::Check(args) => run_check(&args),
+        Command::Export(args) => run_export(&args).map(|()| 0),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(EXIT_ERROR)
+        }
+    }
+}
+
+impl Failure {
+    fn report(&self) {
+        let (json, line) = match self {
+            Failure::Read { json, error, .. } => (*json, Some(error.line())),
+            // Nobody is left to read it.
+            Failure::File { error, .. } if error.kind() == io::ErrorKind::BrokenPipe => return,
+            Failure::File { json, .. } => (*json, None),
+        };
+        if json {
+            let error = json!({ "error": { "message": self.to_string(), "line": line } });
+            eprintln!("{error}");
+        } else {
+            eprintln!("folkmoot-jepsen: {}", printable(&self.to_string()));
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_string())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    Ok(seconds)
+}
+
+fn run_check(args: &CheckArgs) -> Result<u8, Failure> {
+    let history = read(&args.history, args.json)?;
+    let options = Options {
+        min_ok: args.min_ok,
+        witnesses_max: args.witnesses,
+        recover_within: Duration::from_secs_f64(args.recover_within),
+    };
+    let report = check::check(&history, &options);
+    let text =
+        if args.json { format!("{}\n", json!(report)) } else { printable(&report.to_string()) };
+    let written = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+    written.map_err(|error| Failure::File {
+        file: "standard output".into(),
+        error,
+        json: args.json,
+    })?;
+    Ok(match report.verdict {
+        Verdict::Valid => 0,
+        Verdict::Invalid => 1,
+        Verdict::Unknown => EXIT_ERROR,
+    })
+}
+
+fn run_export(args: &ExportArgs) -> Result<(), Failure> {
+    let history = read(&args.history, false)?;
+    let file = match &args.output {
+        Some(file) => file.display().to_string(),
+        None => "standard output".into(),
+    };
+    let out: io::Result<Box<dyn Write>> = match &args.output {
+        Some(file) => File::create(file).map(|file| Box::new(file) as Box<dyn Write>),
+        None => Ok(Box::new(io::stdout())),
+    };
+    let written = out.map(BufWriter::new).and_then(|out| {
+        if args.porcupine {
+            export::porcupine(&history, out)
+        } else if args.kafka {
+            export::kafka(&history, out)
+        } else {
+            export::edn(&history, out)
+        }
+    });
+    written.map_err(|error| Failure::File { file, error, json: false })
+}
+
+/// Text that cannot move a terminal's cursor or change its colours, whatever names and error codes
+/// a history has: control characters become their Unicode pictures.
+fn printable(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' => c,
+        '\u{7f}' => '\u{2421}',
+        c if (c as u32) < 0x20 => char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}'),
+        // C1 controls, and marks that reorder what is read.
+        '\u{80}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        c => c,
+    };
+    text.chars().map(shown).collect()
+}
+
+fn read(path: &Path, json: bool) -> Result<History, Failure> {
+    let file = path.display().to_string();
+    let read = if path.as_os_str() == "-" {
+        history::read(io::stdin().lock())
+    } else {
+        match File::open(path) {
+            Ok(open) => history::read(BufReader::with_capacity(1 << 20, open)),
+            Err(error) => return Err(Failure::File { file, error, json }),
+        }
+    };
+    read.map_err(|error| Failure::Read { file, error, json })
+}

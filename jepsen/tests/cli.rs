@@ -1,0 +1,188 @@
+//! The command line, as people and scripts use it: exit codes, text, JSON, errors.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod story;
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use story::Story;
+
+fn run(args: &[&str], input: &[u8]) -> (i32, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_folkmoot-jepsen"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may exit before it has read everything.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn json(tell: impl FnOnce(&mut Story)) -> Vec<u8> {
+    let mut story = Story::new();
+    tell(&mut story);
+    let mut text = Vec::new();
+    story.history.write(&mut text).unwrap();
+    text
+}
+
+fn right() -> Vec<u8> {
+    json(|s| {
+        s.sends("a b c d e f g h i");
+        s.read(0, "a b c d e f g h i");
+    })
+}
+
+fn stale() -> Vec<u8> {
+    json(|s| {
+        s.sends("a b");
+        s.read(0, "a");
+        s.read(0, "a b");
+    })
+}
+
+#[test]
+fn the_exit_code_is_the_verdict() {
+    let (code, out, err) = run(&["check", "-"], &right());
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.starts_with("valid\n10 operations in 1 rooms: 10 ok"), "{out}");
+
+    let (code, out, err) = run(&["check", "-"], &stale());
+    assert_eq!((code, err.as_str()), (1, ""));
+    assert!(out.starts_with("invalid: 1 stale-read\n\nstale-read in room tea: "), "{out}");
+
+    let (code, out, err) = run(&["check", "-", "--min-ok", "11"], &right());
+    assert_eq!((code, err.as_str()), (2, ""));
+    assert!(out.starts_with("unknown: 10 sends and reads were ok; a verdict takes 11\n"), "{out}");
+}
+
+#[test]
+fn a_file_is_read_as_standard_input_is() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&stale()).unwrap();
+    let from_file = run(&["check", file.path().to_str().unwrap()], b"");
+    assert_eq!(from_file, run(&["check", "-"], &stale()));
+    let (code, out, err) = run(&["check", "no/such/file"], b"");
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.starts_with("folkmoot-jepsen: no/such/file: "), "{err}");
+}
+
+#[test]
+fn json_has_everything() {
+    let (code, out, _) = run(&["check", "--json", "-"], &stale());
+    assert_eq!(code, 1);
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let expected = serde_json::json!({
+        "verdict": "invalid",
+        "anomalies": { "stale-read": 1 },
+        "violations": [{
+            "anomaly": "stale-read",
+            "room": "tea",
+            "what": "a read that began when seq 2 was acknowledged has the log end at seq 1",
+            "witness": [
+                {
+                    "operations": [2, 3],
+                    "text": "process 1 on n1: send b → seq 2, from 2.000 to 3.000 ms [2, 3]",
+                },
+                {
+                    "operations": [4, 5],
+                    "text": "process 2 on n1: read after 0 → head 1, seq 1, from 4.000 to 5.000 ms \
+                             [4, 5]",
+                },
+            ],
+        }],
+        "unknown": ["4 sends and reads were ok; a verdict takes 10"],
+        "counts": {
+            "lines": 8, "operations": 4, "ok": 4, "fail": 0, "info": 0, "deliveries": 0,
+            "events_read": 3, "rooms": 1,
+        },
+        "availability": { "healthy_operations": 4, "healthy_ok": 4, "heals": 0 },
+    });
+    assert_eq!(report, expected);
+}
+
+#[test]
+fn a_malformed_history_has_no_verdict() {
+    let whole = right();
+    let cut = &whole[..whole.len() / 2];
+    let (code, out, err) = run(&["check", "-"], cut);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.starts_with("folkmoot-jepsen: -: line 1") && err.contains("cut off"), "{err}");
+
+    let (code, out, err) = run(&["check", "--json", "-"], &[&whole[..], &whole[..]].concat());
+    assert_eq!((code, out.as_str()), (2, ""));
+    let error: serde_json::Value = serde_json::from_str(&err).unwrap();
+    assert_eq!(error["error"]["line"], 23);
+    let message = "-: line 23: goes on after its end: another history follows it";
+    assert_eq!(error["error"]["message"], message);
+
+    for format in ["--edn", "--kafka", "--porcupine"] {
+        let (code, out, err) = run(&["export", format, "-"], cut);
+        assert_eq!((code, out.as_str()), (2, ""));
+        assert!(err.contains("cut off"), "{err}");
+    }
+}
+
+#[test]
+fn unknown_options_have_no_verdict() {
+    let usages: &[&[&str]] = &[
+        &["check", "-", "--fast"],
+        &["check"],
+        &["check", "-", "-"],
+        &["check", "-", "--min-ok", "many"],
+        &["check", "-", "--recover-within", "-1"],
+        &["check", "-", "--recover-within", "inf"],
+        &["judge", "-"],
+        &["export", "-"],
+        &["export", "--edn", "--porcupine", "-"],
+        &[],
+    ];
+    for usage in usages {
+        let (code, out, err) = run(usage, &right());
+        assert_eq!((code, out.as_str()), (2, ""), "{usage:?}");
+        assert!(err.contains("--help"), "{usage:?}: {err}");
+    }
+}
+
+#[test]
+fn help_has_examples() {
+    for command in ["check", "export"] {
+        let (code, out, err) = run(&[command, "--help"], b"");
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert!(out.contains("Examples:\n  folkmoot-jepsen"), "{out}");
+    }
+}
+
+#[test]
+fn names_cannot_drive_the_terminal() {
+    let text = String::from_utf8(stale()).unwrap().replace("\"tea\"", "\"t\\u001b[2Jea\"");
+    let (code, out, _) = run(&["check", "-"], text.as_bytes());
+    assert_eq!(code, 1);
+    assert!(out.contains("room t␛[2Jea") && !out.contains('\u{1b}'), "{out}");
+    let text = String::from_utf8(stale()).unwrap().replace("\"ok\"", "\"\\u009b\"");
+    let (code, _, err) = run(&["check", "-"], text.as_bytes());
+    assert_eq!(code, 2);
+    assert!(!err.contains('\u{9b}'), "{err}");
+}
+
+#[test]
+fn an_export_goes_to_a_file_or_to_standard_output() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let (code, printed, _) = run(&["export", "--edn", "-"], &stale());
+    assert_eq!(code, 0);
+    let (code, out, _) = run(&["export", "--edn", "-", "--output", path], &stale());
+    assert_eq!((code, out.as_str()), (0, ""));
+    assert_eq!(std::fs::read_to_string(path).unwrap(), printed);
+    let both = run(&["export", "--edn", "--kafka", "-"], &stale());
+    assert_eq!(both, run(&["export", "--kafka", "-"], &stale()));
+    let (code, _, err) = run(&["export", "--edn", "-", "-o", "no/such/directory/x"], &stale());
+    assert_eq!(code, 2);
+    assert!(err.starts_with("folkmoot-jepsen: no/such/directory/x: "), "{err}");
+}

@@ -1,0 +1,109 @@
+//! What a report says beside anomalies: when nobody can say, how well the cluster served, and how
+//! it reads.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod story;
+
+use folkmoot_jepsen::check::{self, Anomaly, Options, Verdict};
+use folkmoot_jepsen::history::{F, Phase, Value};
+use story::{Story, events, id};
+
+#[test]
+fn too_little_is_unknown() {
+    let reasons = |tell: fn(&mut Story)| {
+        let mut story = Story::new();
+        tell(&mut story);
+        let report = story.check();
+        assert_eq!(report.verdict, Verdict::Unknown, "{report}");
+        report.unknown.join("; ")
+    };
+    assert_eq!(reasons(|_| {}), "no send was ok; nothing was read");
+    assert_eq!(reasons(|s| s.read(0, "")), "no send was ok");
+    let unread = reasons(|s| s.send("a", 1));
+    assert_eq!(unread, "room tea: 1 sends were acknowledged, and nobody read it; nothing was read");
+    let partial = reasons(|s| {
+        s.sends("a b");
+        let op = s.begin_on("n1", F::FinalRead, Value::range(0, None));
+        s.ok(&op, Value::Page { head: 2, events: events(1, "a") });
+        s.final_read("n2", "a b");
+    });
+    assert_eq!(partial, "room tea: the final read on n1 has nothing from seq 2 to its head, 2");
+
+    let mut story = Story::new();
+    story.sends("a b c d e");
+    story.read(0, "a b c d e");
+    let report = check::check(&story.history, &Options::default());
+    assert_eq!(report.unknown, ["6 sends and reads were ok; a verdict takes 10"]);
+}
+
+#[test]
+fn every_room_is_read_on_every_node() {
+    let mut story = Story::new();
+    story.send("a", 1);
+    story.final_read("n1", "a");
+    story.final_read("n2", "a");
+    story.room = "coffee";
+    story.final_read("n2", "");
+    let report = story.check();
+    let missing = "room coffee: no final read on n1, but on other nodes or of other rooms";
+    assert_eq!(report.unknown, [missing]);
+}
+
+#[test]
+fn a_cluster_is_held_to_what_it_does_while_a_majority_is_healthy() {
+    let mut story = Story::new();
+    story.send("a", 1);
+    let late = story.begin(F::Send, Value::send(id("b")));
+    story.fault("partition", Phase::Start, Some(true));
+    story.info(&late); // began before, ended after: not counted
+    let op = story.begin(F::Read, Value::range(0, None));
+    story.fail(&op); // a majority was healthy
+    story.fault("kill", Phase::Start, None);
+    let op = story.begin(F::Read, Value::range(0, None));
+    story.fail(&op); // it was not
+    story.fault("kill", Phase::Stop, None);
+    story.fault("partition", Phase::Stop, None);
+    story.wait(500);
+    story.read(0, "a");
+    let measured = story.check().availability;
+    assert_eq!((measured.healthy_operations, measured.healthy_ok, measured.heals), (3, 2, 1));
+    assert_eq!(measured.recovery_max_ms, Some(502.0));
+}
+
+#[test]
+fn a_report_reads_well() {
+    let mut story = Story::new();
+    story.sends("a b");
+    story.read(0, "a");
+    let report = story.check();
+    let text = "\
+invalid: 1 unseen, 1 stale-read
+
+unseen in room tea: b was acknowledged as seq 2, nobody was ever shown it, and the room ends at seq 1
+  process 1 on n1: send b → seq 2, from 2.000 to 3.000 ms [2, 3]
+  process 2 on n1: read after 0 → head 1, seq 1, from 4.000 to 5.000 ms [4, 5]
+
+stale-read in room tea: a read that began when seq 2 was acknowledged has the log end at seq 1
+  process 1 on n1: send b → seq 2, from 2.000 to 3.000 ms [2, 3]
+  process 2 on n1: read after 0 → head 1, seq 1, from 4.000 to 5.000 ms [4, 5]
+
+3 operations in 1 rooms: 3 ok, 0 fail, 0 of unknown outcome; 0 deliveries
+100.00 % ok while a majority was healthy
+";
+    assert_eq!(report.to_string(), text);
+}
+
+#[test]
+fn all_are_counted_and_few_are_shown() {
+    let mut story = Story::new();
+    for _ in 0..20 {
+        story.read(0, "x");
+        story.read(0, "");
+    }
+    let report = story.check();
+    assert_eq!(report.anomalies[&Anomaly::Phantom], 1);
+    assert_eq!(report.anomalies[&Anomaly::StaleRead], 20);
+    let shown = report.violations.iter().filter(|v| v.anomaly == Anomaly::StaleRead).count();
+    assert_eq!(shown, 5);
+}
