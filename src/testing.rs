@@ -1,6 +1,15 @@
 //! What unit tests of every layer share.
 
+use std::io::Write;
+
 use proptest::sample::Index;
+
+/// Says something past the test harness, which hides what a test prints unless it fails; as
+/// `say!` in tests/common does.
+pub(crate) fn say(line: &str) {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    std::io::stderr().write_all(format!("{test}: {line}\n").as_bytes()).unwrap();
+}
 
 /// Bytes as lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -1,12 +1,17 @@
-//! Followers over server-sent events see every message once, in order, while nodes are killed.
+//! Followers see every message once, in order: while nodes are killed, from whatever offset and on
+//! whatever node they begin, and however slowly they read.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use folkmoot::client::{Client, ClientOptions, Delivered, Session};
+use folkmoot::id::{Cursor, RequestId, RoomId, Seq};
+use tokio::time::timeout;
 
 use common::cluster::TestCluster;
 use common::follower::Follower;
@@ -83,6 +88,166 @@ fn a_stream_may_begin_at_every_offset_on_every_node() {
         let beyond = Sse::open(&http, "general", Some(head + 1), None);
         assert!(beyond.is_err(), "a cursor beyond the head is refused");
     }
+}
+
+/// Streams begin at each seq from 0 to this one.
+const OFFSETS: usize = 300;
+/// Events that each of them reads past the mark: those are live.
+const LIVE: u64 = 3;
+/// Threads that read streams, and sessions of each node.
+const READERS: usize = 8;
+const SESSIONS: usize = 4;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The ids of a room's events by seq, as the first reader to meet each saw it.
+#[derive(Default)]
+struct Met(Mutex<Vec<Option<String>>>);
+
+impl Met {
+    /// Checks an event against what others saw.
+    fn meet(&self, seq: u64, id: &str) {
+        let mut met = self.0.lock().unwrap();
+        let at = seq as usize - 1;
+        if met.len() <= at {
+            met.resize(at + 1, None);
+        }
+        assert_eq!(met[at].get_or_insert_with(|| id.to_owned()), id, "two ids at {seq}");
+    }
+}
+
+/// Reads a stream from `after` until it is well past the mark; returns the last seq.
+fn read_across_the_mark(http: &Http, after: u64, met: &Met) -> u64 {
+    let mut stream = Sse::open(http, "general", Some(after), None).unwrap();
+    let head = stream.followed["head"].as_u64().unwrap();
+    let (mut last, mut mark) = (after, None);
+    while mark.is_none_or(|mark| last < mark + LIVE) {
+        let event = stream.next().unwrap_or_else(|e| panic!("after {after}, at {last}: {e}"));
+        if event.is_caught_up() {
+            assert_eq!(event.json()["seq"], last, "the mark is in its place");
+            assert!(last >= head && mark.replace(last).is_none(), "one mark, past the history");
+        } else {
+            assert_eq!(event.seq(), Some(last + 1), "from {after}");
+            last += 1;
+            met.meet(last, event.json()["client_msg_id"].as_str().unwrap());
+        }
+    }
+    last
+}
+
+/// The same through a session.
+async fn follow_across_the_mark(session: &Session, after: u64, met: &Met) -> u64 {
+    let cursor = Cursor { epoch: None, seq: Seq(after) };
+    let mut follow =
+        session.follow(&RoomId::parse("general").unwrap(), Some(cursor)).await.unwrap();
+    let (mut last, mut mark) = (after, None);
+    while mark.is_none_or(|mark| last < mark + LIVE) {
+        let next = timeout(PATIENCE, follow.next()).await.expect("the follow goes on");
+        match next.unwrap().unwrap_or_else(|e| panic!("after {after}, at {last}: {e:?}")) {
+            Delivered::Event(event) => {
+                assert_eq!(event.seq, last + 1, "from {after}");
+                last += 1;
+                met.meet(last, &RequestId::from_slice(&event.client_msg_id).unwrap().to_string());
+            }
+            Delivered::CaughtUp(seq) => {
+                assert_eq!(seq.0, last, "the mark is in its place");
+                assert_eq!(mark.replace(last), None, "one mark");
+            }
+            lost @ Delivered::Lost { .. } => panic!("{lost:?}"),
+        }
+    }
+    last
+}
+
+/// Reads with threads from every offset on every node, and from wherever each stream was left.
+fn read_from_every_offset(cluster: &TestCluster, met: &Met) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..READERS {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let (after, node) = (n / cluster.len(), n % cluster.len());
+                    if after > OFFSETS {
+                        return;
+                    }
+                    let last = read_across_the_mark(&cluster.admin(node), after as u64, met);
+                    read_across_the_mark(&cluster.admin(node), last, met);
+                }
+            });
+        }
+    });
+}
+
+/// The same through sessions, several on each node.
+async fn follow_from_every_offset(cluster: &TestCluster, met: &Arc<Met>) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..SESSIONS * cluster.len() {
+        let options = ClientOptions {
+            servers: vec![cluster.url(n / SESSIONS)],
+            token: Some(cluster.admin_token().to_owned()),
+            ..ClientOptions::default()
+        };
+        let met = met.clone();
+        tasks.spawn(async move {
+            let session = Session::open(&Client::connect(options).unwrap()).await.unwrap();
+            for after in (n % SESSIONS..=OFFSETS).step_by(SESSIONS) {
+                let last = follow_across_the_mark(&session, after as u64, &met).await;
+                follow_across_the_mark(&session, last, &met).await;
+            }
+        });
+    }
+    tasks.join_all().await;
+}
+
+#[test]
+fn streams_begin_at_every_offset_on_every_node_while_posts_go_on() {
+    let mut cluster = TestCluster::start(3);
+    cluster.room("general");
+    let gateway = cluster.add_node();
+    cluster.wait_ready_node(gateway);
+    let (urls, token) = (cluster.client_urls(), cluster.admin_token());
+    let (ended, met) = (AtomicBool::new(false), Arc::new(Met::default()));
+    let acked = std::thread::scope(|scope| {
+        let write = |worker: usize| {
+            let (ended, urls) = (&ended, &urls[worker..=worker]);
+            move || {
+                let mut acked = vec![];
+                while !ended.load(Ordering::Acquire) {
+                    acked.push(load::post(urls, token, "general", &new_id(), "on and on"));
+                    // Not so many that each stream has tens of thousands to read.
+                    let pause = if acked.len() < OFFSETS { 1 } else { 20 };
+                    std::thread::sleep(Duration::from_millis(pause));
+                }
+                acked
+            }
+        };
+        let writers: Vec<_> = (0..4).map(|worker| scope.spawn(write(worker))).collect();
+        common::wait_for("the offsets", PATIENCE, || {
+            let room = cluster.admin(0).get("/v1/rooms/general").unwrap().expect(200);
+            let head = room["head"].as_u64().unwrap();
+            if head >= OFFSETS as u64 { Ok(()) } else { Err(format!("head {head}")) }
+        });
+        let sessions = scope.spawn(|| {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(follow_from_every_offset(&cluster, &met));
+        });
+        read_from_every_offset(&cluster, &met);
+        sessions.join().expect("no session failed");
+        ended.store(true, Ordering::Release);
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
+    });
+    let log = load::read_room(&cluster.admin(0), "general", "linearizable");
+    load::check_log(&log, &acked);
+    let met = met.0.lock().unwrap();
+    for (event, met) in log.iter().zip(met.iter()) {
+        assert_eq!(met.as_ref(), Some(&event.id), "at {}", event.seq);
+    }
+    common::say!(
+        "{} streams and as many follows, across {} posts, {} of them seen",
+        2 * (OFFSETS + 1) * cluster.len(),
+        log.len(),
+        met.len()
+    );
 }
 
 #[test]

@@ -1,12 +1,19 @@
-//! A node that has no replica serves every room all the same, also while a replica dies.
+//! A node that has no replica serves every room all the same, also while a replica dies: it relays
+//! from another one then, and its clients' streams go on.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use folkmoot::client::{Client, ClientOptions, Delivered, Session};
+use folkmoot::id::{Cursor, RoomId, Seq};
+use tokio::time::timeout;
+
 use common::cluster::TestCluster;
+use common::http::Http;
 use common::load::{self, Load};
 use common::new_id;
 use common::sse::Sse;
@@ -49,5 +56,101 @@ fn a_node_without_replicas_posts_reads_and_streams() {
         for i in 0..3 {
             assert_eq!(load::read_room(&cluster.admin(i), room, "linearizable"), log);
         }
+    }
+}
+
+const KILLS: usize = 6;
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The last text of each room.
+const THE_END: &str = "the end";
+
+/// Reads a room's events over one connection, from the first one to the end; returns their texts.
+fn stream_to_the_end(http: Http, room: String) -> JoinHandle<Vec<String>> {
+    std::thread::spawn(move || {
+        let mut stream = Sse::open(&http, &room, Some(0), None).unwrap();
+        let (mut texts, mut marks) = (vec![], 0);
+        while texts.last().is_none_or(|text| text != THE_END) {
+            let event = stream.next().unwrap_or_else(|e| panic!("{room} broke off: {e}"));
+            marks += usize::from(event.is_caught_up());
+            if let Some(seq) = event.seq() {
+                assert_eq!(seq, texts.len() as u64 + 1, "no gap and no repeat in {room}");
+                texts.push(event.json()["text"].as_str().unwrap_or_default().to_owned());
+            }
+        }
+        assert_eq!(marks, 1, "the client is told once that it has caught up with {room}");
+        texts
+    })
+}
+
+/// The same through a session, which says so when it had to begin anew.
+async fn follow_to_the_end(session: Session, room: String) -> Vec<String> {
+    let cursor = Cursor { epoch: None, seq: Seq(0) };
+    let mut follow = session.follow(&RoomId::parse(&room).unwrap(), Some(cursor)).await.unwrap();
+    let (mut texts, mut marks) = (vec![], 0);
+    while texts.last().is_none_or(|text| text != THE_END) {
+        let next = timeout(PATIENCE, follow.next()).await;
+        match next.unwrap_or_else(|_| panic!("{room} hangs")).unwrap().unwrap() {
+            Delivered::Event(event) => texts.push(event.text),
+            Delivered::CaughtUp(_) => marks += 1,
+            lost @ Delivered::Lost { .. } => panic!("{lost:?}"),
+        }
+    }
+    assert_eq!(marks, 1, "the session did not begin anew");
+    texts
+}
+
+/// How often followed rooms went on elsewhere at a node.
+fn moved(cluster: &TestCluster, node: usize) -> usize {
+    let metrics = String::from_utf8(cluster.http(node).get("/metrics").unwrap().body).unwrap();
+    let moved = metrics.lines().find_map(|l| l.strip_prefix("folkmoot_follows_moved_total "));
+    moved.map_or(0, |moved| moved.parse().unwrap())
+}
+
+#[test]
+fn the_streams_of_a_node_without_replicas_are_kept_while_leaders_are_killed() {
+    let mut cluster = TestCluster::start(3);
+    let rooms: Vec<_> = (0..12).map(|i| format!("room-{i}")).collect();
+    rooms.iter().for_each(|room| cluster.room(room));
+    let replicas = cluster.client_urls();
+    let gateway = cluster.add_node();
+    cluster.wait_ready_node(gateway);
+    let http = cluster.admin(gateway).with_timeout(PATIENCE);
+    let streams: Vec<_> =
+        rooms.iter().map(|room| stream_to_the_end(http.clone(), room.clone())).collect();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let options = ClientOptions {
+        servers: vec![cluster.url(gateway)],
+        token: Some(cluster.admin_token().to_owned()),
+        ..ClientOptions::default()
+    };
+    let session = async { Session::open(&Client::connect(options).unwrap()).await.unwrap() };
+    let session = runtime.block_on(session);
+    let follow = |room: &String| runtime.spawn(follow_to_the_end(session.clone(), room.clone()));
+    let follows: Vec<_> = rooms.iter().map(follow).collect();
+
+    let load = Load::start(&replicas, cluster.admin_token(), &rooms, 12);
+    for kill in 0..KILLS {
+        load.wait_more(100);
+        let victim = cluster.a_leader(kill);
+        cluster.kill(victim);
+        load.wait_more(100);
+        cluster.restart(victim);
+        cluster.wait_ready_node(victim);
+    }
+    let mut acked = load.finish();
+    for room in &rooms {
+        acked.push(load::post(&replicas, cluster.admin_token(), room, &new_id(), THE_END));
+    }
+    let moved = moved(&cluster, gateway);
+    common::say!("{KILLS} kills, {} posts; {moved} times a room went on elsewhere", acked.len());
+    // Each kill takes a leader, of which the gateway relays; each room is followed twice.
+    assert!(moved >= 2 * KILLS, "the kills hit too few streams: {moved}");
+    for (room, (stream, follow)) in rooms.iter().zip(streams.into_iter().zip(follows)) {
+        let mine: Vec<_> = acked.iter().filter(|a| a.room == *room).cloned().collect();
+        let log = load::read_room(&http, room, "linearizable");
+        load::check_log(&log, &mine);
+        let texts: Vec<_> = log.into_iter().map(|event| event.text).collect();
+        assert!(stream.join().expect("no stream broke off") == texts, "{room} as kept");
+        assert!(runtime.block_on(follow).expect("no follow broke off") == texts, "{room} as kept");
     }
 }

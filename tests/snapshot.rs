@@ -30,8 +30,12 @@ fn cluster() -> TestCluster {
 }
 
 fn start_load(cluster: &TestCluster, bytes: usize) -> Load {
+    start_workers(cluster, 8, bytes)
+}
+
+fn start_workers(cluster: &TestCluster, workers: usize, bytes: usize) -> Load {
     let rooms = [String::from("general")];
-    Load::start_padded(&cluster.client_urls(), cluster.admin_token(), &rooms, 8, bytes)
+    Load::start_padded(&cluster.client_urls(), cluster.admin_token(), &rooms, workers, bytes)
 }
 
 /// A figure of the data shard's replicas, of the node with this id alone or of all that answer.
@@ -113,6 +117,66 @@ fn a_replica_that_fell_behind_catches_up_by_snapshot() {
     cluster.wait_ready_node(2);
     load.wait_more(100);
     check(&cluster, &load.finish());
+}
+
+/// Bytes of snapshots that nodes 0 and 1 have sent.
+fn sent_bytes(cluster: &TestCluster) -> u64 {
+    let sent = |i: usize| {
+        let metrics = cluster.http(i).get("/metrics").unwrap();
+        let metrics = String::from_utf8(metrics.body).unwrap();
+        let mut lines = metrics.lines();
+        let sent = lines.find_map(|l| l.strip_prefix("folkmoot_snapshot_sent_bytes_total "));
+        sent.expect("the metric is there").parse::<u64>().unwrap()
+    };
+    sent(0) + sent(1)
+}
+
+/// Starts node 2, which only a snapshot can bring up to date; returns how many bytes it was sent.
+fn filled_by(cluster: &mut TestCluster) -> u64 {
+    let before = sent_bytes(cluster);
+    let installed = logged(cluster, 2, "installed a snapshot");
+    cluster.restart(2);
+    wait_logged(cluster, 2, "installed a snapshot", installed);
+    cluster.wait_ready_node(2);
+    assert_eq!(logged(cluster, 2, "installed a snapshot"), installed + 1, "one was enough");
+    sent_bytes(cluster) - before
+}
+
+#[test]
+fn a_snapshot_has_only_what_the_replica_lacks() {
+    let mut cluster = cluster();
+    let id = cluster.node_id(0, 2);
+    let first = figures(&cluster, "last_log", Some(id))[0];
+    cluster.kill(2);
+    cluster.room("general");
+    let load = start_load(&cluster, 4096);
+    load.wait_more(6000);
+    let mut acked = load.finish();
+    wait_purged_beyond(&cluster, first);
+    let whole = filled_by(&mut cluster);
+    // A replica is not sent again what is durable there.
+    wait_for("checkpoints", PATIENCE, || {
+        let (durable, last) =
+            (figures(&cluster, "durable", None), figures(&cluster, "last_log", None));
+        if durable == last { Ok(()) } else { Err(format!("durable {durable:?} of {last:?}")) }
+    });
+    // One message in each log entry, so that few are enough for the log to be purged.
+    let load = start_workers(&cluster, 1, 4096);
+    leave_behind(&mut cluster, &load);
+    let more = load.finish();
+    let missing = filled_by(&mut cluster);
+    let share = more.len() as f64 / (acked.len() + more.len()) as f64;
+    common::say!(
+        "{} messages: {whole} bytes; {} more, {:.0} % of the room by then: {missing} bytes, {:.0} %",
+        acked.len(),
+        more.len(),
+        share * 100.0,
+        missing as f64 / whole as f64 * 100.0
+    );
+    assert!(whole > 4096 * acked.len() as u64 / 3, "the first one had everything");
+    assert!((missing as f64) < whole as f64 * 0.2, "sent again: {missing} of {whole} bytes");
+    acked.extend(more);
+    check(&cluster, &acked);
 }
 
 #[test]

@@ -1,10 +1,130 @@
 //! What sessions and event streams have in common about a followed room.
+//!
+//! A feed ends where its replica is lost, stops or sees no leader. The client need not notice: the
+//! gateway follows the room again from the last event that was delivered, wherever the router finds
+//! a replica, and the client's stream goes on. Only where none is found in time is the client told,
+//! who may know a better node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::chat::command::Actor;
 use crate::chat::event::{Event, EventKind, Role};
+use crate::delivery::subscription::Next;
 use crate::error::{Code, Error};
+use crate::gateway::app::App;
 use crate::gateway::backend::Feed;
-use crate::id::{Cursor, Seq};
+use crate::id::{Cursor, RoomId, Seq};
+
+/// For how long a feed that ended is looked for elsewhere. A failover takes about a second.
+const MOVE_WITHIN: Duration = Duration::from_secs(5);
+/// A feed that ends sooner than this after it was moved is the same trouble still.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
+/// Before each attempt; most of them wait for a leader besides.
+const MOVE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Follows a room from a cursor, or from its head, and goes on elsewhere as long as it can.
+///
+/// # Errors
+/// The router's.
+pub async fn subscribe(
+    app: &Arc<App>,
+    actor: &Actor,
+    room: &RoomId,
+    after: Option<Cursor>,
+) -> Result<Feed, Error> {
+    let feed = app.backend.subscribe(actor, room, after.clone()).await?;
+    let seq = start(&feed, after.as_ref());
+    let now = Instant::now();
+    let moving = Moving {
+        app: app.clone(),
+        actor: actor.clone(),
+        room: room.clone(),
+        delivered: Cursor { epoch: Some(feed.epoch.clone()), seq },
+        caught_up: false,
+        items: feed.next,
+        began: now,
+        deadline: now + MOVE_WITHIN,
+    };
+    let next = stream::unfold(moving, |mut moving| async { Some((moving.next().await, moving)) });
+    Ok(Feed { next: next.boxed(), ..feed })
+}
+
+/// A feed that outlives the replica that serves it.
+struct Moving {
+    app: Arc<App>,
+    actor: Actor,
+    room: RoomId,
+    /// From where to go on.
+    delivered: Cursor,
+    caught_up: bool,
+    items: BoxStream<'static, Next>,
+    /// When `items` did.
+    began: Instant,
+    /// When to give up, in the present trouble.
+    deadline: Instant,
+}
+
+impl Moving {
+    async fn next(&mut self) -> Next {
+        loop {
+            match self.items.next().await {
+                Some(Next::Ended(error)) if error.temporary() => {
+                    if let Err(error) = self.go_on(error).await {
+                        return Next::Ended(error);
+                    }
+                }
+                Some(Next::CaughtUp(_)) if self.caught_up => {} // with what was missed meanwhile
+                Some(next) => {
+                    match &next {
+                        Next::Events(events) => {
+                            let last = events.last().map(|last| last.event.seq);
+                            self.delivered.seq = last.unwrap_or(self.delivered.seq);
+                        }
+                        Next::CaughtUp(_) => self.caught_up = true,
+                        Next::Ended(_) => {}
+                    }
+                    return next;
+                }
+                None => return Next::Ended(Error::new(Code::Internal, "a feed has no end")),
+            }
+        }
+    }
+
+    /// Follows again from what was delivered last; `why` the feed ended, unless there is a better
+    /// reason to give up.
+    async fn go_on(&mut self, mut why: Error) -> Result<(), Error> {
+        self.items = stream::empty().boxed(); // what served it need not be kept meanwhile
+        let now = Instant::now();
+        if now.duration_since(self.began) >= SETTLED_AFTER {
+            self.deadline = now + MOVE_WITHIN;
+        }
+        while Instant::now() < self.deadline && !self.app.shutdown.is_cancelled() {
+            sleep(MOVE_PAUSE).await;
+            let after = Some(self.delivered.clone());
+            let subscribed = self.app.backend.subscribe(&self.actor, &self.room, after);
+            match timeout_at(self.deadline, subscribed).await {
+                Ok(Ok(feed)) if feed.recovered => {
+                    self.app.metrics.follows_moved.increment(1);
+                    (self.items, self.began) = (feed.next, Instant::now());
+                    return Ok(());
+                }
+                Ok(Ok(_)) => {
+                    let message = "the room's history was replaced: follow it again";
+                    return Err(Error::new(Code::Unavailable, message).retry_after(0));
+                }
+                Ok(Err(error)) if error.temporary() => why = error,
+                Ok(Err(error)) => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Err(why)
+    }
+}
 
 /// The last seq that counts as delivered when a feed begins.
 pub fn start(feed: &Feed, after: Option<&Cursor>) -> Seq {

@@ -44,6 +44,8 @@ pub struct Metrics {
     pub deliveries: Counter,
     /// Rooms followed now, over all connections.
     pub subscribers: Gauge,
+    /// Feeds of followed rooms that went on at another replica, or at the same one later.
+    pub follows_moved: Counter,
     /// Sessions open now.
     pub sessions: Gauge,
     /// Client connections open now.
@@ -76,6 +78,7 @@ impl Metrics {
             read_duration: histogram!("folkmoot_read_duration_seconds"),
             deliveries: counter!("folkmoot_deliveries_total"),
             subscribers: gauge!("folkmoot_subscribers"),
+            follows_moved: counter!("folkmoot_follows_moved_total"),
             sessions: gauge!("folkmoot_sessions"),
             connections: gauge!("folkmoot_connections"),
             connections_total: counter!("folkmoot_connections_accepted_total"),

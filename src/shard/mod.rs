@@ -275,14 +275,13 @@ impl<R: Runtime> Shard<R> {
     /// The voter to hand the lead to: of those that may, the one with the most of the log. Only a
     /// leader knows.
     pub fn successor(&self, may: impl Fn(NodeId) -> bool) -> Option<NodeId> {
-        let metrics = self.raft.metrics().borrow_watched().clone();
-        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
-        let replication = metrics.replication?;
+        let voters = self.voters();
+        let replication = self.raft.metrics().borrow_watched().replication.clone()?;
         let others = replication
             .into_iter()
-            .filter(|(node, _)| *node != self.node.0 && voters.contains(node))
-            .filter(|(node, _)| may(NodeId(*node)));
-        others.max_by_key(|(_, matched)| *matched).map(|(node, _)| NodeId(node))
+            .map(|(node, matched)| (NodeId(node), matched))
+            .filter(|(node, _)| *node != self.node && voters.contains(node) && may(*node));
+        others.max_by_key(|(_, matched)| *matched).map(|(node, _)| node)
     }
 
     /// Lets go of the log as far as the base has it, keeping nothing for slow followers.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use metrics::Counter;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{
@@ -37,6 +38,7 @@ pub struct NetworkFactory {
     transport: Arc<dyn Transport>,
     /// Of each peer, over all terms that this node led.
     acknowledged: BTreeMap<u64, Arc<Acknowledged>>,
+    snapshot_bytes: Counter,
 }
 
 impl<R: Runtime> RaftNetworkFactory<Types<R>> for NetworkFactory {
@@ -58,7 +60,8 @@ impl<R: Runtime> RaftNetworkFactory<Types<R>> for NetworkFactory {
 impl NetworkFactory {
     /// Makes clients for a group.
     pub fn new(group: ShardId, transport: Arc<dyn Transport>) -> NetworkFactory {
-        NetworkFactory { group, transport, acknowledged: BTreeMap::new() }
+        let snapshot_bytes = metrics::counter!("folkmoot_snapshot_sent_bytes_total");
+        NetworkFactory { group, transport, acknowledged: BTreeMap::new(), snapshot_bytes }
     }
 
     fn client(&mut self, target: u64, append_lane: Lane) -> Network {
@@ -69,6 +72,7 @@ impl NetworkFactory {
             append_lane,
             appends: None,
             transport: self.transport.clone(),
+            snapshot_bytes: self.snapshot_bytes.clone(),
         }
     }
 }
@@ -83,6 +87,8 @@ pub struct Network {
     appends: Option<Stream>,
     acknowledged: Arc<Acknowledged>,
     transport: Arc<dyn Transport>,
+    /// Rows and blocks sent, of all groups and to all peers.
+    snapshot_bytes: Counter,
 }
 
 impl Network {
@@ -320,7 +326,7 @@ impl<R: Runtime> NetSnapshot<Types<R>> for Network {
             };
             let stream = self.open(Lane::Snapshot, pb::open::Service::Snapshot(header));
             tracing::info!(shard = %self.group, target = %self.target, "sending a snapshot");
-            let answer = snapshot::send::<R>(source, stream).await?;
+            let answer = snapshot::send::<R>(source, stream, &self.snapshot_bytes).await?;
             if answer == vote
                 && let Some(last) = meta.last_log_id
             {

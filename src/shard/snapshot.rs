@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use metrics::Counter;
 use prost::Message;
 
 use crate::id::{Epoch, RoomId, Seq};
@@ -56,11 +57,12 @@ pub(crate) fn header(vote: &Vote, meta: &SnapshotMeta) -> pb::SnapshotHeader {
     }
 }
 
-/// Sends a source's content over a stream that was opened with its header; returns the
-/// receiver's vote.
+/// Sends a source's content over a stream that was opened with its header, and counts it; returns
+/// the receiver's vote.
 pub(crate) async fn send<R: Runtime>(
     mut sending: Sending,
     mut stream: Stream,
+    sent_bytes: &Counter,
 ) -> Result<Vote, SnapshotError> {
     sending.skip(receive_have(&mut stream).await?);
     loop {
@@ -71,11 +73,12 @@ pub(crate) async fn send<R: Runtime>(
         })
         .await?;
         sending = back;
-        match chunk? {
-            Some(Chunk::Blocks(chunk)) => send_part(&stream, Part::Blocks(chunk)).await?,
-            Some(Chunk::Rows(chunk)) => send_part(&stream, Part::Rows(chunk)).await?,
+        let part = match chunk? {
+            Some(Chunk::Blocks(chunk)) => Part::Blocks(chunk),
+            Some(Chunk::Rows(chunk)) => Part::Rows(chunk),
             None => break,
-        }
+        };
+        sent_bytes.increment(send_part(&stream, part).await?);
     }
     send_part(&stream, Part::End(true)).await?;
     let done = pb::SnapshotDone::decode(stream.recv().await?).map_err(|_| Malformed("done"))?;
@@ -85,9 +88,12 @@ pub(crate) async fn send<R: Runtime>(
     Ok(wire::vote_from(done.vote)?)
 }
 
-async fn send_part(stream: &Stream, part: Part) -> Result<(), Closed> {
-    let frame = pb::SnapshotFrame { part: Some(part) };
-    stream.tx.send(frame.encode_to_vec().into()).await
+/// Returns how many bytes it takes.
+async fn send_part(stream: &Stream, part: Part) -> Result<u64, Closed> {
+    let frame = Bytes::from(pb::SnapshotFrame { part: Some(part) }.encode_to_vec());
+    let bytes = frame.len() as u64;
+    stream.tx.send(frame).await?;
+    Ok(bytes)
 }
 
 async fn receive_have(stream: &mut Stream) -> Result<Vec<(RoomId, Epoch, Seq)>, SnapshotError> {

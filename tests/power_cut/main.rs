@@ -12,6 +12,8 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod disk;
 mod log_store;
 mod random;
@@ -88,7 +90,7 @@ fn what_was_acknowledged_survives_power_cuts() {
             );
         }
     }
-    say(&format!("{CUTS} power cuts, {highest:?} operations, {:?}", started.elapsed()));
+    common::say!("{CUTS} power cuts, {highest:?} operations, {:?}", started.elapsed());
 }
 
 #[test]
@@ -185,7 +187,7 @@ fn disk() -> Option<Disk> {
     match Disk::new() {
         Ok(disk) => Some(disk),
         Err(why) => {
-            say(&format!("SKIPPED: power cuts cannot be simulated here: {why}"));
+            common::say!("SKIPPED: power cuts cannot be simulated here: {why}");
             None
         }
     }
@@ -193,9 +195,4 @@ fn disk() -> Option<Disk> {
 
 fn seed() -> u64 {
     std::env::var("FOLKMOOT_SEED").map_or(1, |seed| seed.parse().unwrap())
-}
-
-/// Past the test harness, which hides what a test prints unless it fails.
-fn say(text: &str) {
-    std::io::stderr().write_all(format!("power_cut: {text}\n").as_bytes()).unwrap();
 }

@@ -55,10 +55,10 @@ pub async fn perform(app: Arc<App>, actor: Actor, id: u64, work: Work) -> Outcom
             let result = app.post(&actor, post).await.map(|(done, _)| done);
             Outcome::Posted { id, result }
         }
-        Work::Follow(follow) => {
-            let after = follow.after.clone();
-            let result = app.backend.subscribe(&actor, &follow.room, after).await;
-            Outcome::Followed { id, follow, result }
+        Work::Follow(asked) => {
+            let after = asked.after.clone();
+            let result = follow::subscribe(&app, &actor, &asked.room, after).await;
+            Outcome::Followed { id, follow: asked, result }
         }
     }
 }

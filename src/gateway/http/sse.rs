@@ -55,7 +55,7 @@ pub async fn stream(
     after: Option<Cursor>,
 ) -> Result<Response, Error> {
     let seat = app.take_seat()?;
-    let feed = app.backend.subscribe(&caller.actor, &room, after.clone()).await?;
+    let feed = follow::subscribe(&app, &caller.actor, &room, after.clone()).await?;
     let followed = json!({
         "room": room.as_str(), "epoch": feed.epoch.as_str(), "first_seq": feed.first_seq.0,
         "head": feed.head.0, "recovered": feed.recovered,

@@ -32,6 +32,10 @@ pub struct Fake {
     pub posts_begun: AtomicUsize,
     /// Feeds that exist.
     pub feeds: Arc<AtomicUsize>,
+    /// Ends the feeds that there are.
+    pub feeds_end: watch::Sender<Option<Error>>,
+    /// Refuses further ones.
+    pub feeds_refused: Mutex<Option<Error>>,
     pub ready: AtomicBool,
     pub initialized: AtomicBool,
 }
@@ -52,6 +56,8 @@ impl Fake {
             posts_allowed: Semaphore::new(Semaphore::MAX_PERMITS),
             posts_begun: AtomicUsize::new(0),
             feeds: Arc::default(),
+            feeds_end: watch::channel(None).0,
+            feeds_refused: Mutex::default(),
             ready: AtomicBool::new(true),
             initialized: AtomicBool::new(false),
         })
@@ -146,8 +152,10 @@ impl Backend for Arc<Fake> {
         after: Option<Cursor>,
     ) -> BoxFuture<'a, Result<Feed, Error>> {
         async move {
-            let mut changed = self.changed.subscribe();
-            changed.mark_unchanged();
+            if let Some(error) = self.feeds_refused.lock().unwrap().clone() {
+                return Err(error);
+            }
+            let (changed, end) = (self.changed.subscribe(), self.feeds_end.subscribe());
             let state = self.state.lock().unwrap();
             let found = state
                 .rooms
@@ -166,8 +174,8 @@ impl Backend for Arc<Fake> {
             let counted = CountedFeed(self.feeds.clone());
             let (fake, room) = (self.clone(), room.clone());
             let next = stream::unfold(
-                (fake, room, start, false, changed, counted),
-                move |(fake, room, mut last, mut caught_up, mut changed, counted)| async move {
+                (fake, room, start, false, (changed, end), counted),
+                move |(fake, room, mut last, mut caught_up, (mut changed, mut end), counted)| async move {
                     let next = loop {
                         if !caught_up && last >= head {
                             caught_up = true;
@@ -178,9 +186,15 @@ impl Backend for Arc<Fake> {
                             last = newest.event.seq;
                             break Next::Events(events);
                         }
-                        changed.changed().await.ok()?;
+                        tokio::select! {
+                            changed = changed.changed() => changed.ok()?,
+                            ended = end.changed() => {
+                                ended.ok()?;
+                                break Next::Ended(end.borrow().clone()?);
+                            }
+                        }
                     };
-                    Some((next, (fake, room, last, caught_up, changed, counted)))
+                    Some((next, (fake, room, last, caught_up, (changed, end), counted)))
                 },
             );
             Ok(Feed { epoch, first_seq, head, recovered, next: next.boxed() })

@@ -9,6 +9,7 @@ use tonic::{Status, Streaming};
 
 use super::grpc::{code, with_token};
 use super::server::{Server, soon, until};
+use crate::error::{Code, Error};
 use crate::gateway::limits::{DELIVERY_EVENTS_MAX, GatewayLimits, TOKEN_TRUST};
 use crate::proto::v1 as proto;
 use crate::proto::v1::rooms_client::RoomsClient;
@@ -207,6 +208,22 @@ async fn following_again_begins_anew() {
     session.follow(2, "general", Some(1)).await;
     assert_eq!(session.catch_up().await, [2]);
     until(|| server.fake.feeds.load(Ordering::SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn a_followed_room_goes_on_elsewhere_when_its_replica_is_lost() {
+    let server = Server::start().await;
+    let mut session = Session::open(&server, &server.bob).await.unwrap();
+    session.follow(1, "general", Some(0)).await;
+    assert_eq!(session.catch_up().await, [1]);
+    let lost = Error::new(Code::Unavailable, "the replica is lost");
+    for n in 2..5 {
+        server.fake.feeds_end.send_replace(Some(lost.clone()));
+        server.post("one more").await;
+        let (_, said) = session.hear().await;
+        let Said::Delivery(delivery) = said else { panic!("{said:?}") };
+        assert_eq!(delivery.events.iter().map(|event| event.seq).collect::<Vec<_>>(), [n]);
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::server::{Server, read_until, soon, until};
+use crate::error::{Code, Error};
 use crate::gateway::limits::GatewayLimits;
 
 async fn stream(server: &Server, token: &str, query: &str, headers: &str) -> TcpStream {
@@ -85,6 +86,61 @@ async fn an_idle_stream_has_heartbeats() {
     let server = Server::with_limits(GatewayLimits { heartbeat, ..Default::default() }).await;
     let mut events = stream(&server, &server.ann, "", "").await;
     read_until(&mut events, |text| text.matches(": heartbeat").count() >= 2).await;
+}
+
+fn lost() -> Error {
+    Error::new(Code::Unavailable, "the replica is lost")
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_elsewhere_when_its_replica_is_lost() {
+    let server = Server::start().await;
+    let mut events = stream(&server, &server.bob, "?after=0", "").await;
+    read_until(&mut events, |text| text.contains("event: caught_up")).await;
+    // At first nobody can serve the room.
+    *server.fake.feeds_refused.lock().unwrap() = Some(lost());
+    server.fake.feeds_end.send_replace(Some(lost()));
+    until(|| server.fake.feeds.load(Ordering::SeqCst) == 0).await;
+    server.post("missed meanwhile").await;
+    *server.fake.feeds_refused.lock().unwrap() = None;
+    let missed = read_until(&mut events, |text| text.contains("missed meanwhile")).await;
+    server.post("live again").await;
+    let live = read_until(&mut events, |text| text.contains("live again")).await;
+    assert_eq!((seqs(&missed), seqs(&live)), (vec![2], vec![3]));
+    // The client was told nothing of it.
+    assert!(!(missed + &live).contains("event: "));
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_it_may_not_go_on_elsewhere() {
+    let server = Server::start().await;
+    let banned = Error::new(Code::Banned, "you are banned from this room");
+    for (end, refusal, code) in [
+        (lost(), Some(banned), "banned"),
+        (Error::new(Code::RoomNotFound, "the room is gone"), None, "room_not_found"),
+    ] {
+        *server.fake.feeds_refused.lock().unwrap() = None;
+        let mut events = stream(&server, &server.bob, "?after=0", "").await;
+        read_until(&mut events, |text| text.contains("event: caught_up")).await;
+        *server.fake.feeds_refused.lock().unwrap() = refusal;
+        server.fake.feeds_end.send_replace(Some(end));
+        let text = read_until(&mut events, |text| text.contains("event: ended")).await;
+        assert!(text.contains(&format!("\"code\":\"{code}\"")), "{text}");
+        assert!(text.contains("\"seq\":1"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_no_other_replica_is_found() {
+    let server = Server::start().await;
+    let mut events = stream(&server, &server.bob, "?after=0", "").await;
+    read_until(&mut events, |text| text.contains("event: caught_up")).await;
+    *server.fake.feeds_refused.lock().unwrap() = Some(lost());
+    let begin = Instant::now();
+    server.fake.feeds_end.send_replace(Some(lost()));
+    let text = read_until(&mut events, |text| text.contains("event: ended")).await;
+    assert!(begin.elapsed() >= Duration::from_secs(4), "it was looked for");
+    assert!(text.contains("\"code\":\"unavailable\""), "{text}");
 }
 
 #[tokio::test]
