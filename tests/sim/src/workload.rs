@@ -229,6 +229,8 @@ pub struct Client {
     process: Process,
     number: usize,
     texts: u64,
+    /// Where it is a participant.
+    joined: Vec<RoomId>,
 }
 
 impl Client {
@@ -244,6 +246,7 @@ impl Client {
             process,
             number,
             texts: 0,
+            joined: vec![],
         }
     }
 
@@ -295,6 +298,8 @@ impl Client {
         };
         let created = self.administer("create-room", &room, command).await;
         if created {
+            // Whoever creates a room is in it.
+            self.joined.push(room.clone());
             self.world.rooms.lock().expect("no holder of the lock panics").push(room);
         }
         created
@@ -312,12 +317,11 @@ impl Client {
 
     /// Joins what there is, then sends and reads until the world is over.
     pub async fn run(mut self) {
-        let mut joined: Vec<RoomId> = vec![];
         while !self.world.is_over() {
             let rooms = self.world.rooms();
-            if let Some(room) = rooms.iter().find(|room| !joined.contains(room)) {
-                if self.join(room).await {
-                    joined.push(room.clone());
+            if let Some(room) = rooms.iter().find(|room| !self.joined.contains(room)).cloned() {
+                if self.join(&room).await {
+                    self.joined.push(room);
                 }
             } else if let Some(room) = rooms.choose(&mut self.rng).cloned() {
                 self.step(&room).await;
