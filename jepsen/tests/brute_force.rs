@@ -71,6 +71,7 @@ fn the_checker_agrees_with_an_exhaustive_search() {
         made.add(&history, linearizable);
     }
     let share = |n: u64| n * 100 / HISTORIES;
+    println!("{} % valid", share(made.valid));
     assert!((20..=80).contains(&share(made.valid)), "{} % are valid", share(made.valid));
     for (what, n) in [
         ("an unresolved send", made.unresolved_sends),

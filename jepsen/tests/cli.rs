@@ -51,7 +51,7 @@ fn stale() -> Vec<u8> {
 fn the_exit_code_is_the_verdict() {
     let (code, out, err) = run(&["check", "-"], &right());
     assert_eq!((code, err.as_str()), (0, ""));
-    assert!(out.starts_with("valid\n10 operations in 1 rooms: 10 ok"), "{out}");
+    assert!(out.starts_with("valid\n10 operations, rooms: 1; 10 ok"), "{out}");
 
     let (code, out, err) = run(&["check", "-"], &stale());
     assert_eq!((code, err.as_str()), (1, ""));

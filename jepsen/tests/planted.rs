@@ -243,6 +243,17 @@ const PLANTED: &[Planted] = &[
             s.read(0, "a b");
         },
     },
+    // The last read is stale, but the message is still there: a subscription has it.
+    Planted {
+        found: &["stale-read"],
+        witness: &[&[2, 3], &[4, 5]],
+        tell: |s| {
+            s.sends("a b");
+            s.read(0, "a");
+            s.subscribe(1, 1);
+            s.deliver(1, 2, "b");
+        },
+    },
     // Two reads go back, of a message that nobody acknowledged.
     Planted {
         found: &["stale-read"],
@@ -273,6 +284,17 @@ const PLANTED: &[Planted] = &[
             s.send_unanswered("b");
             s.final_read("n1", "a");
             s.final_read("n2", "b");
+        },
+    },
+    // One node contradicts itself: that is no difference between replicas.
+    Planted {
+        found: &["inconsistent-offsets"],
+        witness: &[&[4, 5], &[6, 7]],
+        tell: |s| {
+            s.send_unanswered("a");
+            s.send_unanswered("b");
+            s.final_read("n1", "a");
+            s.final_read("n1", "b");
         },
     },
     // One node is behind, of what nobody acknowledged.

@@ -21,14 +21,26 @@ fn too_little_is_unknown() {
     assert_eq!(reasons(|_| {}), "no send was ok; nothing was read");
     assert_eq!(reasons(|s| s.read(0, "")), "no send was ok");
     let unread = reasons(|s| s.send("a", 1));
-    assert_eq!(unread, "room tea: 1 sends were acknowledged, and nobody read it; nothing was read");
+    assert_eq!(
+        unread,
+        "room tea: sends were acknowledged (1), and nobody read it; nothing was read"
+    );
     let partial = reasons(|s| {
         s.sends("a b");
         let op = s.begin_on("n1", F::FinalRead, Value::range(0, None));
         s.ok(&op, Value::Page { head: 2, events: events(1, "a") });
         s.final_read("n2", "a b");
     });
-    assert_eq!(partial, "room tea: the final read on n1 has nothing from seq 2 to its head, 2");
+    assert_eq!(partial, "room tea: the final read on n1 ends before seq 2, and the head is 2");
+
+    let holed = reasons(|s| {
+        s.sends("a b c");
+        for (after, word) in [(0, "a"), (2, "c")] {
+            let op = s.begin_on("n1", F::FinalRead, Value::range(after, Some(1)));
+            s.ok(&op, Value::Page { head: 3, events: events(after + 1, word) });
+        }
+    });
+    assert_eq!(holed, "room tea: the final read on n1 ends before seq 2, and the head is 3");
 
     let mut story = Story::new();
     story.sends("a b c d e");
@@ -88,7 +100,7 @@ stale-read in room tea: a read that began when seq 2 was acknowledged has the lo
   process 1 on n1: send b → seq 2, from 2.000 to 3.000 ms [2, 3]
   process 2 on n1: read after 0 → head 1, seq 1, from 4.000 to 5.000 ms [4, 5]
 
-3 operations in 1 rooms: 3 ok, 0 fail, 0 of unknown outcome; 0 deliveries
+3 operations, rooms: 1; 3 ok, 0 fail, 0 of unknown outcome; 0 deliveries
 100.00 % ok while a majority was healthy
 ";
     assert_eq!(report.to_string(), text);
@@ -106,4 +118,16 @@ fn all_are_counted_and_few_are_shown() {
     assert_eq!(report.anomalies[&Anomaly::StaleRead], 20);
     let shown = report.violations.iter().filter(|v| v.anomaly == Anomaly::StaleRead).count();
     assert_eq!(shown, 5);
+}
+
+#[test]
+fn a_subscription_that_went_back_goes_on_from_there() {
+    let mut story = Story::new();
+    story.sends("a b c");
+    story.subscribe(1, 0);
+    for event in [events(1, "a b"), events(1, "a b c")].concat() {
+        story.deliver(1, event.seq, &event.id.to_string());
+    }
+    let report = story.check();
+    assert_eq!(report.anomalies.into_iter().collect::<Vec<_>>(), [(Anomaly::NonmonotonicPoll, 1)]);
 }

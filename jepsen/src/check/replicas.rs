@@ -91,7 +91,7 @@ fn incomplete(room: &Room, node: &Name, head: u64) -> Option<String> {
     }
     (covered < head).then(|| {
         format!(
-            "room {}: the final read on {node} has nothing from seq {} to its head, {head}",
+            "room {}: the final read on {node} ends before seq {}, and the head is {head}",
             room.name,
             covered + 1
         )
@@ -132,7 +132,7 @@ pub(super) fn unread(room: &Room, findings: &mut Findings) {
     let acknowledged = room.sends.iter().filter(|send| send.ret != NONE).count();
     if acknowledged > 0 && room.readings.is_empty() {
         findings.unknown(format!(
-            "room {}: {acknowledged} sends were acknowledged, and nobody read it",
+            "room {}: sends were acknowledged ({acknowledged}), and nobody read it",
             room.name
         ));
     }

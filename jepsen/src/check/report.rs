@@ -217,7 +217,7 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "{} operations in {} rooms: {} ok, {} fail, {} of unknown outcome; {} deliveries",
+            "{} operations, rooms: {}; {} ok, {} fail, {} of unknown outcome; {} deliveries",
             counts.operations, counts.rooms, counts.ok, counts.fail, counts.info, counts.deliveries
         )?;
         let available = &self.availability;
