@@ -4,9 +4,9 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 
 use crate::id::NodeId;
+use crate::shard::Shard;
 use crate::shard::runtime::Runtime;
 use crate::shard::types::{LogId, log_id_parts};
-use crate::shard::Shard;
 
 /// How a replica stands, for operators.
 #[derive(Debug, Clone)]

@@ -89,6 +89,8 @@ pub struct Node {
 #[derive(Default)]
 struct State {
     boots: u64,
+    /// It was asked to stop.
+    stopping: bool,
     process: Option<Arc<Process>>,
     running: Option<Running>,
 }
@@ -227,6 +229,7 @@ impl Cluster {
         let process = {
             let mut state = node.lock();
             state.boots += 1;
+            state.stopping = false;
             let process = Process::new(format!("n{}.{}", node.id.0, state.boots));
             state.process = Some(process.clone());
             process
@@ -244,7 +247,7 @@ impl Cluster {
     /// A node stopped by itself: fine if it was given a reason.
     fn stopped(&self, node: &Node, why: &str) {
         self.trace.tell(format_args!("n{} stopped: {why}", node.id.0));
-        if node.excused(Excuse::Disk) {
+        if node.excused(Excuse::Disk) || node.lock().stopping {
             return;
         }
         if node.excused(Excuse::Damage) {
@@ -276,7 +279,8 @@ impl Cluster {
         let host = Arc::new(Host::<Sim>::default());
         let options = router::Options {
             request_timeout: self.plan.request_timeout,
-            stall_after: self.plan.timing.election_timeout_max + self.plan.timing.heartbeat_interval,
+            stall_after: self.plan.timing.election_timeout_max
+                + self.plan.timing.heartbeat_interval,
         };
         let router = Router::new(host.clone(), transport.clone(), node.clock.clone(), options);
         host.set_upper(Arc::new(Server(Arc::downgrade(&router))));
@@ -368,6 +372,7 @@ impl Cluster {
     pub async fn stop(self: &Arc<Self>, node: &Arc<Node>) {
         let Some(running) = node.running() else { return };
         self.trace.say(format_args!("stop {:?}", running.process));
+        node.lock().stopping = true;
         let (groups, router) = (running.groups.clone(), running.router.clone());
         let stopping = running.process.spawn(async move {
             groups.hand_over().await;

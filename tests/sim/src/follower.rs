@@ -66,7 +66,12 @@ impl Follower {
             self.follow(&room, last).await;
             Sim::sleep(Duration::from_millis(self.rng.random_range(1..100))).await;
         }
-        let op = Op::invoke(now(), self.process, F::Unsubscribe, Value::subscription(self.subscription, None));
+        let op = Op::invoke(
+            now(),
+            self.process,
+            F::Unsubscribe,
+            Value::subscription(self.subscription, None),
+        );
         let op = op.room(room.as_str());
         self.world.push(op.clone());
         let value =

@@ -76,7 +76,16 @@ pub fn live(plan: &Plan, spoken: bool) -> Outcomes {
         failures.push(report.to_string());
     }
     let (hash, steps) = (trace.hash(), trace.steps());
-    Outcomes { plan: plan.clone(), failures, hash, ok: report.counts.ok, history, steps, polls, took }
+    Outcomes {
+        plan: plan.clone(),
+        failures,
+        hash,
+        ok: report.counts.ok,
+        history,
+        steps,
+        polls,
+        took,
+    }
 }
 
 struct Life {
@@ -106,7 +115,9 @@ impl Life {
         for number in 0..self.plan.rooms {
             let slug = format!("room-{number}");
             if !first.create(&slug).await {
-                return vec!["no room could be created at the start, where nothing goes wrong".into()];
+                return vec![
+                    "no room could be created at the start, where nothing goes wrong".into(),
+                ];
             }
         }
         let mut clients = vec![Sim::spawn(first.run())];
@@ -114,10 +125,12 @@ impl Life {
             let client = Client::new(self.world.clone(), &self.plan, number);
             clients.push(Sim::spawn(client.run()));
         }
-        let followers: Vec<_> = (0..self.plan.subscribers).map(|number| {
-            let follower = Follower::new(self.world.clone(), &self.plan, number);
-            Sim::spawn(follower.run())
-        }).collect();
+        let followers: Vec<_> = (0..self.plan.subscribers)
+            .map(|number| {
+                let follower = Follower::new(self.world.clone(), &self.plan, number);
+                Sim::spawn(follower.run())
+            })
+            .collect();
         let nemesis = Nemesis::new(self.world.clone(), &self.plan);
         let raging = Sim::spawn(async move { nemesis.run().await });
         Sim::sleep(self.plan.time.saturating_sub(elapsed())).await;
@@ -134,10 +147,13 @@ impl Life {
             wrong
         };
         let ended = Sim::timeout(END_WITHIN, ending).await;
-        ended.unwrap_or_else(|_| vec![format!(
-            "liveness: {} s after the last fault something still waits: {}",
-            END_WITHIN.as_secs(), self.unwell().unwrap_or_else(|| "a client".into())
-        )])
+        ended.unwrap_or_else(|_| {
+            vec![format!(
+                "liveness: {} s after the last fault something still waits: {}",
+                END_WITHIN.as_secs(),
+                self.unwell().unwrap_or_else(|| "a client".into())
+            )]
+        })
     }
 
     /// Looks at everything, every few milliseconds, and restarts what an error took down.
@@ -198,7 +214,10 @@ impl Life {
                     return Some(format!(
                         "node {} has applied entry {} of shard {}, its log ends at {}, another \
                          has applied {first}",
-                        node.id, here.applied, shard.id(), here.last_log
+                        node.id,
+                        here.applied,
+                        shard.id(),
+                        here.last_log
                     ));
                 }
             }
@@ -274,12 +293,15 @@ impl Life {
                     digests.entry(shard.id()).or_insert_with(|| (node.id, here.clone()));
                 if there.0 != here.0 {
                     wrong.push(format!(
-                        "replicas of shard {} differ on nodes {first} and {}", shard.id(), node.id
+                        "replicas of shard {} differ on nodes {first} and {}",
+                        shard.id(),
+                        node.id
                     ));
                 } else if there.1 != here.1 {
                     wrong.push(format!(
                         "dedup: nodes {first} and {} remember other requests of shard {}",
-                        node.id, shard.id()
+                        node.id,
+                        shard.id()
                     ));
                 }
             }
@@ -290,7 +312,8 @@ impl Life {
     /// Whatever was acknowledged gets its first answer again, from anywhere.
     async fn send_again(&self) -> Vec<String> {
         let rng = &mut SmallRng::seed_from_u64(self.plan.seed ^ 0xa9a1);
-        let mut acked: Vec<_> = self.world.sent().iter().filter(|s| s.seq.is_some()).cloned().collect();
+        let mut acked: Vec<_> =
+            self.world.sent().iter().filter(|s| s.seq.is_some()).cloned().collect();
         rand::seq::SliceRandom::shuffle(&mut acked[..], rng);
         let mut process = self.world.recorder.process();
         let mut wrong = vec![];
@@ -302,21 +325,28 @@ impl Life {
                 }
             };
             let id = record::id(&sent.request.id);
-            let op = Op::invoke(now(), process, F::Resend, Value::send(id));
+            let (seq, other_body) = (None, sent.other_body);
+            let op = Op::invoke(now(), process, F::Resend, Value::Write { id, seq, other_body });
             let op = op.node(name(&node)).room(sent.room.as_str());
             self.world.push(op.clone());
-            let request = sent.request.clone();
+            let request = sent.with_body(other_body);
             let outcome = self
                 .world
                 .ask(&node, |running| async move { running.router.execute(request).await })
                 .await;
-            process = self.world.end(&op, &outcome, |done| Value::sent(id, done.seq.0));
+            process = self.world.end(&op, &outcome, |done| {
+                let seq = Some(done.seq.0);
+                Value::Write { id, seq, other_body }
+            });
             match outcome {
                 Outcome::Ok(done) if done.duplicate && Some(done.seq) == sent.seq => {}
                 other => wrong.push(format!(
                     "idempotence: {} in {} was acknowledged as seq {:?}; sent again, at node {}: \
                      {other:?}",
-                    sent.request.id, sent.room, sent.seq.map(|seq| seq.0), node.id
+                    sent.request.id,
+                    sent.room,
+                    sent.seq.map(|seq| seq.0),
+                    node.id
                 )),
             }
         }
@@ -339,7 +369,8 @@ impl Life {
                 let row = replica.replica().read().room(&room);
                 match row {
                     Some(row) => {
-                        let chain = row.chain.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                        let chain =
+                            row.chain.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
                         let value = Value::Chain { seq: row.head.0, chain: chain.into() };
                         self.world.push(op.ok(now(), value));
                     }

@@ -71,7 +71,10 @@ fn main() -> ExitCode {
                     if args.twice {
                         let again = life::live(&plan, false);
                         if again.hash != outcome.hash {
-                            outcome.failures.push(format!("not deterministic: {} then {}", outcome.hash, again.hash));
+                            outcome.failures.push(format!(
+                                "not deterministic: {} then {}",
+                                outcome.hash, again.hash
+                            ));
                         }
                     }
                     {
@@ -82,7 +85,15 @@ fn main() -> ExitCode {
                         totals.3 += outcome.took;
                     }
                     if args.seed.is_some() {
-                        println!("{} hash {} ok {} steps {} polls {} took {:?}", plan, outcome.hash, outcome.ok, outcome.steps, outcome.polls, outcome.took);
+                        println!(
+                            "{} hash {} ok {} steps {} polls {} took {:?}",
+                            plan,
+                            outcome.hash,
+                            outcome.ok,
+                            outcome.steps,
+                            outcome.polls,
+                            outcome.took
+                        );
                     }
                     if !outcome.failures.is_empty() {
                         failed.fetch_add(1, Ordering::Relaxed);
@@ -100,8 +111,13 @@ fn main() -> ExitCode {
     let totals = totals.into_inner().expect("no holder panics");
     println!(
         "{} lives, {} failed, {:.1} s, {:.0} a minute; {} ok, {} polls, {:?} virtual",
-        totals.0, failed, took.as_secs_f64(), totals.0 as f64 / took.as_secs_f64() * 60.0,
-        totals.1, totals.2, totals.3
+        totals.0,
+        failed,
+        took.as_secs_f64(),
+        totals.0 as f64 / took.as_secs_f64() * 60.0,
+        totals.1,
+        totals.2,
+        totals.3
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

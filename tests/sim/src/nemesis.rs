@@ -94,7 +94,8 @@ impl Nemesis {
                 self.boot(on);
             }
             Fault::Pause => {
-                let processes: Vec<_> = on.iter().filter_map(|id| self.node(*id).process()).collect();
+                let processes: Vec<_> =
+                    on.iter().filter_map(|id| self.node(*id).process()).collect();
                 processes.iter().for_each(|process| process.pause(true));
                 Sim::sleep(strike.lasts).await;
                 processes.iter().for_each(|process| process.pause(false));
@@ -193,7 +194,9 @@ impl Nemesis {
             self.node(*id).excuse(Excuse::Disk);
             let nth = rng.random_range(1..30);
             match strike.fault {
-                Fault::DiskFull => disk.capacity(Some(disk.used_bytes() + rng.random_range(0..64 << 10))),
+                Fault::DiskFull => {
+                    disk.capacity(Some(disk.used_bytes() + rng.random_range(0..64 << 10)))
+                }
                 _ => disk.arm(match rng.random_range(0..3) {
                     0 => DiskFault::Reads { nth },
                     1 => DiskFault::Writes { nth },

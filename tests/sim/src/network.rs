@@ -96,7 +96,8 @@ impl Network {
         let (links, after) = {
             let mut state = self.lock();
             state.endpoints.remove(&node);
-            let gone: Vec<_> = state.links.keys().filter(|(a, b)| *a == node || *b == node).copied().collect();
+            let gone: Vec<_> =
+                state.links.keys().filter(|(a, b)| *a == node || *b == node).copied().collect();
             let links: Vec<_> = gone.iter().filter_map(|key| state.links.remove(key)).collect();
             (links, if silently { state.weather.silence } else { state.weather.delay.1 })
         };
@@ -157,7 +158,8 @@ impl Network {
     /// How long the next frame takes.
     fn delay(&self) -> Duration {
         let state = &mut *self.lock();
-        let (from, to) = (state.weather.delay.0.as_nanos() as u64, state.weather.delay.1.as_nanos() as u64);
+        let (from, to) =
+            (state.weather.delay.0.as_nanos() as u64, state.weather.delay.1.as_nanos() as u64);
         let delay = Duration::from_nanos(state.rng.random_range(from..=to.max(from)));
         let resent = state.rng.random_range(0..1000) < state.weather.resent_per_mille;
         if resent { delay + state.weather.resend } else { delay }
@@ -300,7 +302,9 @@ async fn dial(network: Arc<Network>, from: NodeId, to: NodeId) {
     loop {
         network.until(|network| network.endpoint(to).is_some() && network.joined(from, to)).await;
         Sim::sleep(3 * network.delay()).await;
-        let Some(peer) = network.endpoint(to).filter(|_| network.joined(from, to)) else { continue };
+        let Some(peer) = network.endpoint(to).filter(|_| network.joined(from, to)) else {
+            continue;
+        };
         let link = connect(&network, from, to, peer);
         network.lock().links.insert((from, to), link.clone());
         hold(&network, from, to, &link).await;
@@ -335,8 +339,7 @@ fn connect(network: &Arc<Network>, from: NodeId, to: NodeId, peer: Endpoint) -> 
     let lanes = Lane::ALL.map(|lane| {
         let (forth, forth_rx) = direction();
         let (back, back_rx) = direction();
-        let connection =
-            Arc::new(Connection { directions: [forth, back], next: Mutex::default() });
+        let connection = Arc::new(Connection { directions: [forth, back], next: Mutex::default() });
         let pump = Pump {
             network: network.clone(),
             lane,
@@ -344,7 +347,13 @@ fn connect(network: &Arc<Network>, from: NodeId, to: NodeId, peer: Endpoint) -> 
             broken: broken.clone(),
         };
         let opener = network.endpoint(from).map(|endpoint| endpoint.process);
-        pump.clone().start(0, (from, to), forth_rx, Some(peer.process.clone()), Some(peer.accept.clone()));
+        pump.clone().start(
+            0,
+            (from, to),
+            forth_rx,
+            Some(peer.process.clone()),
+            Some(peer.accept.clone()),
+        );
         pump.start(1, (to, from), back_rx, opener, None);
         connection
     });

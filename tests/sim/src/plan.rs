@@ -168,11 +168,17 @@ impl Plan {
             overlay_bytes_max: rng.random_range(4 << 10..=256 << 10),
             machine: Machine {
                 put_off_per_mille: rng.random_range(0..=100),
-                fsync: (Duration::from_micros(50), Duration::from_micros(rng.random_range(100..=5000))),
+                fsync: (
+                    Duration::from_micros(50),
+                    Duration::from_micros(rng.random_range(100..=5000)),
+                ),
                 blocking: (Duration::ZERO, Duration::from_micros(rng.random_range(0..=3000))),
             },
             weather: Weather {
-                delay: (Duration::from_micros(30), Duration::from_micros(rng.random_range(100..=5000))),
+                delay: (
+                    Duration::from_micros(30),
+                    Duration::from_micros(rng.random_range(100..=5000)),
+                ),
                 resent_per_mille: if rng.random_bool(0.5) { 0 } else { rng.random_range(0..=20) },
                 resend: ms(rng.random_range(20..=200)),
                 silence: ms(rng.random_range(300..=3000)),
@@ -216,8 +222,13 @@ impl fmt::Display for Plan {
         write!(
             f,
             "seed {}: {} nodes{gateway}, {} rooms, {} clients, {} subscribers, {} s, {} strikes of {faults}",
-            self.seed, self.replicas, self.rooms, self.clients, self.subscribers,
-            self.time.as_secs_f64(), self.strikes.len()
+            self.seed,
+            self.replicas,
+            self.rooms,
+            self.clients,
+            self.subscribers,
+            self.time.as_secs_f64(),
+            self.strikes.len()
         )
     }
 }

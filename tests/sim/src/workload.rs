@@ -3,6 +3,7 @@
 //! A client is a task of the simulation. What it asks of a node runs in that node's process, and
 //! breaks with it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -11,7 +12,6 @@ use folkmoot::chat::command::{Actor, Command, Done, Request};
 use folkmoot::chat::event::EventKind;
 use folkmoot::chat::query::{Answer, Events, Page, Query};
 use folkmoot::chat::state::RoomKind;
-use folkmoot::clock::Clock;
 use folkmoot::error::Error;
 use folkmoot::id::{Cursor, Epoch, RequestId, RoomId, Seq, UserId};
 use folkmoot::router::Consistency;
@@ -21,7 +21,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use crate::cluster::{Cluster, Node, SimClock};
+use crate::cluster::{Cluster, Node, true_ms};
 use crate::plan::Plan;
 use crate::record::{self, Recorder, now};
 use crate::runtime::Sim;
@@ -57,10 +57,23 @@ impl<T> From<Result<T, Error>> for Outcome<T> {
 pub struct Sent {
     /// Where.
     pub room: RoomId,
-    /// As it was asked for.
+    /// As it was asked for first.
     pub request: Request,
     /// What it was acknowledged with.
     pub seq: Option<Seq>,
+    /// It was acknowledged with the other body: the first had come to nothing.
+    pub other_body: bool,
+}
+
+impl Sent {
+    /// The request, with its first body or with another.
+    pub fn with_body(&self, other: bool) -> Request {
+        let mut request = self.request.clone();
+        if other && let Command::Post { text, .. } = &mut request.command {
+            text.push('!');
+        }
+        request
+    }
 }
 
 /// What all clients share.
@@ -174,8 +187,8 @@ impl World {
         };
         let consistency =
             if f == F::ReadLocal { Consistency::Local } else { Consistency::Linearizable };
-        let outcome = self
-            .ask(node, |running| async move {
+        let outcome =
+            self.ask(node, |running| async move {
                 running.router.query(&admin(), query, consistency).await
             })
             .await;
@@ -225,12 +238,13 @@ pub struct Client {
     world: Arc<World>,
     rng: SmallRng,
     actor: Actor,
-    clock: SimClock,
     process: Process,
     number: usize,
     texts: u64,
     /// Where it is a participant.
     joined: Vec<RoomId>,
+    /// What it asked to join, whatever came of it.
+    joining: BTreeMap<RoomId, Request>,
 }
 
 impl Client {
@@ -242,16 +256,17 @@ impl Client {
             world,
             rng: SmallRng::seed_from_u64(plan.seed ^ (number as u64 + 1) << 32),
             actor: Actor { user, admin: false },
-            clock: SimClock::default(),
             process,
             number,
             texts: 0,
             joined: vec![],
+            joining: BTreeMap::new(),
         }
     }
 
-    fn request_id(&mut self) -> RequestId {
-        RequestId::mint(self.clock.now_ms(), self.rng.random())
+    fn request(&mut self, command: Command) -> Request {
+        let id = RequestId::mint(true_ms(), self.rng.random());
+        Request { actor: self.actor.clone(), id, command }
     }
 
     async fn execute(&self, node: &Arc<Node>, request: &Request) -> Outcome<Done> {
@@ -260,8 +275,7 @@ impl Client {
     }
 
     /// Creates a room or joins one; true once that is done.
-    async fn administer(&mut self, what: &str, room: &RoomId, command: Command) -> bool {
-        let request = Request { actor: self.actor.clone(), id: self.request_id(), command };
+    async fn administer(&mut self, what: &str, room: &RoomId, request: Request) -> bool {
         // Again with the same id until it is known what came of it, as a client does.
         for _ in 0..30 {
             let node = self.world.any_node(&mut self.rng);
@@ -296,7 +310,8 @@ impl Client {
             epoch: Epoch::mint(self.rng.random()),
             salt: self.rng.random(),
         };
-        let created = self.administer("create-room", &room, command).await;
+        let request = self.request(command);
+        let created = self.administer("create-room", &room, request).await;
         if created {
             // Whoever creates a room is in it.
             self.joined.push(room.clone());
@@ -307,7 +322,10 @@ impl Client {
 
     async fn join(&mut self, room: &RoomId) -> bool {
         let command = Command::Join { room: room.clone(), salt: self.rng.random() };
-        self.administer("join", room, command).await
+        let request = self.request(command);
+        // Always under one id: else nobody could tell which of several the event is of.
+        let request = self.joining.entry(room.clone()).or_insert(request).clone();
+        self.administer("join", room, request).await
     }
 
     async fn pause(&mut self) {
@@ -358,10 +376,11 @@ impl Client {
             reply_to: None,
             salt: self.rng.random(),
         };
-        let request = Request { actor: self.actor.clone(), id: self.request_id(), command };
+        let request = self.request(command);
         let at = {
             let mut sent = self.world.sent();
-            sent.push(Sent { room: room.clone(), request: request.clone(), seq: None });
+            let (room, request) = (room.clone(), request.clone());
+            sent.push(Sent { room, request, seq: None, other_body: false });
             sent.len() - 1
         };
         self.write(F::Send, at, request, false).await;
@@ -376,15 +395,12 @@ impl Client {
             // The latest most of all: its outcome may be open.
             let recent = own.len().saturating_sub(5);
             let from = if self.rng.random_bool(0.6) { &own[recent..] } else { &own[..] };
-            from.choose(&mut self.rng).map(|at| (*at, sent[*at].request.clone()))
+            let other = self.rng.random_bool(0.25);
+            from.choose(&mut self.rng).map(|at| (*at, sent[*at].with_body(other), other))
         };
-        let Some((at, mut request)) = found else { return };
-        let other = self.rng.random_bool(0.25);
-        if let Command::Post { text, salt, .. } = &mut request.command {
+        let Some((at, mut request, other)) = found else { return };
+        if let Command::Post { salt, .. } = &mut request.command {
             *salt = self.rng.random();
-            if other {
-                text.push('!');
-            }
         }
         self.write(F::Resend, at, request, other).await;
     }
@@ -393,16 +409,14 @@ impl Client {
         let node = self.world.any_node(&mut self.rng);
         let room = self.world.sent()[at].room.clone();
         let id = record::id(&request.id);
-        let op =
-            Op::invoke(now(), self.process, f, Value::Write { id, seq: None, other_body });
+        let op = Op::invoke(now(), self.process, f, Value::Write { id, seq: None, other_body });
         let op = op.node(name(&node)).room(room.as_str());
         self.world.push(op.clone());
         let outcome = self.execute(&node, &request).await;
         if let Outcome::Ok(done) = &outcome {
             let sent = &mut self.world.sent()[at];
             if sent.seq.is_none() {
-                // The first try may have come to nothing, and this one have another body.
-                (sent.seq, sent.request) = (Some(done.seq), request);
+                (sent.seq, sent.other_body) = (Some(done.seq), other_body);
             }
         }
         self.process = self.world.end(&op, &outcome, |done| Value::Write {
