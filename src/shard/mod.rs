@@ -140,7 +140,10 @@ impl<R: Runtime> Shard<R> {
         state: ShardState,
         sink: Arc<dyn CommitSink>,
     ) -> io::Result<Arc<Shard<R>>> {
-        let log = GroupLog::open(id, parts.writer.clone())?;
+        let mut log = GroupLog::open(id, parts.writer.clone())?;
+        if let Some((term, index)) = state.applied().log_id {
+            log.reconcile::<R>(types::log_id(term, index)).await?;
+        }
         let replica = Replica::new(id, state, sink);
         let network = NetworkFactory::new(id, parts.transport.clone());
         let config = config(id, parts)?;
