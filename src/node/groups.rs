@@ -138,6 +138,7 @@ impl Groups {
             node,
             cluster_id: membership.cluster_id.clone(),
             writer: writer.clone(),
+            peers: membership.map.nodes().map(|peer| peer.id).filter(|id| *id != node).collect(),
             transport: self.tcp.clone(),
             clock: Arc::new(SystemClock),
             timing: Timing {

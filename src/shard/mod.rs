@@ -22,6 +22,7 @@ mod lost;
 pub mod network;
 pub mod proposer;
 pub mod reader;
+mod rebuild;
 pub mod runtime;
 pub mod snapshot;
 mod stamps;
@@ -94,7 +95,9 @@ pub struct Parts {
     pub cluster_id: String,
     /// The node's log.
     pub writer: LogWriter,
-    /// Reaches peers.
+    /// The other nodes.
+    pub peers: Vec<NodeId>,
+    /// Reaches them.
     pub transport: Arc<dyn Transport>,
     /// Stamps commands.
     pub clock: Arc<dyn Clock>,
@@ -158,7 +161,8 @@ impl<R: Runtime> Shard<R> {
     /// Opens a group's log and starts its replica: replays what was committed, then takes part.
     ///
     /// # Errors
-    /// When the log cannot be read, or does not reach back to the state's last checkpoint.
+    /// When the log cannot be read, or does not reach back to the state's last checkpoint and the
+    /// state cannot be had from a peer.
     pub async fn start(
         id: ShardId,
         parts: &Parts,
@@ -166,6 +170,7 @@ impl<R: Runtime> Shard<R> {
         sink: Arc<dyn CommitSink>,
     ) -> io::Result<Arc<Shard<R>>> {
         let log = GroupLog::open(id, parts.writer.clone())?;
+        let state = rebuild::complete::<R>(id, parts, state, log.purged()).await?;
         let replica = Replica::new(id, state, sink);
         let network = NetworkFactory::new(id, parts.transport.clone());
         let config = config(id, parts)?;
