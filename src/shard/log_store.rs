@@ -79,6 +79,11 @@ impl GroupLog {
         Ok(GroupLog { group, writer, state: Arc::new(Mutex::new(state)) })
     }
 
+    /// The last entry that was purged, if any was.
+    pub fn purged(&self) -> Option<LogId> {
+        self.lock().purged
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of the lock panics")
     }
