@@ -20,7 +20,7 @@ fn the_impossible_is_refused() {
         (&["--seeds", "7"], "as in 0..1000"),
         (&["--seeds", "a..b"], "is not a number"),
         (&["--seeds", "0..999999999999"], "more than"),
-        (&["--seed", "-1"], "--seed"),
+        (&["--seed", "-1"], "unexpected argument"),
         (&["--seed", "1", "--seeds", "0..5"], "cannot be used with"),
         (&["--seed", "1", "--faults", "earthquake"], "power-cut"),
         (&["--seed", "1", "--nodes", "7"], "3..=5"),
