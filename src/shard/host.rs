@@ -139,7 +139,7 @@ async fn serve_vote<R: Runtime>(
     request: pb::VoteRequest,
     stream: Stream,
 ) -> Result<(), ServeError> {
-    let pre_vote = request.pre_vote;
+    let pre_vote = request.pre_vote || mutant!(VoteAsPreVote);
     let request = wire::vote_request_from::<R>(request)?;
     let answer = match pre_vote {
         true => shard.raft().pre_vote(request).await,

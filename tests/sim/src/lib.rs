@@ -14,6 +14,7 @@ pub mod disk;
 pub mod follower;
 pub mod invariants;
 pub mod life;
+pub mod mutants;
 pub mod nemesis;
 pub mod network;
 pub mod plan;

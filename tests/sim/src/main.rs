@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use folkmoot_sim::life::{self, Outcomes};
+use folkmoot_sim::mutants::{self, Hunt};
 use folkmoot_sim::plan::{Fault, Plan, Wishes};
 use folkmoot_sim::runtime;
 
@@ -36,6 +37,16 @@ struct Args {
     /// Only these sorts of faults.
     #[arg(long, value_delimiter = ',')]
     faults: Option<Vec<Fault>>,
+    /// None of these sorts of faults.
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<Fault>,
+    /// Plant this fault in the nodes, and look for the first of the seeds that shows it. Needs a
+    /// build with RUSTFLAGS="--cfg mutants".
+    #[arg(long)]
+    mutant: Option<String>,
+    /// List the faults that can be planted.
+    #[arg(long)]
+    mutants_list: bool,
 }
 
 fn range(text: &str) -> Result<(u64, u64), String> {
@@ -50,9 +61,14 @@ fn main() -> ExitCode {
     runtime::quiet_panics();
     let wishes = Wishes {
         faults: args.faults.clone().map(|faults| faults.into_iter().collect::<BTreeSet<_>>()),
+        without: args.without.iter().copied().collect(),
         ..Wishes::default()
     };
     let (from, to) = args.seed.map_or(args.seeds, |seed| (seed, seed + 1));
+    if args.mutants_list || args.mutant.is_some() {
+        let hunt = Hunt { seeds: from..to, jobs: args.jobs, wishes, spoken: args.trace };
+        return mutants::run(args.mutant.as_deref(), &hunt);
+    }
     let next = AtomicU64::new(from);
     let failed = AtomicU64::new(0);
     let stop = AtomicBool::new(false);

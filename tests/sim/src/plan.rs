@@ -132,6 +132,8 @@ pub struct Plan {
 pub struct Wishes {
     /// Only these sorts of faults.
     pub faults: Option<BTreeSet<Fault>>,
+    /// None of these sorts of faults.
+    pub without: BTreeSet<Fault>,
     /// Of the strikes, only those with these numbers.
     pub strikes: Option<BTreeSet<usize>>,
     /// How long faults and load last.
@@ -196,6 +198,7 @@ impl Plan {
         let drawn = Fault::ALL.into_iter().filter(|_| rng.random_bool(share));
         let drawn: BTreeSet<Fault> = drawn.collect();
         self.faults = wishes.faults.clone().unwrap_or(drawn);
+        self.faults.retain(|fault| !wishes.without.contains(fault));
         let sorts: Vec<Fault> = self.faults.iter().copied().collect();
         let pause = rng.random_range(100..=1200);
         let mut at = ms(rng.random_range(200..=1200));
