@@ -62,8 +62,14 @@ pub async fn run<R: Runtime>(
                     }
                 }
             }
-            if let Err(error) = maintain_log::<R>(&writer).await {
-                tracing::error!(%error, "cannot tidy up the log");
+            match maintain_log::<R>(&writer).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "cannot tidy up the log"),
+                Err(error) => {
+                    tracing::error!(%error, "the log's fsync failed; stopping: nothing \
+                        unsynced was acknowledged, check the disk and start again");
+                    R::abort();
+                }
             }
         }
         if stopping {
@@ -104,12 +110,13 @@ pub(crate) async fn write<R: Runtime>(replica: &Replica) -> io::Result<bool> {
     Ok(true)
 }
 
-async fn maintain_log<R: Runtime>(writer: &LogWriter) -> io::Result<()> {
+/// The outer error is a panic, which is how raft-engine fails when an fsync does.
+async fn maintain_log<R: Runtime>(writer: &LogWriter) -> io::Result<io::Result<()>> {
     let log = writer.log().clone();
     R::blocking(move || {
         log.sync_watermark()?;
         // Groups that hold old files back get their checkpoint, and so their purge, in turn.
         log.maintain().map(|_groups| ())
     })
-    .await?
+    .await
 }

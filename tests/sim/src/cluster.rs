@@ -32,6 +32,10 @@ const LOG_FILE_BYTES: u64 = 256 << 10;
 /// The log's size at which old files go.
 const LOG_PURGE_BYTES: u64 = 1 << 20;
 
+/// What panics of a process say whose disk fails.
+const DISK_ERRORS: [&str; 3] =
+    ["Input/output error", "the power of the simulated node failed", "the simulated node is dead"];
+
 /// Why a node may end, and may not start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Excuse {
@@ -257,12 +261,14 @@ impl Cluster {
         }
     }
 
-    /// A process panicked: fine if its disk failed, which is how reads of the state end then.
+    /// A process panicked: fine if its disk failed, which is how reads of the state end then, and
+    /// syncs of the log.
     pub fn panicked(&self, panic: &Panic) {
         self.trace.tell(format_args!("{panic}"));
         let node = self.nodes.values().find(|node| panic.is_of(&format!("n{}.", node.id.0)));
         let excused = node.is_some_and(|node| {
-            node.excused(Excuse::Disk) && panic.text.contains("cannot be read")
+            let lost = DISK_ERRORS.iter().any(|error| panic.text.contains(error));
+            lost && (node.excused(Excuse::Disk) || !node.disk.has_power())
         });
         if !excused {
             self.violation(panic.to_string());
@@ -389,12 +395,13 @@ impl Cluster {
         }
     }
 
-    /// Buries processes that ended by themselves, now that nothing of theirs runs.
+    /// Buries processes that ended by themselves, or lost power, now that nothing of theirs runs.
     pub fn sweep(&self) {
         for node in self.nodes.values() {
-            let dead = node.lock().process.clone().filter(|process| process.is_dead());
-            if let Some(process) = dead {
-                let power = node.disk.has_power();
+            let power = node.disk.has_power();
+            let process = node.lock().process.clone();
+            if let Some(process) = process.filter(|process| process.is_dead() || !power) {
+                process.kill();
                 self.trace.say(format_args!("{process:?} has ended, power {power}"));
                 if power {
                     node.disk.stop_process();

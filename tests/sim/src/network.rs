@@ -57,6 +57,8 @@ struct State {
     /// Nothing passes from the first to the second.
     cuts: BTreeSet<(NodeId, NodeId)>,
     links: BTreeMap<(NodeId, NodeId), Arc<Link>>,
+    /// Links of processes that are gone, whose peers may not know yet.
+    dangling: BTreeMap<NodeId, Vec<Arc<Link>>>,
 }
 
 #[derive(Clone)]
@@ -75,6 +77,7 @@ impl Network {
                 endpoints: BTreeMap::new(),
                 cuts: BTreeSet::new(),
                 links: BTreeMap::new(),
+                dangling: BTreeMap::new(),
             }),
             changed: Notify::new(),
             trace,
@@ -85,26 +88,31 @@ impl Network {
         self.state.lock().expect("no holder of the lock panics")
     }
 
-    /// Lets a node's process be reached.
+    /// Lets a node's process be reached. It knows nothing of older connections, and resets them.
     pub fn attach(&self, node: NodeId, process: Arc<Process>, accept: Arc<dyn Accept>) {
-        self.lock().endpoints.insert(node, Endpoint { process, accept });
+        let dangling = {
+            let mut state = self.lock();
+            state.endpoints.insert(node, Endpoint { process, accept });
+            state.dangling.remove(&node).unwrap_or_default()
+        };
+        dangling.iter().for_each(|link| link.broken.cancel());
         self.changed.notify_waiters();
     }
 
     /// Takes a dead process off the network. Its peers learn of it at once, or from silence.
-    pub fn detach(self: &Arc<Self>, node: NodeId, silently: bool) {
-        let (links, after) = {
-            let mut state = self.lock();
-            state.endpoints.remove(&node);
-            let gone: Vec<_> =
-                state.links.keys().filter(|(a, b)| *a == node || *b == node).copied().collect();
-            let links: Vec<_> = gone.iter().filter_map(|key| state.links.remove(key)).collect();
-            (links, if silently { state.weather.silence } else { state.weather.delay.1 })
-        };
-        drop(Sim::spawn(async move {
+    pub fn detach(&self, node: NodeId, silently: bool) {
+        let mut state = self.lock();
+        state.endpoints.remove(&node);
+        let gone = state.links.keys().filter(|(a, b)| *a == node || *b == node);
+        let gone: Vec<_> = gone.copied().collect();
+        let links: Vec<_> = gone.iter().filter_map(|key| state.links.remove(key)).collect();
+        let after = if silently { state.weather.silence } else { state.weather.delay.1 };
+        state.dangling.entry(node).or_default().extend(links.iter().cloned());
+        drop(state);
+        spawn_outside(async move {
             Sim::sleep(after).await;
             links.iter().for_each(|link| link.broken.cancel());
-        }));
+        });
     }
 
     /// Cuts one direction, or heals it.
