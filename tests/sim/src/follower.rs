@@ -95,12 +95,14 @@ impl Follower {
         let (tx, mut events) = mpsc::channel(4);
         let outcome =
             self.world.ask(&node, |running| subscribe(running, room.clone(), cursor, tx)).await;
-        self.process = self.world.end(&op, &outcome, |(after, head)| Value::Subscription {
+        // Only who begins at the head needs to be told where that is: who resumes knows what is next.
+        self.process = self.world.end(&op, &outcome, |(begins, head)| Value::Subscription {
             subscription: self.subscription,
-            after: Some(*after),
+            after: after.or(Some(*begins)),
             head: Some(*head),
         });
-        let Outcome::Ok((after, _)) = outcome else { return };
+        let Outcome::Ok((begins, _)) = outcome else { return };
+        let after = after.unwrap_or(begins);
         self.delivered = Some(after);
         // A client drops its stream now and then, and takes it up again elsewhere.
         let patience = Duration::from_millis(self.rng.random_range(50..3000));

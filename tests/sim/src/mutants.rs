@@ -5,7 +5,6 @@
 //! they are, or with the simulator, catches nothing.
 
 use std::ops::Range;
-use std::process::ExitCode;
 
 use crate::plan::Wishes;
 
@@ -24,9 +23,9 @@ pub struct Hunt {
 
 /// Without `cfg(mutants)` there is nothing to hunt.
 #[cfg(not(mutants))]
-pub fn run(_name: Option<&str>, _hunt: &Hunt) -> ExitCode {
+pub fn run(_name: Option<&str>, _hunt: &Hunt) -> std::process::ExitCode {
     eprintln!("folkmoot-sim: no faults are planted in this build: build with RUSTFLAGS=\"--cfg mutants\"");
-    ExitCode::from(2)
+    std::process::ExitCode::from(2)
 }
 
 #[cfg(mutants)]
@@ -35,6 +34,7 @@ pub use planted::run;
 #[cfg(mutants)]
 #[expect(clippy::print_stdout, reason = "a command's answer")]
 mod planted {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::process::ExitCode;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,8 +60,7 @@ mod planted {
         let mut from = hunt.seeds.start;
         while let Some(catch) = first_failure(mutant, from, hunt) {
             mutants::choose(None);
-            let innocent = life::live(&Plan::draw(catch.seed, &hunt.wishes), false);
-            if innocent.failures.is_empty() {
+            if failures(catch.seed, hunt).is_empty() {
                 let seeds = catch.seed - hunt.seeds.start + 1;
                 println!("{}\tcaught\t{}\t{seeds}\tseed {}", name, catch.checks, catch.seed);
                 for failure in catch.failures.iter().take(3) {
@@ -99,11 +98,10 @@ mod planted {
                         if seed >= hunt.seeds.end || lowest().is_some_and(|low| low < seed) {
                             return;
                         }
-                        let outcome = life::live(&Plan::draw(seed, &hunt.wishes), hunt.spoken);
-                        if outcome.failures.is_empty() {
+                        let failures = failures(seed, hunt);
+                        if failures.is_empty() {
                             continue;
                         }
-                        let failures = outcome.failures;
                         let catch = Catch { seed, checks: checks(&failures), failures };
                         let mut found = found.lock().expect("no holder panics");
                         if found.as_ref().is_none_or(|known| seed < known.seed) {
@@ -114,6 +112,19 @@ mod planted {
             }
         });
         found.into_inner().expect("no holder panics")
+    }
+
+    /// What is wrong with a life.
+    fn failures(seed: u64, hunt: &Hunt) -> Vec<String> {
+        let plan = Plan::draw(seed, &hunt.wishes);
+        match catch_unwind(AssertUnwindSafe(|| life::live(&plan, hunt.spoken))) {
+            Ok(outcome) => outcome.failures,
+            // A node's state is looked at from outside, too, when a life ends.
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                vec![format!("panicked while the state was looked at: {text}")]
+            }
+        }
     }
 
     /// How failures begin, or what they contain, and the check that says so.
