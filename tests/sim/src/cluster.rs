@@ -19,7 +19,7 @@ use folkmoot::shard::{Timing, checkpointer};
 use folkmoot::store::log::{Log, LogOptions};
 use tokio_util::sync::CancellationToken;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Incarnation};
 use crate::network::{Network, SimTransport};
 use crate::plan::Plan;
 use crate::runtime::{Panic, Process, Sim, elapsed};
@@ -239,9 +239,9 @@ impl Cluster {
             process
         };
         self.trace.say(format_args!("boot {process:?}"));
-        let (cluster, booting) = (self.clone(), node.clone());
+        let (cluster, booting, disk) = (self.clone(), node.clone(), node.disk.boot());
         drop(process.clone().spawn(async move {
-            if let Err(why) = cluster.clone().serve(&booting, &process).await {
+            if let Err(why) = cluster.clone().serve(&booting, &process, disk).await {
                 cluster.stopped(&booting, &why);
             }
             process.kill();
@@ -279,8 +279,8 @@ impl Cluster {
         self: Arc<Self>,
         node: &Arc<Node>,
         process: &Arc<Process>,
+        disk: Incarnation,
     ) -> Result<(), String> {
-        let disk = node.disk.boot();
         let transport = SimTransport::new(node.id, process.clone(), self.network.clone());
         let host = Arc::new(Host::<Sim>::default());
         let options = router::Options {

@@ -71,7 +71,10 @@ pub fn live(plan: &Plan, spoken: bool) -> Outcomes {
         (failures, history, runtime::polls(), elapsed())
     });
     let mut failures = failures;
-    let report = check::check(&history, &check::Options::default());
+    let report = check::check(
+        &history,
+        &check::Options { recover_within: END_WITHIN, ..Default::default() },
+    );
     if report.verdict == Verdict::Invalid {
         failures.push(report.to_string());
     }
@@ -148,10 +151,11 @@ impl Life {
         };
         let ended = Sim::timeout(END_WITHIN, ending).await;
         ended.unwrap_or_else(|_| {
+            let waits = self.unwell().unwrap_or_else(|| "a client".into());
+            let seconds = END_WITHIN.as_secs();
             vec![format!(
-                "liveness: {} s after the last fault something still waits: {}",
-                END_WITHIN.as_secs(),
-                self.unwell().unwrap_or_else(|| "a client".into())
+                "liveness: {seconds} s after the last fault something still waits: {waits}{}",
+                self.standing()
             )]
         })
     }
@@ -191,6 +195,23 @@ impl Life {
     fn running(&self) -> Vec<(Arc<Node>, Running)> {
         let nodes = self.cluster.nodes.values();
         nodes.filter_map(|node| Some((node.clone(), node.running()?))).collect()
+    }
+
+    /// How every replica stands, a line each.
+    fn standing(&self) -> String {
+        let mut lines = String::new();
+        for (node, running) in self.running() {
+            for shard in running.router.host().all() {
+                let (id, s) = (shard.id(), shard.status());
+                let leader = s.leader.map_or("nobody".into(), |leader| leader.to_string());
+                lines += &format!(
+                    "\n    node {} shard {id}: {} of term {}, leader {leader}, log to {}, commit {}, \
+                     applied {}, durable {}",
+                    node.id, s.state, s.term, s.last_log, s.commit, s.applied, s.durable
+                );
+            }
+        }
+        lines
     }
 
     /// What is not well yet.

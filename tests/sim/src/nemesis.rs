@@ -221,6 +221,17 @@ impl Nemesis {
 
     /// Flips bits of stopped nodes' logs: they may refuse to start, and stay away.
     async fn flip(&self, strike: &Strike, on: &[NodeId]) {
+        // `cluster init` has succeeded once every founder has its groups; who founds a cluster on
+        // a disk that is lost before that begins anew.
+        let formed = |node: &Arc<Node>| {
+            node.running().is_some_and(|running| {
+                let shards = running.router.host().all();
+                shards.iter().all(|shard| shard.status().last_log > 0)
+            })
+        };
+        if !self.world.cluster.replicas().all(formed) {
+            return;
+        }
         let minority = (self.plan.replicas as usize - 1) / 2;
         for id in on {
             let node = self.node(*id);
