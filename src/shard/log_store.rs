@@ -250,7 +250,9 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for GroupLog {
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         // Readable only once durable: openraft's leader-bounded reads compare with it.
         let write = Write::Vote { group: self.group, vote: wire::encode_vote(vote) };
-        if !mutant!(VoteInMemory) {
+        if mutant!(VoteNotAwaited) {
+            self.writer.submit(write, None);
+        } else if !mutant!(VoteInMemory) {
             self.writer.write(write).await?;
         }
         self.lock().vote = Some(*vote);

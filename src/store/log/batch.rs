@@ -103,7 +103,7 @@ impl Draft<'_> {
             return Err(invalid(format!("append to group {group}: no index is left")));
         }
         state.appended(*first, *last);
-        let had_mark = !mutant!(TruncationMarkStays) && state.end.take().is_some();
+        let had_mark = state.end.take().is_some();
         let encoded: Vec<_> =
             entries.iter().map(|(i, payload)| encode_entry(*i, payload)).collect();
         self.batch.add_entries::<Entry>(u64::from(group.0), &encoded).map_err(from_engine)?;

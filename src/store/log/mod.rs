@@ -360,7 +360,7 @@ impl Log {
         self.groups.write().expect(UNPOISONED).extend(built.changed);
         let file = engine.engine().append_file();
         // A batch that began a file without having been meant to leaves that to the next.
-        writer.full = file != writer.file && !stamp.full && !mutant!(StatesNotRepeated);
+        writer.full = file != writer.file && !stamp.full;
         writer.file = file;
         writer.number = stamp.number;
         match writer.watermark.note(writer.number) {
@@ -407,8 +407,7 @@ impl Log {
     /// Has the newest file tell what the log holds, if it does not yet: all others may be dropped.
     fn repeat_states(&self, engine: &engine::Cached) -> io::Result<()> {
         let mut writer = self.writer();
-        let began_file = engine.engine().append_file() != writer.file;
-        if (writer.full || began_file) && !mutant!(StatesNotRepeated) {
+        if writer.full || engine.engine().append_file() != writer.file {
             writer.full = true;
             self.write_batch(&mut writer, engine, &[])?;
         }

@@ -108,6 +108,7 @@ impl Follower {
         let patience = Duration::from_millis(self.rng.random_range(50..3000));
         let mut leaves = std::pin::pin!(Sim::sleep(patience));
         let slow = self.rng.random_bool(0.3);
+        let pause_ms = if self.rng.random_bool(0.3) { 400 } else { 40 };
         while last.is_none_or(|last| self.delivered.unwrap_or(0) < last) {
             match Sim::select2(events.recv(), &mut leaves).await {
                 Select2::First(Some(Some(event))) => {
@@ -118,7 +119,7 @@ impl Follower {
                 _ => return,
             }
             if slow {
-                Sim::sleep(Duration::from_millis(self.rng.random_range(0..40))).await;
+                Sim::sleep(Duration::from_millis(self.rng.random_range(0..pause_ms))).await;
             }
         }
     }
