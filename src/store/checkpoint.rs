@@ -140,7 +140,8 @@ impl Checkpoint {
             recovery::clean(self.base.as_ref(), self.space, &self.lineages)?;
         }
         let mut row = self.row.clone();
-        let early = if mutant!(HeadsBeforeBlocks) { Some(self.write_rows(&mut row)?) } else { None };
+        let early =
+            if mutant!(HeadsBeforeBlocks) { Some(self.write_rows(&mut row)?) } else { None };
         row.bytes = row.bytes.saturating_add_signed(self.write_blocks()?);
         let parts = early.map_or_else(|| self.write_rows(&mut row), Ok)?;
         let mut written = Written {

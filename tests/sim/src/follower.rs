@@ -108,7 +108,8 @@ impl Follower {
         let patience = Duration::from_millis(self.rng.random_range(50..3000));
         let mut leaves = std::pin::pin!(Sim::sleep(patience));
         let slow = self.rng.random_bool(0.3);
-        let pause_ms = if self.rng.random_bool(0.3) { 400 } else { 40 };
+        // It may fall asleep, too, with the stream open.
+        let sleepy = self.rng.random_bool(0.3);
         while last.is_none_or(|last| self.delivered.unwrap_or(0) < last) {
             match Sim::select2(events.recv(), &mut leaves).await {
                 Select2::First(Some(Some(event))) => {
@@ -119,7 +120,11 @@ impl Follower {
                 _ => return,
             }
             if slow {
-                Sim::sleep(Duration::from_millis(self.rng.random_range(0..pause_ms))).await;
+                Sim::sleep(Duration::from_millis(self.rng.random_range(0..40))).await;
+            }
+            if sleepy && self.rng.random_bool(0.05) {
+                Sim::sleep(Duration::from_millis(self.rng.random_range(500..2500))).await;
+                leaves.set(Sim::sleep(patience));
             }
         }
     }

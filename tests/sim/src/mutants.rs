@@ -24,7 +24,9 @@ pub struct Hunt {
 /// Without `cfg(mutants)` there is nothing to hunt.
 #[cfg(not(mutants))]
 pub fn run(_name: Option<&str>, _hunt: &Hunt) -> std::process::ExitCode {
-    eprintln!("folkmoot-sim: no faults are planted in this build: build with RUSTFLAGS=\"--cfg mutants\"");
+    eprintln!(
+        "folkmoot-sim: no faults are planted in this build: build with RUSTFLAGS=\"--cfg mutants\""
+    );
     std::process::ExitCode::from(2)
 }
 
