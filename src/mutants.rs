@@ -4,19 +4,19 @@
 //! `RUSTFLAGS="--cfg mutants"`. Then the simulator chooses one of [`Mutant::ALL`] before its nodes
 //! start, and `scripts/mutants` runs every one. Never run such a build on data that matters.
 
-/// Whether a planted fault is to show here: `false` in every normal build.
+/// Whether a planted fault, or one of several, is to show here: `false` in every normal build.
 #[cfg(not(mutants))]
 macro_rules! mutant {
-    ($name:ident) => {
+    ($($name:ident),+) => {
         false
     };
 }
 
-/// Whether a planted fault is to show here.
+/// Whether a planted fault, or one of several, is to show here.
 #[cfg(mutants)]
 macro_rules! mutant {
-    ($name:ident) => {
-        $crate::mutants::is($crate::mutants::Mutant::$name)
+    ($($name:ident),+) => {
+        [$($crate::mutants::is($crate::mutants::Mutant::$name)),+].contains(&true)
     };
 }
 
@@ -75,8 +75,6 @@ mod planted {
             "a vote is answered and never written"
         VoteNotAwaited "vote-not-awaited" "log"
             "a vote is answered once its write is queued"
-        WatermarkIgnored "watermark-ignored" "log"
-            "a log opens that ends before its watermark"
         PurgedToCommit "purged-to-commit" "log"
             "the log is purged up to the commit index instead of the checkpoint"
         CheckpointNotFlushed "checkpoint-not-flushed" "checkpoint"

@@ -164,7 +164,7 @@ impl Subscription {
     /// The last look before delivery; from here on nothing awaits.
     fn note(&mut self, next: Next) -> Next {
         let next = match next {
-            Next::Events(events) if mutant!(SkipsWhenSlow) || mutant!(RepeatsAtHandOver) => {
+            Next::Events(events) if mutant!(SkipsWhenSlow, RepeatsAtHandOver) => {
                 self.delivered = events.last().map_or(self.delivered, |last| last.event.seq);
                 return Next::Events(events);
             }
