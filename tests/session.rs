@@ -198,7 +198,7 @@ fn kill_a_leader(cluster: &mut TestCluster, hit: &mut Hit) {
         let shards = cluster.shards(via);
         let leads = |s: &Value| s["node"] != id && s["state"] == "leader";
         let has_leader = |shard: &u64| shards.iter().any(|s| s["shard"] == *shard && leads(s));
-        match led.iter().find(|shard| !has_leader(*shard)) {
+        match led.iter().find(|shard| !has_leader(shard)) {
             None => Ok(()),
             Some(shard) => Err(format!("nobody leads shard {shard}")),
         }

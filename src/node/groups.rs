@@ -150,13 +150,15 @@ impl<R: Runtime> Groups<R> {
         disk: Disk,
     ) -> Result<(), GroupsError> {
         let _arranging = self.arranging.lock().await;
-        self.router.set_node_id(membership.node_id);
+        let node = membership.node_id;
+        self.router.set_node_id(node);
         let writer = LogWriter::start::<R>(Arc::new(disk.log), disk.space);
         assert!(self.writer.set(writer.clone()).is_ok(), "groups start once");
         let parts = Parts {
-            node: membership.node_id,
+            node,
             cluster_id: membership.cluster_id.clone(),
             writer: writer.clone(),
+            peers: membership.map.nodes().map(|peer| peer.id).filter(|id| *id != node).collect(),
             transport: self.transport.clone(),
             clock: self.clock.clone(),
             timing: self.options.timing.clone(),

@@ -13,7 +13,7 @@ use crate::shard::runtime::Runtime;
 use crate::shard::snapshot::{self, SnapshotData, SnapshotError};
 use crate::shard::transport::{Accept, Stream};
 use crate::shard::types::{Snapshot, log_id};
-use crate::shard::{Shard, wire};
+use crate::shard::{Shard, rebuild, wire};
 use crate::store::snapshot_sink::SnapshotSink;
 
 /// Takes forwarded requests and relays, for the layers above.
@@ -90,6 +90,8 @@ enum ServeError {
     #[error("{0}")]
     Raft(String),
     #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
     Closed(#[from] crate::shard::transport::Closed),
 }
 
@@ -103,6 +105,7 @@ async fn serve<R: Runtime>(
         pb::open::Service::Vote(request) => serve_vote(shard, request, stream).await,
         pb::open::Service::TransferLeader(request) => serve_transfer(shard, request, stream).await,
         pb::open::Service::Snapshot(header) => serve_snapshot(shard, header, stream).await,
+        pb::open::Service::Fetch(_) => Ok(rebuild::serve(shard, stream).await?),
         pb::open::Service::Forward(_)
         | pb::open::Service::Relay(_)
         | pb::open::Service::Bootstrap(_) => Err(wire::Malformed("service").into()),

@@ -79,6 +79,11 @@ impl GroupLog {
         Ok(GroupLog { group, writer, state: Arc::new(Mutex::new(state)) })
     }
 
+    /// The last entry that was purged, if any was.
+    pub fn purged(&self) -> Option<LogId> {
+        self.lock().purged
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of the lock panics")
     }
@@ -106,6 +111,33 @@ impl GroupLog {
     /// Makes every later opening of the node's log fail.
     pub(crate) fn mark_lost(&self, why: &str) -> io::Result<()> {
         self.writer.log().mark_lost(why)
+    }
+
+    /// Lets go of what a snapshot that the state has put another history in the place of.
+    ///
+    /// A snapshot is durable in the base first, and the log is truncated and purged after it; a
+    /// crash in between leaves entries of a leader that lost, which openraft takes for corruption.
+    pub(crate) async fn reconcile<R: Runtime>(&mut self, applied: LogId) -> io::Result<()> {
+        let index = applied.index();
+        let (first, purged) = {
+            let state = self.lock();
+            (state.first, state.purged)
+        };
+        if purged.is_some_and(|purged| purged.index() >= index) {
+            return Ok(());
+        }
+        let below = index.saturating_sub(1);
+        let entries = self.read(below, index + 1, usize::MAX)?;
+        let id_at = |at| entries.iter().map(|entry| entry.log_id).find(|id| id.index() == at);
+        if id_at(index) == Some(applied) {
+            return Ok(());
+        }
+        if id_at(index).is_some() {
+            let kept = if index > first { id_at(below) } else { purged };
+            RaftLogStorage::<Types<R>>::truncate_after(self, kept).await?;
+        }
+        RaftLogStorage::<Types<R>>::purge(self, applied).await?;
+        self.settle().await
     }
 
     /// Waits until what was written so far is on disk.

@@ -23,6 +23,7 @@ mod lost;
 pub mod network;
 pub mod proposer;
 pub mod reader;
+mod rebuild;
 pub mod runtime;
 pub mod snapshot;
 mod stamps;
@@ -99,7 +100,9 @@ pub struct Parts {
     pub cluster_id: String,
     /// The node's log.
     pub writer: LogWriter,
-    /// Reaches peers.
+    /// The other nodes.
+    pub peers: Vec<NodeId>,
+    /// Reaches them.
     pub transport: Arc<dyn Transport>,
     /// Stamps commands.
     pub clock: Arc<dyn Clock>,
@@ -135,14 +138,19 @@ impl<R: Runtime> Shard<R> {
     /// Opens a group's log and starts its replica: replays what was committed, then takes part.
     ///
     /// # Errors
-    /// When the log cannot be read, or does not reach back to the state's last checkpoint.
+    /// When the log cannot be read, or does not reach back to the state's last checkpoint and the
+    /// state cannot be had from a peer.
     pub async fn start(
         id: ShardId,
         parts: &Parts,
         state: ShardState,
         sink: Arc<dyn CommitSink>,
     ) -> io::Result<Arc<Shard<R>>> {
-        let log = GroupLog::open(id, parts.writer.clone())?;
+        let mut log = GroupLog::open(id, parts.writer.clone())?;
+        let state = rebuild::complete::<R>(id, parts, state, log.purged()).await?;
+        if let Some((term, index)) = state.applied().log_id {
+            log.reconcile::<R>(types::log_id(term, index)).await?;
+        }
         let replica = Replica::new(id, state, sink);
         let network = NetworkFactory::new(id, parts.transport.clone());
         let config = config(id, parts)?;

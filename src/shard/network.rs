@@ -322,7 +322,7 @@ impl<R: Runtime> NetSnapshot<Types<R>> for Network {
             let (source, meta) = replica.begin_snapshot::<R>().await?;
             let header = pb::SnapshotHeader {
                 acknowledged: self.acknowledged.claim(),
-                ..snapshot::header(&vote, &meta)
+                ..snapshot::header(Some(&vote), &meta)
             };
             let stream = self.open(Lane::Snapshot, pb::open::Service::Snapshot(header));
             tracing::info!(shard = %self.group, target = %self.target, "sending a snapshot");

@@ -45,12 +45,14 @@ pub enum SnapshotError {
     Store(#[from] io::Error),
     #[error("the receiver refused: {0}")]
     Refused(String),
+    #[error("its last checkpoint ends before this node's log begins")]
+    TooOld,
 }
 
 /// The frame that opens a snapshot's stream.
-pub(crate) fn header(vote: &Vote, meta: &SnapshotMeta) -> pb::SnapshotHeader {
+pub(crate) fn header(vote: Option<&Vote>, meta: &SnapshotMeta) -> pb::SnapshotHeader {
     pb::SnapshotHeader {
-        vote: Some(wire::vote_to(vote)),
+        vote: vote.map(wire::vote_to),
         last_log_id: meta.last_log_id.as_ref().map(wire::log_id_to),
         membership: Some(wire::stored_membership_to(&meta.last_membership)),
         acknowledged: None,
@@ -60,11 +62,25 @@ pub(crate) fn header(vote: &Vote, meta: &SnapshotMeta) -> pb::SnapshotHeader {
 /// Sends a source's content over a stream that was opened with its header, and counts it; returns
 /// the receiver's vote.
 pub(crate) async fn send<R: Runtime>(
-    mut sending: Sending,
+    sending: Sending,
     mut stream: Stream,
     sent_bytes: &Counter,
 ) -> Result<Vote, SnapshotError> {
-    sending.skip(receive_have(&mut stream).await?);
+    send_content::<R>(sending, &mut stream, sent_bytes).await?;
+    let done = pb::SnapshotDone::decode(stream.recv().await?).map_err(|_| Malformed("done"))?;
+    if !done.error.is_empty() {
+        return Err(SnapshotError::Refused(done.error));
+    }
+    Ok(wire::vote_from(done.vote)?)
+}
+
+/// Sends what the receiver lacks of a source's content, to the end.
+pub(crate) async fn send_content<R: Runtime>(
+    mut sending: Sending,
+    stream: &mut Stream,
+    sent_bytes: &Counter,
+) -> Result<(), SnapshotError> {
+    sending.skip(receive_have(stream).await?);
     loop {
         // The base is read off the runtime's threads, one bounded chunk at a time.
         let (back, chunk) = R::blocking(move || {
@@ -78,14 +94,10 @@ pub(crate) async fn send<R: Runtime>(
             Some(Chunk::Rows(chunk)) => Part::Rows(chunk),
             None => break,
         };
-        sent_bytes.increment(send_part(&stream, part).await?);
+        sent_bytes.increment(send_part(stream, part).await?);
     }
-    send_part(&stream, Part::End(true)).await?;
-    let done = pb::SnapshotDone::decode(stream.recv().await?).map_err(|_| Malformed("done"))?;
-    if !done.error.is_empty() {
-        return Err(SnapshotError::Refused(done.error));
-    }
-    Ok(wire::vote_from(done.vote)?)
+    send_part(stream, Part::End(true)).await?;
+    Ok(())
 }
 
 /// Returns how many bytes it takes.

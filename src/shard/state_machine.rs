@@ -145,7 +145,7 @@ fn apply_meta(batch: &Batch, state: &mut ShardState) -> Replies {
     Replies(replies)
 }
 
-fn meta_of(applied: &Applied) -> io::Result<SnapshotMeta> {
+pub(super) fn meta_of(applied: &Applied) -> io::Result<SnapshotMeta> {
     Ok(SnapshotMeta {
         last_log_id: applied.log_id.map(|(term, index)| log_id(term, index)),
         last_membership: wire::decode_stored_membership(applied.membership.clone())?,

@@ -23,6 +23,10 @@ pub use crate::limits::ROW_BYTES_MAX;
 /// The size that batches aim at, in bytes: sled's `apply_batch` takes a lock that reads wait for.
 pub const BATCH_BYTES: usize = 256 * 1024;
 
+/// What the operator of a node can do whose base cannot be read.
+pub const HOW_TO_REBUILD: &str = "Nothing acknowledged is lost while this node's log is whole: move the directory `rooms` out of \
+     the data directory and start the node again; it takes the state from another replica";
+
 /// Keys from `start` up to, but without, `end`.
 pub type KeyRange = Range<Vec<u8>>;
 

@@ -14,7 +14,7 @@ use crate::chat::event::{Hash, Role};
 use crate::chat::state::{Notes, Participant, Room, RoomKind, Token, User};
 use crate::id::{Epoch, RoomId, Seq, UserId};
 use crate::proto::internal as proto;
-use crate::store::base::{Base, Batch, Order, ROW_BYTES_MAX};
+use crate::store::base::{Base, Batch, HOW_TO_REBUILD, Order, ROW_BYTES_MAX};
 use crate::store::key::{Key, Space};
 
 /// The format of every value here.
@@ -28,7 +28,7 @@ pub const VALUE_BYTES_MAX: usize = ROW_BYTES_MAX - 384;
 pub fn damaged(what: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
-        format!("{what} in the state on disk is damaged; it can be rebuilt from another replica"),
+        format!("{what} in the state on disk is damaged. {HOW_TO_REBUILD}"),
     )
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
-use crate::store::base::{Base, Batch, KeyRange, Order, Visit};
+use crate::store::base::{Base, Batch, HOW_TO_REBUILD, KeyRange, Order, Visit};
 
 /// How to open sled.
 #[derive(Debug, Clone)]
@@ -28,8 +28,8 @@ impl Default for SledOptions {
 pub enum OpenError {
     /// The files are there, and damaged. What they held is on the other replicas.
     #[error(
-        "the state in {path} cannot be read ({reason}). Nothing acknowledged is lost while the log \
-         is intact: the directory is to be set aside, and the state rebuilt from another replica"
+        "the state in {path} cannot be read ({reason}). {how}",
+        how = HOW_TO_REBUILD
     )]
     Unreadable {
         /// The directory.
@@ -104,7 +104,7 @@ fn to_io(error: sled::Error) -> io::Error {
         sled::Error::Io(error) => error,
         sled::Error::Corruption { .. } => io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("the state on disk is damaged: {error}; it can be rebuilt from a replica"),
+            format!("the state on disk is damaged: {error}. {HOW_TO_REBUILD}"),
         ),
         other => io::Error::other(format!("sled failed: {other}")),
     }
@@ -185,6 +185,6 @@ mod tests {
         drop(base);
         std::fs::write(path.join("conf"), "garbage that is no configuration").unwrap();
         let error = SledBase::open(&path, &SledOptions::default()).unwrap_err();
-        assert!(error.to_string().contains("rebuilt from another replica"), "{error}");
+        assert!(error.to_string().contains(HOW_TO_REBUILD), "{error}");
     }
 }

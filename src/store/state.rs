@@ -116,7 +116,7 @@ fn own<T>(mutex: &mut Mutex<T>) -> &mut T {
 fn fatal(shard: ShardId, error: &io::Error) -> ! {
     panic!(
         "shard {}: the state on disk cannot be read: {error}. Look at the disk and its free space, \
-         then start the node again; what cannot be read is rebuilt from another replica",
+         then start the node again",
         shard.0
     )
 }

@@ -254,6 +254,35 @@ async fn a_log_lacks_what_it_acknowledged_in_a_term_that_is_still_the_last() {
     assert!(!log.lacks(2, log_id(2, 20)), "a snapshot has it");
 }
 
+/// What a crash between a snapshot's two halves leaves: in the base, not yet in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_that_a_snapshot_replaced_go_at_the_start() {
+    // The log has entries 0 to 10, the last of term 1.
+    let cases = [
+        ("in the log", log_id(1, 7), None, log_id(1, 10)),
+        ("another history", log_id(2, 7), Some(log_id(2, 7)), log_id(2, 7)),
+        ("another last entry", log_id(2, 10), Some(log_id(2, 10)), log_id(2, 10)),
+        ("beyond the end", log_id(2, 20), Some(log_id(2, 20)), log_id(2, 20)),
+    ];
+    for (what, applied, purged, last) in cases {
+        let (disk, mut log, _sm) = open();
+        Suite::<T, GroupLog, Suited, Builder, Disk>::feed_10_logs_vote_self(&mut log)
+            .await
+            .unwrap();
+        log.reconcile::<TokioRuntime>(applied).await.unwrap();
+        let expected = log_state(&mut log).await;
+        assert_eq!(expected, (purged, Some(last)), "{what}");
+        drop(log);
+        let directory = closed(disk);
+        let reopened = writer(&directory);
+        let mut again = GroupLog::open(GROUP, reopened.clone()).unwrap();
+        assert_eq!(log_state(&mut again).await, expected, "{what}, opened again");
+        again.reconcile::<TokioRuntime>(applied).await.unwrap();
+        assert_eq!(log_state(&mut again).await, expected, "{what}, a second time");
+        reopened.stop();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_marked_as_lost_never_opens_again() {
     let (disk, log, _sm) = open();

@@ -24,6 +24,7 @@ use raft_engine::internals::LogQueue;
 use raft_engine::{Config, LogBatch, ReadableSize, RecoveryMode};
 
 use super::LogOptions;
+use super::careful_fs::Careful;
 use super::error::{Problem, from_engine, invalid};
 use super::format::{self, Queue};
 use super::state::Entry;
@@ -125,27 +126,33 @@ impl<F: FileSystem> Engine for Opened<F> {
     }
 }
 
-/// Opens raft-engine, which cuts off a torn end and deletes recycled files.
+/// Opens raft-engine, which cuts off a torn end and deletes recycled files; but not when anything
+/// fails to be read (`careful_fs.rs`).
 pub(super) fn open<F: FileSystem + 'static>(
     options: &LogOptions,
     fs: &Arc<F>,
 ) -> Result<Cached, Problem> {
     let directory = &options.directory;
     let config = config(options)?;
+    let fs = Arc::new(Careful::new(fs.clone()));
     // A panic leaves no engine behind, and files on which the next attempt fails the same way.
     let engine = catch_unwind(AssertUnwindSafe(|| {
-        raft_engine::Engine::open_with_file_system(config, fs.clone())
+        let engine = raft_engine::Engine::open_with_file_system(config, fs.clone())?;
+        // Closed in here, where its panics are caught, if it is not to be used.
+        fs.opened().map(|()| engine).map_err(raft_engine::Error::Io)
     }));
+    // Whatever raft-engine made of it.
+    fs.opened().map_err(Problem::Io)?;
     let engine = match engine {
         Ok(result) => result.map_err(problem)?,
         Err(panic) => return Err(Problem::Damaged(panic_text(&*panic))),
     };
     // The names of the first files; those of later ones raft-engine syncs.
     std::fs::File::open(directory)?.sync_all()?;
-    Ok(Cached::new(Arc::new(Opened { engine, fs: fs.clone(), directory: directory.clone() })))
+    Ok(Cached::new(Arc::new(Opened { engine, fs, directory: directory.clone() })))
 }
 
-fn config(options: &LogOptions) -> io::Result<Config> {
+pub(super) fn config(options: &LogOptions) -> io::Result<Config> {
     let path = options.directory.to_str();
     Ok(Config {
         dir: path.ok_or_else(|| invalid("the path is not UTF-8".into()))?.to_owned(),

@@ -35,7 +35,12 @@ pub enum OpenError {
         why: String,
     },
     /// The disk or the file system failed.
-    #[error("cannot read the Raft log: {}: {source}", path.display())]
+    #[error(
+        "cannot read the Raft log: {}: {source}. Nothing in it was changed: mend the cause, and \
+         start again. If the disk has failed, the other nodes have the data: remove this node from \
+         the cluster, and let it join again under a new id on another disk",
+        path.display()
+    )]
     Io {
         /// What could not be used.
         path: PathBuf,

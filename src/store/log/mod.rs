@@ -15,7 +15,8 @@
 //!
 //! **Invariant:** [`Log::open`] gives back exactly what was last durable, or fails. It never opens a
 //! log from which acknowledged data is missing (`scan.rs` says how it knows), since a node that
-//! votes on such a log can undo a commit.
+//! votes on such a log can undo a commit. Nor does it change one that it fails to read
+//! (`careful_fs.rs`).
 //!
 //! # Caveats
 //!
@@ -27,6 +28,7 @@
 //!   several logs, each may have another that reads (`engine.rs`).
 
 mod batch;
+mod careful_fs;
 mod engine;
 mod error;
 mod format;
@@ -48,6 +50,7 @@ use bytes::Bytes;
 use raft_engine::env::{DefaultFileSystem, FileSystem};
 
 use crate::id::ShardId;
+use careful_fs::Careful;
 use error::Problem;
 pub use error::{OpenError, is_no_space};
 pub use recover::{create, is_missing, is_written};
@@ -202,11 +205,12 @@ impl Log {
         if let Some(why) = lost::read(&directory, &*fs).map_err(io_error)? {
             return Err(OpenError::lost(&directory, why));
         }
-        let found = scan::scan(&directory, &*fs)?;
+        let found = scan::scan(&directory, &Careful::new(fs.clone()))?;
         if !found.exists {
             recover::create_directory(&directory).map_err(io_error)?;
         }
         let watermark = watermark::open(&directory, &*fs, !found.exists).map_err(io_error)?;
+        // Nothing failed to be read, or there would be no `found`: they are what they seem.
         for path in &found.headless {
             fs.delete(path).map_err(io_error)?;
         }

@@ -1,146 +1,256 @@
 //! `folkmoot-sim`: runs simulated lives of a cluster, and judges them.
-#![expect(clippy::print_stderr, clippy::print_stdout, reason = "it is a command")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a command")]
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
-use folkmoot_sim::life::{self, Outcomes};
+use folkmoot_sim::life::Outcomes;
 use folkmoot_sim::mutants::{self, Hunt};
-use folkmoot_sim::plan::{Fault, Plan, Wishes};
-use folkmoot_sim::runtime;
+use folkmoot_sim::plan::{Fault, Wishes};
+use folkmoot_sim::runner::{Run, Totals};
+use folkmoot_sim::shrink::shrink;
+use folkmoot_sim::{kept, runtime};
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// Runs simulated lives of a Folkmoot cluster, and judges them.
+///
+/// A life is drawn from its seed: how many nodes, clients and rooms there are, how disks and the
+/// network behave, and which faults happen when. The same seed of the same build has the same
+/// trace. Exits with 0 when all is well, with 1 when a life failed, and with 2 when it was asked
+/// for something impossible.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = EXAMPLES)]
 struct Args {
     /// One seed.
-    #[arg(long, conflicts_with = "seeds")]
+    #[arg(long, conflicts_with_all = ["seeds", "kept"])]
     seed: Option<u64>,
-    /// A range of seeds, A..B, without B.
-    #[arg(long, value_parser = range, default_value = "0..100")]
+    /// The seeds from A on, without B.
+    #[arg(long, value_name = "A..B", value_parser = range, default_value = "0..1000")]
     seeds: (u64, u64),
+    /// The seeds that found something once.
+    #[arg(long, conflicts_with = "seeds")]
+    kept: bool,
     /// Lives at once.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// Stop at the first failure.
+    /// Begin no new life after this time, as in 180 (seconds).
+    #[arg(long, value_name = "SECONDS")]
+    at_most: Option<u64>,
+    /// Begin no new life after a failure.
     #[arg(long)]
     until_failure: bool,
     /// Live each life twice, and compare the traces.
     #[arg(long)]
     twice: bool,
-    /// Print what happens.
-    #[arg(long)]
+    /// Print everything that happens, on standard error.
+    #[arg(long, requires = "seed")]
     trace: bool,
-    /// Only these sorts of faults.
-    #[arg(long, value_delimiter = ',')]
-    faults: Option<Vec<Fault>>,
+    /// Look for a smaller life that fails, too.
+    #[arg(long, requires = "seed")]
+    shrink: bool,
+    /// Write what clients saw to this file, for folkmoot-jepsen.
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    history: Option<PathBuf>,
+    /// Only these sorts of faults; "none" for none.
+    #[arg(long, value_delimiter = ',', value_parser = fault)]
+    faults: Option<Vec<Option<Fault>>>,
     /// None of these sorts of faults.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_name = "FAULT,…", value_delimiter = ',')]
     without: Vec<Fault>,
-    /// Plant this fault in the nodes, and look for the first of the seeds that shows it. Needs a
+    /// Of the strikes that were drawn, only those with these numbers.
+    #[arg(long, value_delimiter = ',', requires = "seed")]
+    strikes: Option<Vec<usize>>,
+    /// How many nodes have replicas, from 3 to 5.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(3..=5))]
+    nodes: Option<u64>,
+    /// At most so many clients.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
+    clients: Option<u64>,
+    /// How long load and faults last, in virtual milliseconds.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(100..=600_000))]
+    time: Option<u64>,
+    /// Plant this bug in the nodes, and look for the first of the seeds that shows it. Needs a
     /// build with RUSTFLAGS="--cfg mutants".
-    #[arg(long)]
+    #[arg(long, value_name = "NAME", conflicts_with = "kept")]
     mutant: Option<String>,
-    /// List the faults that can be planted.
+    /// List the bugs that can be planted.
     #[arg(long)]
     mutants_list: bool,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  folkmoot-sim --seeds 0..2000
+  folkmoot-sim --seeds 0..1000000 --until-failure --jobs 8
+  folkmoot-sim --seed 7496 --trace
+  folkmoot-sim --seed 7496 --shrink
+  folkmoot-sim --seeds 0..500 --faults power-cut,kill --nodes 5";
+
 fn range(text: &str) -> Result<(u64, u64), String> {
-    let (from, to) = text.split_once("..").ok_or("seeds are a range, as in 0..100")?;
-    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a number"));
+    let (from, to) = text.split_once("..").ok_or("seeds are a range, as in 0..1000")?;
+    let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{text:?} is not a number"));
     let (from, to) = (number(from)?, number(to)?);
-    if from < to { Ok((from, to)) } else { Err("the range is empty".into()) }
+    match to.checked_sub(from) {
+        None | Some(0) => Err("the range is empty".into()),
+        Some(1..=100_000_000) => Ok((from, to)),
+        Some(_) => Err("that is more than 100,000,000 seeds".into()),
+    }
+}
+
+fn fault(text: &str) -> Result<Option<Fault>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let fault = <Fault as clap::ValueEnum>::from_str(text, false);
+    let all: Vec<String> = Fault::ALL.iter().map(Fault::to_string).collect();
+    fault.map(Some).map_err(|_| format!("there are none and {}", all.join(", ")))
+}
+
+impl Args {
+    fn wishes(&self) -> Wishes {
+        Wishes {
+            faults: self.faults.clone().map(|faults| faults.into_iter().flatten().collect()),
+            without: self.without.iter().copied().collect(),
+            strikes: self.strikes.clone().map(BTreeSet::from_iter),
+            time: self.time.map(Duration::from_millis),
+            replicas: self.nodes,
+            clients_max: self.clients.map(|clients| clients as usize),
+        }
+    }
+
+    fn run(&self) -> Run {
+        let (from, to) = self.seeds;
+        Run {
+            seeds: match self.seed {
+                Some(seed) => vec![seed],
+                None if self.kept => kept::seeds(),
+                None => (from..to).collect(),
+            },
+            wishes: self.wishes(),
+            jobs: self.jobs,
+            until_failure: self.until_failure,
+            at_most: self.at_most.map(Duration::from_secs),
+            twice: self.twice,
+            trace: self.trace,
+        }
+    }
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     runtime::quiet_panics();
-    let wishes = Wishes {
-        faults: args.faults.clone().map(|faults| faults.into_iter().collect::<BTreeSet<_>>()),
-        without: args.without.iter().copied().collect(),
-        ..Wishes::default()
-    };
-    let (from, to) = args.seed.map_or(args.seeds, |seed| (seed, seed + 1));
     if args.mutants_list || args.mutant.is_some() {
+        let (from, to) = args.seed.map_or(args.seeds, |seed| (seed, seed + 1));
+        let wishes = args.wishes();
         let hunt = Hunt { seeds: from..to, jobs: args.jobs, wishes, spoken: args.trace };
         return mutants::run(args.mutant.as_deref(), &hunt);
     }
-    let next = AtomicU64::new(from);
-    let failed = AtomicU64::new(0);
-    let stop = AtomicBool::new(false);
-    let began = Instant::now();
-    let totals = std::sync::Mutex::new((0u64, 0u64, 0u64, Duration::ZERO));
-    std::thread::scope(|scope| {
-        for _ in 0..args.jobs.max(1) {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= to {
-                        return;
-                    }
-                    let plan = Plan::draw(seed, &wishes);
-                    let mut outcome = life::live(&plan, args.trace);
-                    if args.twice {
-                        let again = life::live(&plan, false);
-                        if again.hash != outcome.hash {
-                            outcome.failures.push(format!(
-                                "not deterministic: {} then {}",
-                                outcome.hash, again.hash
-                            ));
-                        }
-                    }
-                    {
-                        let mut totals = totals.lock().expect("no holder panics");
-                        totals.0 += 1;
-                        totals.1 += outcome.ok;
-                        totals.2 += outcome.polls;
-                        totals.3 += outcome.took;
-                    }
-                    if args.seed.is_some() {
-                        println!(
-                            "{} hash {} ok {} steps {} polls {} took {:?}",
-                            plan,
-                            outcome.hash,
-                            outcome.ok,
-                            outcome.steps,
-                            outcome.polls,
-                            outcome.took
-                        );
-                    }
-                    if !outcome.failures.is_empty() {
-                        failed.fetch_add(1, Ordering::Relaxed);
-                        report(&outcome);
-                        if args.until_failure {
-                            stop.store(true, Ordering::Relaxed);
-                        }
-                    }
-                }
-            });
+    let run = args.run();
+    let bar = progress(&run, &args);
+    let failed = std::sync::atomic::AtomicU64::new(0);
+    let history = std::sync::Mutex::new(Ok(()));
+    let totals = run.run(&|outcome| {
+        if !outcome.failures.is_empty() {
+            failed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            bar.suspend(|| report(outcome, &run.wishes));
         }
+        if args.seed.is_some() {
+            println!("{}", outcome.plan);
+            println!("trace {}, {} steps, {:?} virtual", outcome.hash, outcome.steps, outcome.took);
+        }
+        if let Some(path) = &args.history {
+            *history.lock().expect("no holder of the lock panics") = write(path, outcome);
+        }
+        bar.set_message(format!("{} failed", failed.load(std::sync::atomic::Ordering::Relaxed)));
+        bar.inc(1);
     });
-    let failed = failed.into_inner();
-    let took = began.elapsed();
-    let totals = totals.into_inner().expect("no holder panics");
-    println!(
-        "{} lives, {} failed, {:.1} s, {:.0} a minute; {} ok, {} polls, {:?} virtual",
-        totals.0,
-        failed,
-        took.as_secs_f64(),
-        totals.0 as f64 / took.as_secs_f64() * 60.0,
-        totals.1,
-        totals.2,
-        totals.3
-    );
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    bar.finish_and_clear();
+    sum_up(&totals);
+    if let Err(error) = history.into_inner().expect("no holder of the lock panics") {
+        eprintln!("cannot write the history: {error}");
+        return ExitCode::from(2);
+    }
+    if let Some(seed) = args.seed.filter(|_| args.shrink && totals.failed > 0) {
+        let say = &mut |smaller: &Wishes| eprintln!("smaller: {}", command(seed, smaller));
+        let smallest = shrink(seed, &run.wishes, say);
+        println!("smallest found: {}", command(seed, &smallest));
+    }
+    ExitCode::from(u8::from(totals.failed > 0))
 }
 
-fn report(outcome: &Outcomes) {
+fn progress(run: &Run, args: &Args) -> ProgressBar {
+    if args.trace || run.seeds.len() < 2 || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = "{bar:30} {pos}/{len} lives, {per_sec}, {msg}, {eta} left";
+    let style = ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar());
+    ProgressBar::new(run.seeds.len() as u64).with_style(style)
+}
+
+fn write(path: &PathBuf, outcome: &Outcomes) -> io::Result<()> {
+    outcome.history.write(BufWriter::new(File::create(path)?))
+}
+
+/// Says what failed, and how to see it again.
+fn report(outcome: &Outcomes, wishes: &Wishes) {
     eprintln!("FAILED {}", outcome.plan);
     for failure in outcome.failures.iter().take(5) {
         eprintln!("  {failure}");
     }
+    if outcome.failures.len() > 5 {
+        eprintln!("  … and {} more", outcome.failures.len() - 5);
+    }
+    eprintln!("  again: {} --trace", command(outcome.plan.seed, wishes));
+}
+
+/// The command that lives a life again.
+fn command(seed: u64, wishes: &Wishes) -> String {
+    let mut command = format!("cargo run --release -p folkmoot-sim -- --seed {seed}");
+    let list = |items: Vec<String>| items.join(",");
+    if let Some(faults) = &wishes.faults {
+        let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
+        let faults = if faults.is_empty() { "none".into() } else { list(faults) };
+        command += &format!(" --faults {faults}");
+    }
+    if !wishes.without.is_empty() {
+        let without = list(wishes.without.iter().map(Fault::to_string).collect());
+        command += &format!(" --without {without}");
+    }
+    if let Some(strikes) = &wishes.strikes {
+        if strikes.is_empty() {
+            command += " --faults none";
+        } else {
+            command +=
+                &format!(" --strikes {}", list(strikes.iter().map(usize::to_string).collect()));
+        }
+    }
+    if let Some(nodes) = wishes.replicas {
+        command += &format!(" --nodes {nodes}");
+    }
+    if let Some(clients) = wishes.clients_max {
+        command += &format!(" --clients {clients}");
+    }
+    if let Some(time) = wishes.time {
+        command += &format!(" --time {}", time.as_millis());
+    }
+    command
+}
+
+fn sum_up(totals: &Totals) {
+    println!(
+        "{} lives, {} failed; {:.1} s, {:.0} lives a minute; {} operations ok, {:.0} s of virtual \
+         time, {:.0} polls a life",
+        totals.lives,
+        totals.failed,
+        totals.took.as_secs_f64(),
+        totals.rate(),
+        totals.ok,
+        totals.virtual_time.as_secs_f64(),
+        totals.polls as f64 / totals.lives.max(1) as f64,
+    );
 }

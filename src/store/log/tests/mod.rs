@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 
 mod damage;
+mod failing_reads;
 mod full_disk;
 mod model;
 

@@ -1,0 +1,152 @@
+//! A node whose state in sled is damaged or gone, while its log is whole but reaches back only to
+//! the last checkpoint: it says what to do, and once that is done it has its state from the others.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use common::cluster::{Options, TestCluster};
+use common::load::{self, Acked, Load};
+use common::wait_for;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Entries that a log keeps behind a checkpoint.
+const KEPT: u64 = 64;
+/// What the operator is told to do.
+const ADVICE: &str =
+    "move the directory `rooms` out of the data directory and start the node again";
+
+struct Full {
+    cluster: TestCluster,
+    rooms: Vec<String>,
+    acked: Vec<Acked>,
+}
+
+impl Full {
+    /// A cluster whose logs have been purged.
+    fn start(nodes: usize) -> Full {
+        let options = Options {
+            arguments: vec!["--set".into(), "store.checkpoint_interval=200ms".into()],
+            init_arguments: vec!["--shards".into(), "2".into()],
+            ..Options::default()
+        };
+        let cluster = TestCluster::start_with(nodes, options);
+        let rooms: Vec<_> = (0..6).map(|i| format!("room-{i}")).collect();
+        rooms.iter().for_each(|room| cluster.room(room));
+        let mut full = Full { cluster, rooms, acked: vec![] };
+        full.post(2000);
+        wait_for("purged logs", PATIENCE, || {
+            let behind = |shard: &serde_json::Value| {
+                shard["shard"] != 0 && shard["durable"].as_u64().unwrap() <= 2 * KEPT
+            };
+            match full.cluster.shards(0).into_iter().find(behind) {
+                None => Ok(()),
+                Some(shard) => Err(shard.to_string()),
+            }
+        });
+        full
+    }
+
+    fn post(&mut self, more: u64) {
+        let (urls, token) = (self.cluster.client_urls(), self.cluster.admin_token());
+        let load = Load::start(&urls, token, &self.rooms, 12);
+        load.wait_more(more);
+        self.acked.extend(load.finish());
+    }
+
+    fn base(&self, node: usize) -> PathBuf {
+        self.cluster.data_dir(node).join("rooms")
+    }
+
+    /// Moves a node's state away.
+    fn lose_base(&self, node: usize) {
+        fs::rename(self.base(node), self.cluster.directory().join("moved away")).unwrap();
+    }
+
+    fn check(&self) {
+        load::check_everywhere(&self.cluster, &self.rooms, &self.acked);
+    }
+}
+
+#[test]
+fn a_node_whose_state_is_gone_takes_it_from_another_one() {
+    let mut full = Full::start(3);
+    let id = full.cluster.node_id(0, 2);
+    full.cluster.kill(2);
+    full.lose_base(2);
+    full.cluster.try_restart(2).unwrap();
+    assert_eq!(full.cluster.node_id(0, 2), id, "it is the same node");
+    assert!(full.cluster.log(2).contains("took the state from a peer"));
+    full.post(200);
+    full.check();
+    // What it was given is durable.
+    full.cluster.kill(2);
+    full.cluster.try_restart(2).unwrap();
+    full.check();
+}
+
+/// Ways in which a file is damaged.
+fn damages(whole: &[u8]) -> Vec<Vec<u8>> {
+    let n = whole.len();
+    let filled = |range: std::ops::Range<usize>, with: u8| {
+        let mut bytes = whole.to_vec();
+        bytes[range].fill(with);
+        bytes
+    };
+    let mut damages = vec![
+        whole[..n / 2].to_vec(),
+        filled(n / 4..n / 2, 0xa5),
+        filled(0..4096, 0xa5),
+        filled(n - n / 4..n, 0),
+        filled(0..n, 0x5a),
+    ];
+    for part in 0..8 {
+        let at = n * part / 8 + 100;
+        damages.push(filled(at..at + 1, !whole[at]));
+    }
+    damages
+}
+
+#[test]
+fn a_node_whose_state_is_damaged_says_what_to_do_and_that_helps() {
+    let mut full = Full::start(3);
+    full.cluster.kill(2);
+    let whole = fs::read(full.base(2).join("db")).unwrap();
+    let mut said_so = 0;
+    for (n, damaged) in damages(&whole).into_iter().enumerate() {
+        fs::write(full.base(2).join("db"), damaged).unwrap();
+        match full.cluster.try_restart(2) {
+            Err(said) => {
+                assert!(said.contains(ADVICE), "damage {n}: {said}");
+                said_so += 1;
+            }
+            // What was damaged is of no use any more, or what came after it is in the log.
+            Ok(()) => {
+                common::say!("damage {n} runs");
+                full.check();
+                full.cluster.kill(2);
+            }
+        }
+    }
+    common::say!("{said_so} of the damages were found");
+    assert!(said_so >= 5);
+    full.lose_base(2);
+    full.cluster.try_restart(2).unwrap();
+    full.post(200);
+    full.check();
+}
+
+#[test]
+fn the_only_node_says_that_nobody_else_has_its_state() {
+    let mut full = Full::start(1);
+    full.cluster.kill(0);
+    full.lose_base(0);
+    let said = full.cluster.try_restart(0).unwrap_err();
+    assert!(said.contains("restore a backup"), "{said}");
+    // Nor does it come up empty the next time.
+    full.cluster.try_restart(0).unwrap_err();
+}

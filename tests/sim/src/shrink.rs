@@ -1,0 +1,64 @@
+//! Finds a smaller life that fails, too: fewer strikes, fewer clients, less time.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::life;
+use crate::plan::{Plan, Wishes};
+
+/// Lives tried at most.
+const TRIES_MAX: usize = 400;
+
+/// Shrinks what makes a seed fail; `tried` is told of each smaller life that does.
+pub fn shrink(seed: u64, wishes: &Wishes, tried: &mut dyn FnMut(&Wishes)) -> Wishes {
+    let mut shrunk = wishes.clone();
+    let mut tries = 0;
+    let mut fails = |candidate: &Wishes| {
+        tries += 1;
+        tries <= TRIES_MAX && !life::live(&Plan::draw(seed, candidate), false).failures.is_empty()
+    };
+    let mut accept = |shrunk: &mut Wishes, change: &dyn Fn(&mut Wishes)| {
+        let mut candidate = shrunk.clone();
+        change(&mut candidate);
+        if fails(&candidate) {
+            tried(&candidate);
+            *shrunk = candidate;
+            return true;
+        }
+        false
+    };
+
+    // Halves first, then single ones (delta debugging; Zeller and Hildebrandt, TSE 2002).
+    let all = Plan::draw(seed, wishes).strikes.len();
+    let mut left: Vec<usize> = match &wishes.strikes {
+        Some(strikes) => strikes.iter().copied().collect(),
+        None => (0..all).collect(),
+    };
+    let mut size = left.len().div_ceil(2);
+    while size > 0 {
+        let mut from = 0;
+        while from < left.len() {
+            let rest: Vec<usize> = left[..from]
+                .iter()
+                .chain(&left[(from + size).min(left.len())..])
+                .copied()
+                .collect();
+            let strikes: BTreeSet<usize> = rest.iter().copied().collect();
+            if accept(&mut shrunk, &|wishes| wishes.strikes = Some(strikes.clone())) {
+                left = rest;
+            } else {
+                from += size;
+            }
+        }
+        size /= 2;
+    }
+    while let clients = Plan::draw(seed, &shrunk).clients
+        && clients > 1
+        && accept(&mut shrunk, &|wishes| wishes.clients_max = Some(clients - 1))
+    {}
+    while let time = Plan::draw(seed, &shrunk).time
+        && time > Duration::from_millis(500)
+        && accept(&mut shrunk, &|wishes| wishes.time = Some(time * 3 / 4))
+    {}
+    shrunk
+}
