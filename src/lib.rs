@@ -1,5 +1,8 @@
 //! Folkmoot: a chat server that self-hosters run on three machines and trust.
 
+#[macro_use]
+pub mod mutants;
+
 pub mod cli;
 pub mod config;
 pub mod node;

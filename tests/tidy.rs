@@ -21,7 +21,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Modules of the crate, from the bottom up. A module may import those of lower rank, and of its
 /// own rank those that come before it here.
 const LAYERS: &[(u8, &[&str])] = &[
-    (0, &["testing", "limits", "clock", "id", "error", "proto", "config", "telemetry"]),
+    (0, &["mutants", "testing", "limits", "clock", "id", "error", "proto", "config", "telemetry"]),
     (1, &["chat", "meta"]),
     (2, &["store"]),
     (3, &["shard"]),

@@ -53,10 +53,11 @@ pub(super) fn recognise(
         Target::User(user) => Scope::User(user.clone()),
     };
     let body_hash = body_hash(command);
-    let Some(sent) = state.sent(&scope, sender, id) else {
+    let sent = state.sent(&scope, sender, id).filter(|_| !mutant!(RepeatsApplied));
+    let Some(sent) = sent else {
         return Ok(Verdict::Fresh(Some(Memo { scope, body_hash })));
     };
-    if sent.body_hash != body_hash {
+    if sent.body_hash != body_hash && !mutant!(BodyNotCompared) {
         return Err(Rejection::IdReused);
     }
     let epoch = match &scope {

@@ -282,11 +282,12 @@ impl<R: Runtime> Groups<R> {
             map.nodes().map(|node| (node.id, node.peer_address)).collect();
         for (shard, replicas) in map.shards() {
             let Some(here) = self.router.host().get(shard) else { continue };
-            if initializer(&map, shard) != Some(node) {
+            if initializer(&map, shard) != Some(node) && !mutant!(FoundersAlone) {
                 continue;
             }
             let members: Members = replicas
                 .into_iter()
+                .filter(|id| !mutant!(FoundersAlone) || *id == node)
                 .map(|id| {
                     let address = addresses.get(&id).cloned().unwrap_or_default();
                     (id.0, Member::new(address))

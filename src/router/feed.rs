@@ -71,7 +71,8 @@ impl<R: Runtime> History for ReplicaHistory<R> {
             let page = R::blocking(move || {
                 let state = replica.read();
                 let row = state.room(&room)?;
-                let first = after.next();
+                let again = mutant!(RepeatsAtHandOver) && after.0 > 0;
+                let first = if again { after } else { after.next() };
                 (first >= row.first_seq).then(|| state.events(&room, first, row.head, limit, bytes))
             });
             let failed = |e: std::io::Error| Error::new(Code::Internal, e.to_string());

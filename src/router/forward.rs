@@ -105,7 +105,9 @@ async fn run_stream<R: Runtime>(
             Select2::First(Some(frame)) => {
                 let Ok(replies) = pb::ForwardReplies::decode(frame) else { break };
                 for reply in replies.replies {
-                    let Some(answer) = pending.remove(&reply.id) else { continue };
+                    let first = pending.first_key_value().map(|(id, _)| *id);
+                    let id = first.filter(|_| mutant!(RepliesInOrder)).unwrap_or(reply.id);
+                    let Some(answer) = pending.remove(&id) else { continue };
                     let result = match reply.result {
                         Some(Reply::Refused(refused)) => Err(refused_from(refused)),
                         Some(reply) => Ok(reply),

@@ -27,7 +27,7 @@ use crate::chat::command::{Done, Reply, Request};
 use crate::clock::Clock;
 use crate::delivery::hub::Hub;
 use crate::error::{Code, Error};
-use crate::id::{NodeId, ShardId};
+use crate::id::{NodeId, RequestId, ShardId};
 use crate::meta::ClusterMap;
 use crate::router::feed::Feed;
 use crate::router::forward::Forwarder;
@@ -231,7 +231,15 @@ impl<R: Runtime> Router<R> {
     /// Proposes an encoded request to a shard, wherever its leader is.
     pub(crate) async fn propose(&self, shard: ShardId, request: Bytes) -> Result<Done, Error> {
         let mut maybe_applied = false;
-        let ask = |leader| self.propose_at(shard, leader, request.clone());
+        let mut request = request;
+        let mut tries = 0;
+        let ask = |leader| {
+            tries += 1;
+            if mutant!(RetriesWithNewId) && tries > 1 {
+                request = with_other_id(&request);
+            }
+            self.propose_at(shard, leader, request.clone())
+        };
         let reply = self.at_leader(shard, &mut maybe_applied, ask).await;
         let flag = |error: Error| match maybe_applied {
             true => error.maybe_applied(),
@@ -310,7 +318,7 @@ impl<R: Runtime> Router<R> {
             Ok(Err(error)) => error,
             // The attempt that was cut off may have been applied.
             Err(_) => {
-                *maybe_applied |= asked;
+                *maybe_applied |= asked && !mutant!(TimeoutMeansRefused);
                 match last.code {
                     Code::NotLeader => Error::new(Code::Unavailable, "the shard has no leader"),
                     _ => last,
@@ -335,4 +343,13 @@ impl<R: Runtime> Router<R> {
 fn odd_reply() -> Refused {
     let error = Error::new(Code::Internal, "a peer's reply makes no sense").maybe_applied();
     Refused { error, leader: None }
+}
+
+/// The same request under another id: no retry must have one.
+fn with_other_id(request: &Bytes) -> Bytes {
+    let Ok(mut decoded) = codec::decode_request(request) else { return request.clone() };
+    let mut random = [0; 10];
+    random.copy_from_slice(&blake3::hash(request).as_bytes()[..10]);
+    decoded.id = RequestId::mint(decoded.id.unix_ms(), random);
+    codec::encode_request(&decoded)
 }

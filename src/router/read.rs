@@ -79,10 +79,15 @@ impl<R: Runtime> Router<R> {
         query: Query,
         consistency: Consistency,
     ) -> Result<Answer, Error> {
+        let replica = shard.replica().clone();
+        if mutant!(ReadBeforeIndex) {
+            let answer = query::query(&*replica.read(), &actor, &query);
+            self.catch_up(shard).await?;
+            return answer;
+        }
         if consistency == Consistency::Linearizable {
             self.catch_up(shard).await?;
         }
-        let replica = shard.replica().clone();
         blocking::<R, _>(move || query::query(&*replica.read(), &actor, &query)).await?
     }
 
@@ -102,6 +107,9 @@ impl<R: Runtime> Router<R> {
         };
         let index = self.at_leader(id, &mut maybe_applied, ask).await;
         let index = index.map_err(|error| Error { may_have_applied: false, ..error })?;
+        if mutant!(ReadWithoutWait) {
+            return Ok(());
+        }
         let waited = R::timeout(self.options.request_timeout, shard.wait_applied(index)).await;
         waited.map_err(|_| Error::new(Code::Timeout, "this replica does not catch up"))?
     }
@@ -199,6 +207,8 @@ fn start(room: &Room, after: Option<Cursor>) -> Result<Start, Error> {
         None => (true, room.head.next()),
         Some(cursor) => query::resume(room, &cursor)?,
     };
+    let late = mutant!(ResumesTooLate) && first <= room.head;
+    let first = if late { first.next() } else { first };
     let after = Seq(first.0 - 1);
     Ok(Start { epoch: room.epoch.clone(), first_seq: room.first_seq, after, recovered })
 }

@@ -12,7 +12,7 @@ use crate::proto::internal as pb;
 use crate::shard::runtime::Runtime;
 use crate::shard::snapshot::{self, SnapshotData, SnapshotError};
 use crate::shard::transport::{Accept, Stream};
-use crate::shard::types::Snapshot;
+use crate::shard::types::{Snapshot, log_id};
 use crate::shard::{Shard, rebuild, wire};
 use crate::store::snapshot_sink::SnapshotSink;
 
@@ -143,7 +143,10 @@ async fn serve_vote<R: Runtime>(
     stream: Stream,
 ) -> Result<(), ServeError> {
     let pre_vote = request.pre_vote;
-    let request = wire::vote_request_from::<R>(request)?;
+    let mut request = wire::vote_request_from::<R>(request)?;
+    if mutant!(VoteForShorterLog) {
+        request.last_log_id = Some(log_id(u64::MAX, u64::MAX));
+    }
     let answer = match pre_vote {
         true => shard.raft().pre_vote(request).await,
         false => shard.raft().vote(request).await,

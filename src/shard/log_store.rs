@@ -282,7 +282,11 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for GroupLog {
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         // Readable only once durable: openraft's leader-bounded reads compare with it.
         let write = Write::Vote { group: self.group, vote: wire::encode_vote(vote) };
-        self.writer.write(write).await?;
+        if mutant!(VoteNotAwaited) {
+            self.writer.submit(write, None);
+        } else if !mutant!(VoteInMemory) {
+            self.writer.write(write).await?;
+        }
         self.lock().vote = Some(*vote);
         Ok(())
     }
@@ -386,6 +390,10 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for GroupLog {
             state.last = Some(log_id);
             state.flushed = log_id.index();
         }
+        let log_id = match state.committed {
+            Some(committed) if mutant!(PurgedToCommit) => committed,
+            _ => log_id,
+        };
         let write = Write::Purge {
             group: self.group,
             upto: log_id.index(),

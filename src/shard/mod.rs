@@ -45,10 +45,12 @@ use openraft::metrics::WaitError;
 use openraft::{RaftMetrics, SnapshotPolicy};
 use tokio::sync::mpsc;
 
-use crate::chat::command::Reply;
+use crate::chat::codec;
+use crate::chat::command::{Done, Reply, Target};
+use crate::chat::state::State;
 use crate::clock::Clock;
 use crate::error::{Code, Error};
-use crate::id::{NodeId, ShardId};
+use crate::id::{NodeId, Seq, ShardId};
 pub use crate::shard::inspect::Status;
 use crate::shard::log_store::GroupLog;
 use crate::shard::log_writer::LogWriter;
@@ -211,6 +213,7 @@ impl<R: Runtime> Shard<R> {
     /// whether the request may have been applied all the same.
     pub async fn propose(&self, request: Bytes) -> Result<Reply, Refused> {
         self.check_leader()?;
+        let expected = if mutant!(SeqFromLeader) { self.expected_seq(&request) } else { None };
         let (reply, answer) = tokio::sync::oneshot::channel();
         self.proposals.try_send(Proposal { request, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refused {
@@ -220,10 +223,21 @@ impl<R: Runtime> Shard<R> {
             },
             mpsc::error::TrySendError::Closed(_) => self.stopped(),
         })?;
-        match answer.await {
+        let result = match answer.await {
             Ok(result) => result,
             Err(_) => Err(Refused { error: self.stopped().error.maybe_applied(), leader: None }),
+        };
+        match (result, expected) {
+            (Ok(Ok(done)), Some(seq)) if !done.duplicate => Ok(Ok(Done { seq, ..done })),
+            (result, _) => result,
         }
+    }
+
+    /// What a mutant takes for the seq of a request: a guess, as others may come between.
+    fn expected_seq(&self, request: &Bytes) -> Option<Seq> {
+        let request = codec::decode_request(request).ok()?;
+        let Target::Room(room) = request.command.target() else { return None };
+        Some(self.replica.read().room(room)?.head.next())
     }
 
     /// The index that a linearizable read must have applied (ReadIndex, Raft dissertation §6.4).

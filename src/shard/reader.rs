@@ -4,6 +4,7 @@
 //! have fixed its index before the read began.
 
 use openraft::ReadPolicy;
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -36,6 +37,10 @@ async fn run<R: Runtime>(raft: Raft<R>, mut reads: mpsc::Receiver<Waiting>) {
 }
 
 async fn round<R: Runtime>(raft: &Raft<R>) -> Result<u64, Refused> {
+    if mutant!(ReadWithoutQuorum) {
+        let applied = raft.metrics().borrow_watched().last_applied;
+        return Ok(applied.map_or(0, |log_id| log_id.index()));
+    }
     match raft.get_read_log_id(ReadPolicy::ReadIndex).await {
         Ok((read_log_id, _)) => Ok(read_log_id.index()),
         Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {

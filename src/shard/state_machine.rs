@@ -90,10 +90,12 @@ impl Replica {
         if self.group == ShardId::META {
             return apply_meta(batch, state);
         }
+        let off = u64::from(mutant!(ApplySeesCheckpoint) && state.checkpointing());
         let mut replies = Vec::with_capacity(batch.requests.len());
         let mut events = chat::apply::Appended::new();
         let replied = |_index, reply| replies.push(reply);
-        chat::apply::apply_batch(state, batch.stamp_ms, &batch.requests, replied, &mut events);
+        let stamp_ms = batch.stamp_ms + off;
+        chat::apply::apply_batch(state, stamp_ms, &batch.requests, replied, &mut events);
         for run in events.chunk_by(|(room, _), (other, _)| room == other) {
             let run_events: Vec<Arc<Event>> = run.iter().map(|(_, event)| event.clone()).collect();
             self.sink.committed(&run[0].0, &run_events);
@@ -113,7 +115,10 @@ impl Replica {
             snapshots.begin()
         });
         let source = source.await??;
-        let meta = meta_of(source.applied())?;
+        let meta = match mutant!(SnapshotAhead) {
+            true => meta_of(self.read().applied())?,
+            false => meta_of(source.applied())?,
+        };
         Ok((Sending::new(source), meta))
     }
 

@@ -140,8 +140,10 @@ impl Checkpoint {
             recovery::clean(self.base.as_ref(), self.space, &self.lineages)?;
         }
         let mut row = self.row.clone();
+        let early =
+            if mutant!(HeadsBeforeBlocks) { Some(self.write_rows(&mut row)?) } else { None };
         row.bytes = row.bytes.saturating_add_signed(self.write_blocks()?);
-        let parts = self.write_rows(&mut row)?;
+        let parts = early.map_or_else(|| self.write_rows(&mut row), Ok)?;
         let mut written = Written {
             applied: self.applied.clone(),
             row,
@@ -341,7 +343,9 @@ impl Checkpoint {
         batch.delete(self.space.key(&Key::Unfinished));
         let _guard = self.shared.lock_rows();
         self.base.write(batch)?;
-        self.base.flush()?;
+        if !mutant!(CheckpointNotFlushed) {
+            self.base.flush()?;
+        }
         Ok(parts)
     }
 

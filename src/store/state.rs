@@ -144,6 +144,7 @@ impl ShardState {
         let found = recovery::recover(base.as_ref(), shard)?;
         let log_id = found.row.term.map(|term| (term, found.row.index));
         let applied = Applied { log_id, membership: found.row.membership.clone() };
+        let known_minutes = if mutant!(DedupForgotten) { 0 } else { found.row.sent_minute_max };
         let mut state = ShardState {
             space: found.space,
             shared,
@@ -160,7 +161,7 @@ impl ShardState {
             notes: Mutex::new(Table::new(options.rows_bytes)),
             marks: Mutex::new(Table::new(options.rows_bytes / 8)),
             blobs: Mutex::new(Table::new(options.rows_bytes)),
-            dedup: Mutex::new(Dedup::new(found.row.sent_minute_max, options.dedup_bytes)),
+            dedup: Mutex::new(Dedup::new(known_minutes, options.dedup_bytes)),
             tails: Tails::new(options.events_bytes),
             erased: Vec::new(),
             erased_frozen: Vec::new(),
@@ -169,7 +170,9 @@ impl ShardState {
             options,
             base,
         };
-        state.advance_log_time(state.row.log_time_ms);
+        if !mutant!(LogTimeForgotten) {
+            state.advance_log_time(state.row.log_time_ms);
+        }
         state.moved = false;
         Ok(state)
     }
@@ -267,8 +270,12 @@ impl ShardState {
         let dedup = own(&mut self.dedup);
         let row = AppliedRow {
             term: self.applied.log_id.map(|(term, _)| term),
-            index: self.applied.log_id.map_or(0, |(_, index)| index),
-            membership: self.applied.membership.clone(),
+            index: self.applied.log_id.map_or(0, |(_, index)| index)
+                + u64::from(mutant!(CheckpointAhead)),
+            membership: match mutant!(MembershipForgotten) {
+                true => self.row.membership.clone(),
+                false => self.applied.membership.clone(),
+            },
             log_time_ms: self.log_time_ms,
             generation: self.row.generation + 1,
             sent_minute_max: dedup.minute_max(),
@@ -360,7 +367,11 @@ impl ShardState {
         let (base, shard) = (self.base.clone(), self.space.shard);
         let shared = self.shared.clone();
         shared.forget();
-        *self = ShardState::open_shared(base, shard, self.options.clone(), shared)?;
+        let mut opened = ShardState::open_shared(base, shard, self.options.clone(), shared)?;
+        if mutant!(SnapshotKeepsDedup) {
+            std::mem::swap(&mut opened.dedup, &mut self.dedup);
+        }
+        *self = opened;
         Ok(())
     }
 

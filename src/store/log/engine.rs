@@ -60,7 +60,7 @@ struct Opened<F: FileSystem> {
 
 impl<F: FileSystem> Engine for Opened<F> {
     fn write(&self, batch: &mut LogBatch) -> raft_engine::Result<usize> {
-        self.engine.write(batch, true)
+        self.engine.write(batch, !mutant!(LogNotSynced))
     }
 
     fn fetch(

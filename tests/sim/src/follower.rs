@@ -95,17 +95,21 @@ impl Follower {
         let (tx, mut events) = mpsc::channel(4);
         let outcome =
             self.world.ask(&node, |running| subscribe(running, room.clone(), cursor, tx)).await;
-        self.process = self.world.end(&op, &outcome, |(after, head)| Value::Subscription {
+        // Only who begins at the head needs to be told where that is: who resumes knows what is next.
+        self.process = self.world.end(&op, &outcome, |(begins, head)| Value::Subscription {
             subscription: self.subscription,
-            after: Some(*after),
+            after: after.or(Some(*begins)),
             head: Some(*head),
         });
-        let Outcome::Ok((after, _)) = outcome else { return };
+        let Outcome::Ok((begins, _)) = outcome else { return };
+        let after = after.unwrap_or(begins);
         self.delivered = Some(after);
         // A client drops its stream now and then, and takes it up again elsewhere.
         let patience = Duration::from_millis(self.rng.random_range(50..3000));
         let mut leaves = std::pin::pin!(Sim::sleep(patience));
         let slow = self.rng.random_bool(0.3);
+        // It may fall asleep, too, with the stream open.
+        let sleepy = self.rng.random_bool(0.3);
         while last.is_none_or(|last| self.delivered.unwrap_or(0) < last) {
             match Sim::select2(events.recv(), &mut leaves).await {
                 Select2::First(Some(Some(event))) => {
@@ -117,6 +121,10 @@ impl Follower {
             }
             if slow {
                 Sim::sleep(Duration::from_millis(self.rng.random_range(0..40))).await;
+            }
+            if sleepy && self.rng.random_bool(0.05) {
+                Sim::sleep(Duration::from_millis(self.rng.random_range(500..2500))).await;
+                leaves.set(Sim::sleep(patience));
             }
         }
     }

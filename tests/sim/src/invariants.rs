@@ -20,8 +20,9 @@ pub struct Invariants {
     committed: BTreeMap<(ShardId, u64), u64>,
     /// A room's chain at a seq, and who had it first.
     chains: BTreeMap<(RoomId, Seq), ([u8; 32], NodeId)>,
-    /// Up to where each replica was seen to have a group's log on its disk, as it is committed.
-    on_disk: BTreeMap<(ShardId, NodeId), u64>,
+    /// Up to where each process was seen to have a group's log on its disk, as it is committed. The
+    /// next process of the node may have less.
+    on_disk: BTreeMap<(ShardId, String), u64>,
     /// What each replica had applied, to see that it does not go back while it runs.
     applied: BTreeMap<(ShardId, NodeId, String), u64>,
     looks: u64,
@@ -114,16 +115,18 @@ impl Invariants {
         let (mut holds, mut voters) = (0, 0);
         for node in cluster.replicas() {
             voters += 1;
-            let known = self.on_disk.entry((shard, node.id)).or_insert(0);
+            let running = node.running();
+            let found =
+                running.as_ref().and_then(|r| Some((&r.process, r.router.host().get(shard)?)));
+            let Some((process, replica)) = found else {
+                holds += 1;
+                continue;
+            };
+            let known = self.on_disk.entry((shard, format!("{process:?}"))).or_insert(0);
             if *known >= index {
                 holds += 1;
                 continue;
             }
-            let running = node.running();
-            let Some(replica) = running.as_ref().and_then(|r| r.router.host().get(shard)) else {
-                holds += 1;
-                continue;
-            };
             if replica.has_on_disk(index, term) {
                 *known = index;
                 holds += 1;

@@ -15,6 +15,7 @@ pub mod follower;
 pub mod invariants;
 pub mod kept;
 pub mod life;
+pub mod mutants;
 pub mod nemesis;
 pub mod network;
 pub mod plan;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use folkmoot_sim::life::Outcomes;
+use folkmoot_sim::mutants::{self, Hunt};
 use folkmoot_sim::plan::{Fault, Wishes};
 use folkmoot_sim::runner::{Run, Totals};
 use folkmoot_sim::shrink::shrink;
@@ -58,6 +59,9 @@ struct Args {
     /// Only these sorts of faults; "none" for none.
     #[arg(long, value_delimiter = ',', value_parser = fault)]
     faults: Option<Vec<Option<Fault>>>,
+    /// None of these sorts of faults.
+    #[arg(long, value_name = "FAULT,…", value_delimiter = ',')]
+    without: Vec<Fault>,
     /// Of the strikes that were drawn, only those with these numbers.
     #[arg(long, value_delimiter = ',', requires = "seed")]
     strikes: Option<Vec<usize>>,
@@ -70,6 +74,13 @@ struct Args {
     /// How long load and faults last, in virtual milliseconds.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(100..=600_000))]
     time: Option<u64>,
+    /// Plant this bug in the nodes, and look for the first of the seeds that shows it. Needs a
+    /// build with RUSTFLAGS="--cfg mutants".
+    #[arg(long, value_name = "NAME", conflicts_with = "kept")]
+    mutant: Option<String>,
+    /// List the bugs that can be planted.
+    #[arg(long)]
+    mutants_list: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -104,6 +115,7 @@ impl Args {
     fn wishes(&self) -> Wishes {
         Wishes {
             faults: self.faults.clone().map(|faults| faults.into_iter().flatten().collect()),
+            without: self.without.iter().copied().collect(),
             strikes: self.strikes.clone().map(BTreeSet::from_iter),
             time: self.time.map(Duration::from_millis),
             replicas: self.nodes,
@@ -132,6 +144,12 @@ impl Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     runtime::quiet_panics();
+    if args.mutants_list || args.mutant.is_some() {
+        let (from, to) = args.seed.map_or(args.seeds, |seed| (seed, seed + 1));
+        let wishes = args.wishes();
+        let hunt = Hunt { seeds: from..to, jobs: args.jobs, wishes, spoken: args.trace };
+        return mutants::run(args.mutant.as_deref(), &hunt);
+    }
     let run = args.run();
     let bar = progress(&run, &args);
     let failed = std::sync::atomic::AtomicU64::new(0);
@@ -198,6 +216,10 @@ fn command(seed: u64, wishes: &Wishes) -> String {
         let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
         let faults = if faults.is_empty() { "none".into() } else { list(faults) };
         command += &format!(" --faults {faults}");
+    }
+    if !wishes.without.is_empty() {
+        let without = list(wishes.without.iter().map(Fault::to_string).collect());
+        command += &format!(" --without {without}");
     }
     if let Some(strikes) = &wishes.strikes {
         if strikes.is_empty() {

@@ -107,6 +107,8 @@ pub struct Plan {
     pub clients: usize,
     /// Clients that follow rooms.
     pub subscribers: usize,
+    /// Messages are shorter than this, in bytes.
+    pub text_bytes: usize,
     /// A client's pause between operations, at most.
     pub think: Duration,
     /// How long the router tries.
@@ -132,6 +134,8 @@ pub struct Plan {
 pub struct Wishes {
     /// Only these sorts of faults.
     pub faults: Option<BTreeSet<Fault>>,
+    /// None of these sorts of faults.
+    pub without: BTreeSet<Fault>,
     /// Of the strikes, only those with these numbers.
     pub strikes: Option<BTreeSet<usize>>,
     /// How long faults and load last.
@@ -152,6 +156,11 @@ impl Plan {
         let rng = &mut SmallRng::seed_from_u64(seed);
         let drawn = wishes.replicas.unwrap_or(*[3, 3, 3, 4, 5].choose(rng).unwrap_or(&3));
         let time = wishes.time.unwrap_or(ms(5000));
+        // Now and then enough for followers to fall behind, and for files and blocks to fill.
+        let text_bytes = match SmallRng::seed_from_u64(!seed).random_bool(0.25) {
+            true => 8000,
+            false => 400,
+        };
         let plan = Plan {
             seed,
             time,
@@ -161,6 +170,7 @@ impl Plan {
             rooms: rng.random_range(1..=4),
             clients: rng.random_range(2..=6).min(wishes.clients_max.unwrap_or(usize::MAX)),
             subscribers: rng.random_range(1..=3),
+            text_bytes,
             think: ms(rng.random_range(10..=120)),
             request_timeout: ms(rng.random_range(500..=2500)),
             timing: Timing::default(),
@@ -196,6 +206,7 @@ impl Plan {
         let drawn = Fault::ALL.into_iter().filter(|_| rng.random_bool(share));
         let drawn: BTreeSet<Fault> = drawn.collect();
         self.faults = wishes.faults.clone().unwrap_or(drawn);
+        self.faults.retain(|fault| !wishes.without.contains(fault));
         let sorts: Vec<Fault> = self.faults.iter().copied().collect();
         let pause = rng.random_range(100..=1200);
         let mut at = ms(rng.random_range(200..=1200));

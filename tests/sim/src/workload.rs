@@ -85,6 +85,7 @@ pub struct World {
     rooms: Mutex<Vec<RoomId>>,
     sent: Mutex<Vec<Sent>>,
     over: AtomicBool,
+    text_bytes: usize,
     think: Duration,
 }
 
@@ -97,6 +98,7 @@ impl World {
             rooms: Mutex::default(),
             sent: Mutex::default(),
             over: AtomicBool::new(false),
+            text_bytes: plan.text_bytes,
             think: plan.think,
         })
     }
@@ -364,7 +366,7 @@ impl Client {
 
     fn text(&mut self) -> String {
         self.texts += 1;
-        let padding = self.rng.random_range(0..400);
+        let padding = self.rng.random_range(0..self.world.text_bytes);
         format!("{}:{}:{}", self.number, self.texts, "x".repeat(padding))
     }
 
