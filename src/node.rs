@@ -141,7 +141,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let compactor = Compactor {
         groups: groups.clone(),
         data_dir,
-        sled: SledOptions { cache_bytes: config.store.sled_cache.0 },
+        base_options: SledOptions { cache_bytes: config.store.sled_cache.0 },
         base: Arc::default(),
     };
     router.set_control(Arc::new(NodeControl(formation.clone(), compactor.clone())));
@@ -159,29 +159,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         "listening");
     let serving_clients = tokio::spawn(gateway.serve(clients));
 
-    let outcome = async {
-        let Some(membership) = formation.membership().await else { return Ok(()) };
-        if let Some((address, theirs)) = formation.odd_neighbour().await {
-            return Err(odd_neighbour(&config, &membership.cluster_id, address, theirs));
-        }
-        tcp.set_local(Local {
-            cluster_id: membership.cluster_id.clone(),
-            node_id: membership.node_id,
-        });
-        let space = guard::Guard::new(&config, &compactor.data_dir, router.clone());
-        let disk = storage::open(&config, &compactor, space.clone()).await?;
-        groups.start(membership.clone(), disk).await?;
-        groups.register(formation.own_hello());
-        tasks.spawn(guard::run(space, shutdown.clone()));
-        for task in watchers(&config, &router, compactor, &formation, &membership) {
-            tasks.spawn(shutdown.clone().run_until_cancelled_owned(task));
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
-            error = groups.failed() => Err(error.into()),
-        }
-    }
-    .await;
+    let taking_part = take_part(&config, &shutdown, &router, &tcp, &formation, compactor, &tasks);
+    let outcome = taking_part.await;
 
     stop(&config, &router, &groups, gateway_stop, serving_clients).await;
     shutdown.cancel();
@@ -192,6 +171,36 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         tracing::error!("serving peers ended with a panic");
     }
     outcome
+}
+
+/// Takes part in the cluster once this node is of one, until a group fails or the node is to stop.
+async fn take_part(
+    config: &Config,
+    shutdown: &CancellationToken,
+    router: &Arc<Router>,
+    tcp: &Arc<Tcp>,
+    formation: &Arc<Formation>,
+    compactor: Compactor,
+    tasks: &TaskTracker,
+) -> Result<(), Error> {
+    let Some(membership) = formation.membership().await else { return Ok(()) };
+    if let Some((address, theirs)) = formation.odd_neighbour().await {
+        return Err(odd_neighbour(config, &membership.cluster_id, address, theirs));
+    }
+    tcp.set_local(Local { cluster_id: membership.cluster_id.clone(), node_id: membership.node_id });
+    let groups = compactor.groups.clone();
+    let space = guard::Guard::new(config, &compactor.data_dir, router.clone());
+    let disk = storage::open(config, &compactor, space.clone()).await?;
+    groups.start(membership.clone(), disk).await?;
+    groups.register(formation.own_hello());
+    tasks.spawn(guard::run(space, shutdown.clone()));
+    for task in watchers(config, router, compactor, formation, &membership) {
+        tasks.spawn(shutdown.clone().run_until_cancelled_owned(task));
+    }
+    tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        error = groups.failed() => Err(error.into()),
+    }
 }
 
 fn groups(

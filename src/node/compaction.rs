@@ -73,7 +73,7 @@ fn remove(directory: &Path) -> io::Result<()> {
 pub(super) struct Compactor {
     pub groups: Arc<Groups>,
     pub data_dir: PathBuf,
-    pub sled: SledOptions,
+    pub base_options: SledOptions,
     /// There once the groups are.
     pub base: Arc<OnceLock<Arc<NodeBase>>>,
 }
@@ -162,7 +162,7 @@ fn compact(node: &Compactor) -> io::Result<()> {
     }
     remove(&fresh)?;
     {
-        let new = SledBase::open(&fresh, &node.sled).map_err(io::Error::other)?;
+        let new = SledBase::open(&fresh, &node.base_options).map_err(io::Error::other)?;
         rewrite(&*base.current(), &new, &mut |_bytes| {})?;
         new.flush()?;
     }
@@ -170,7 +170,7 @@ fn compact(node: &Compactor) -> io::Result<()> {
         drop(old);
         fs::rename(&rooms, &replaced)?;
         fs::rename(&fresh, &rooms)?;
-        Ok(Arc::new(reopen(&rooms, &node.sled)?) as Arc<dyn Base>)
+        Ok(Arc::new(reopen(&rooms, &node.base_options)?) as Arc<dyn Base>)
     });
     finish_interrupted(&rooms)
 }

@@ -38,11 +38,12 @@ pub(super) async fn open(
         purge_threshold_bytes: config.store.log_purge_threshold.0,
         ..LogOptions::new(compactor.data_dir.join("log"))
     };
-    let (rooms, sled) = (compactor.data_dir.join(compaction::ROOMS), compactor.sled.clone());
+    let rooms = compactor.data_dir.join(compaction::ROOMS);
+    let base_options = compactor.base_options.clone();
     let opening = tokio::task::spawn_blocking(move || {
         compaction::finish_interrupted(&rooms).map_err(StorageError::Compaction)?;
         let log = Log::open(log_options)?;
-        let base = SledBase::open(&rooms, &sled)?;
+        let base = SledBase::open(&rooms, &base_options)?;
         Ok::<_, StorageError>((log, NodeBase::new(Arc::new(base))))
     });
     let (log, base) = opening.await.expect("opening the disk does not panic")?;

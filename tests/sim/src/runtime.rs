@@ -433,7 +433,7 @@ impl AsyncRuntime for Sim {
     }
 
     fn block_on<F: Future<Output = T>, T>(&mut self, _future: F) -> T {
-        unimplemented!("a life is run by `runtime::run`")
+        panic!("a life is run by `runtime::run`")
     }
 }
 
