@@ -175,7 +175,10 @@ async fn session(
                 delivery(&state, &fault, follow)
             }
             Some(Ask::Ping(_)) => vec![Answer::Pong(pb::Pong {})],
-            Some(Ask::Unfollow(_)) | None => vec![],
+            Some(Ask::Unfollow(unfollow)) => {
+                vec![Answer::Ended(pb::Ended { room: unfollow.room, ..pb::Ended::default() })]
+            }
+            None => vec![],
         };
         if breaks {
             let _ = out.send(Err(Status::unavailable("broken"))).await;

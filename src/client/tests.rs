@@ -112,6 +112,24 @@ async fn the_deadline_returns_the_last_error() {
 }
 
 #[tokio::test]
+async fn a_room_that_is_unfollowed_does_not_disturb_the_others() {
+    let fake = Fake::new(3, []);
+    let session = Session::open(&client(&fake).await).await.unwrap();
+    let rooms = ["general", "tea"].map(|room| RoomId::parse(room).unwrap());
+    let mut follows = vec![];
+    for room in &rooms {
+        let mut follow = session.follow(room, None).await.unwrap();
+        assert_eq!(follow.next().await, Some(Ok(Delivered::CaughtUp(Seq(3)))));
+        follows.push(follow);
+    }
+    session.unfollow(&rooms[0]).await;
+    // Its ack comes after the answer to the Unfollow.
+    session.post(Post::message(&rooms[1], "hi")).await.unwrap();
+    let state = fake.state.lock().unwrap();
+    assert_eq!((state.cursors.len(), state.arrived.len()), (2, 1), "the stream is the same");
+}
+
+#[tokio::test]
 async fn posts_in_flight_are_resent_with_their_ids_when_a_session_breaks() {
     let fake = Fake::new(0, [Fault::BreakAfter(5), Fault::BreakAfter(3)]);
     let session = Session::open(&client(&fake).await).await.unwrap();

@@ -22,8 +22,6 @@ use crate::id::{Cursor, RoomId, Seq};
 
 /// For how long a feed that ended is looked for elsewhere. A failover takes about a second.
 const MOVE_WITHIN: Duration = Duration::from_secs(5);
-/// A feed that ends sooner than this after it was moved is the same trouble still.
-const SETTLED_AFTER: Duration = Duration::from_secs(1);
 /// Before each attempt; most of them wait for a leader besides.
 const MOVE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -39,7 +37,6 @@ pub async fn subscribe(
 ) -> Result<Feed, Error> {
     let feed = app.backend.subscribe(actor, room, after.clone()).await?;
     let seq = start(&feed, after.as_ref());
-    let now = Instant::now();
     let moving = Moving {
         app: app.clone(),
         actor: actor.clone(),
@@ -47,8 +44,6 @@ pub async fn subscribe(
         delivered: Cursor { epoch: Some(feed.epoch.clone()), seq },
         caught_up: false,
         items: feed.next,
-        began: now,
-        deadline: now + MOVE_WITHIN,
     };
     let next = stream::unfold(moving, |mut moving| async { Some((moving.next().await, moving)) });
     Ok(Feed { next: next.boxed(), ..feed })
@@ -63,10 +58,6 @@ struct Moving {
     delivered: Cursor,
     caught_up: bool,
     items: BoxStream<'static, Next>,
-    /// When `items` did.
-    began: Instant,
-    /// When to give up, in the present trouble.
-    deadline: Instant,
 }
 
 impl Moving {
@@ -99,18 +90,15 @@ impl Moving {
     /// reason to give up.
     async fn go_on(&mut self, mut why: Error) -> Result<(), Error> {
         self.items = stream::empty().boxed(); // what served it need not be kept meanwhile
-        let now = Instant::now();
-        if now.duration_since(self.began) >= SETTLED_AFTER {
-            self.deadline = now + MOVE_WITHIN;
-        }
-        while Instant::now() < self.deadline && !self.app.shutdown.is_cancelled() {
+        let deadline = Instant::now() + MOVE_WITHIN;
+        while Instant::now() < deadline && !self.app.shutdown.is_cancelled() {
             sleep(MOVE_PAUSE).await;
             let after = Some(self.delivered.clone());
             let subscribed = self.app.backend.subscribe(&self.actor, &self.room, after);
-            match timeout_at(self.deadline, subscribed).await {
+            match timeout_at(deadline, subscribed).await {
                 Ok(Ok(feed)) if feed.recovered => {
                     self.app.metrics.follows_moved.increment(1);
-                    (self.items, self.began) = (feed.next, Instant::now());
+                    self.items = feed.next;
                     return Ok(());
                 }
                 Ok(Ok(_)) => {

@@ -263,10 +263,8 @@ impl Driver {
             }
             Some(Response::CaughtUp(mark)) => self.follows.caught_up(mark).await,
             Some(Response::Ended(ended)) => {
-                let error = ended.error.map_or_else(
-                    || Error::new(Code::Unavailable, "the server ended a follow"),
-                    wire::from_proto,
-                );
+                // Without one it answers an Unfollow.
+                let Some(error) = ended.error.map(wire::from_proto) else { return Ok(()) };
                 if error.temporary() {
                     return Err(error);
                 }

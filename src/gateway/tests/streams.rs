@@ -112,6 +112,26 @@ async fn a_stream_goes_on_elsewhere_when_its_replica_is_lost() {
 }
 
 #[tokio::test]
+async fn a_stream_goes_on_through_one_loss_after_another() {
+    let server = Server::start().await;
+    let mut events = stream(&server, &server.bob, "?after=0", "").await;
+    read_until(&mut events, |text| text.contains("event: caught_up")).await;
+    let begin = Instant::now();
+    // For longer than a single one may take.
+    for n in 2.. {
+        server.fake.feeds_end.send_replace(Some(lost()));
+        let text = format!("message {n}");
+        server.post(&text).await;
+        let read = read_until(&mut events, |read| read.contains(&text)).await;
+        assert_eq!(seqs(&read), [n]);
+        if begin.elapsed() > Duration::from_secs(6) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_stream_ends_when_it_may_not_go_on_elsewhere() {
     let server = Server::start().await;
     let banned = Error::new(Code::Banned, "you are banned from this room");
