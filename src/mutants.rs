@@ -1,7 +1,7 @@
 //! Faults planted on purpose, to see that the simulator finds each of them.
 //!
 //! `mutant!(Name)` is the constant `false`, and costs nothing, unless all is built with
-//! `RUSTFLAGS="--cfg mutants"`. Then the simulator chooses one of [`Mutant::ALL`] before its nodes
+//! `RUSTFLAGS="--cfg mutants"`. Then the simulator chooses one of `Mutant::ALL` before its nodes
 //! start, and `scripts/mutants` runs every one. Never run such a build on data that matters.
 
 /// Whether a planted fault, or one of several, is to show here: `false` in every normal build.
