@@ -38,3 +38,17 @@ need() {
     fi
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@"
 }
+
+# What attacks on clusters need beside the kernel (jepsen/). A run says which of them it misses.
+jepsen_tools() {
+    local status=0
+    need ip iproute2 || status=1
+    need nft nftables || status=1
+    need iptables iptables || status=1
+    need mkfs.ext4 e2fsprogs || status=1
+    need mount mount || status=1
+    need fsfreeze util-linux || status=1
+    need strace strace || status=1
+    need faketime faketime || status=1
+    return "$status"
+}

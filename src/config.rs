@@ -95,7 +95,7 @@ settings! {
     node: Node {
         /// Directory for everything that the node keeps. One node owns it at a time.
         data_dir: PathBuf = PathBuf::from("folkmoot-data");
-        /// Address and port for clients: gRPC, REST, SSE, WebSocket, the web page, health and
+        /// Address and port for clients: gRPC, REST, server-sent events, health and
         /// metrics. Port 0 takes any free one.
         client_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7400));
         /// Address and port for the other nodes of the cluster. Never expose it to clients.
@@ -164,7 +164,7 @@ settings! {
     /// The node's own log, on standard error.
     log: Log {
         /// `error`, `warn`, `info`, `debug` or `trace`, also by module: `info,folkmoot::shard=debug`.
-        filter: String = "info,openraft=error,raft_engine=warn".to_string();
+        filter: String = "info,openraft=error,raft_engine=error".to_string();
         /// `text` for people, `json` for machines.
         format: LogFormat = LogFormat::Text;
     }

@@ -127,7 +127,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let host = Arc::new(Host::<TokioRuntime>::default());
     let options = router::Options {
         request_timeout: config.limits.request_timeout,
-        stall_after: config.raft.election_timeout_max + config.raft.heartbeat_interval,
+        stall_after: router::Options::stall_after(config.raft.election_timeout_max),
     };
     let router = Router::new(host.clone(), tcp.clone(), Arc::new(SystemClock), options);
     host.set_upper(Arc::new(Server(Arc::downgrade(&router))));
@@ -141,7 +141,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let compactor = Compactor {
         groups: groups.clone(),
         data_dir,
-        base_options: SledOptions { cache_bytes: config.store.sled_cache.0 },
+        base_options: SledOptions {
+            cache_bytes: config.store.sled_cache.0,
+            ..SledOptions::default()
+        },
         base: Arc::default(),
     };
     router.set_control(Arc::new(NodeControl(formation.clone(), compactor.clone())));

@@ -150,6 +150,7 @@ fn bad_usage_is_told_apart_from_failure() {
         "no-such-command",
         "post",
         "post UPPER hi",
+        "post general hi --reply-to 0",
         "room create",
         "user add Alice",
         "history general --limit 0",
@@ -161,6 +162,7 @@ fn bad_usage_is_told_apart_from_failure() {
         "config print --set log=json",
         "verify",
         "bench --clients 0",
+        "demo --base-port 0",
     ] {
         let ran = run(folkmoot().args(line.split(' ')));
         assert_eq!(ran.out, "", "{line}");
@@ -260,7 +262,7 @@ fn posts(admin: &User<'_>) {
     admin.says("room create log");
     let mut post = admin.command("post log");
     let mut post = post.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    post.stdin.take().unwrap().write_all(b"one\ntwo\nthree\n").unwrap();
+    post.stdin.take().unwrap().write_all(b"one\n\ntwo\n  \nthree\n").unwrap();
     let output = post.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(output.stdout, b"#2\n#3\n#4\n");

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use common::cluster::TestCluster;
 use common::follower::Follower;
 use common::load::{self, Load};
+use common::sse::Sse;
 use common::wait_for;
 
 /// Enough for most of the eight shards to have one.
@@ -180,4 +181,26 @@ fn without_a_majority_posts_are_refused_as_temporary_and_come_back() {
     cluster.wait_ready();
     let after = load::post(&urls, &token, &rooms[0], &common::new_id(), "after");
     assert!(after.seq > before.seq);
+}
+
+#[test]
+fn streams_of_a_node_that_is_left_alone_end() {
+    let mut cluster = TestCluster::start(3);
+    // Some of their shards it leads, of others it follows the leader.
+    let rooms = rooms(&cluster, 12);
+    // Less than it takes to a heartbeat: an open stream is an error then.
+    let lonely = cluster.admin(2).with_timeout(Duration::from_secs(12));
+    let mut streams: Vec<_> =
+        rooms.iter().map(|room| Sse::open(&lonely, room, Some(0), None).unwrap()).collect();
+    for stream in &mut streams {
+        while !stream.next().unwrap().is_caught_up() {}
+    }
+    cluster.kill(0);
+    cluster.kill(1);
+    for stream in &mut streams {
+        let ended = stream.next().unwrap_err().to_string();
+        let ended: serde_json::Value = serde_json::from_str(&ended).expect(&ended);
+        let error = &ended["error"];
+        assert_eq!((&error["code"], &error["temporary"]), (&"unavailable".into(), &true.into()));
+    }
 }

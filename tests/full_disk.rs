@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use common::cluster::{Options, TestCluster, folkmoot, free_port};
 use common::{load, new_id, wait_for};
+use folkmoot::store::base::{Base, Batch};
+use folkmoot::store::sled_base::{SledBase, SledOptions};
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -141,6 +143,30 @@ fn check(cluster: &TestCluster, rooms: &[String], acked: &[load::Acked]) {
         let ids: Vec<_> = log.iter().map(|event| &event.id).collect();
         assert_eq!(ids, acked.iter().map(|message| &message.id).collect::<Vec<_>>());
     }
+}
+
+/// sled gives up for good at its first failed write, so it must not come to that.
+#[test]
+fn a_base_without_room_refuses_to_write_answers_reads_and_goes_on_when_there_is_some() {
+    let Some(disk) = Disk::mount(64) else { return };
+    let base = SledBase::open(&disk.data(), &SledOptions::default()).unwrap();
+    let write = |n: u32| {
+        let mut batch = Batch::new();
+        for row in 0..500_u32 {
+            let value: Vec<u8> = (0..4_000_u32).map(|i| ((i * row * n) >> 3) as u8).collect();
+            batch.put([n.to_be_bytes(), row.to_be_bytes()].concat(), value);
+        }
+        base.write(batch).and_then(|()| base.flush())
+    };
+    write(0).unwrap();
+    disk.fill(0);
+    for n in 1..10 {
+        assert_eq!(write(n).unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    }
+    assert!(base.get(&[0; 8]).unwrap().is_some(), "reads go on");
+    disk.free();
+    write(1).unwrap();
+    assert!(base.get(&[0, 0, 0, 1, 0, 0, 0, 0]).unwrap().is_some());
 }
 
 #[test]

@@ -1,12 +1,12 @@
-//! A node whose state in sled is damaged or gone, while its log is whole but reaches back only to
-//! the last checkpoint: it says what to do, and once that is done it has its state from the others.
+//! A node whose state in sled is damaged, gone, or an earlier one, while its log is whole but reaches
+//! back only to the last checkpoint: it takes its state from the others, by itself.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::cluster::{Options, TestCluster};
@@ -16,10 +16,6 @@ use common::wait_for;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Entries that a log keeps behind a checkpoint.
 const KEPT: u64 = 64;
-/// What the operator is told to do.
-const ADVICE: &str =
-    "move the directory `rooms` out of the data directory and start the node again";
-
 struct Full {
     cluster: TestCluster,
     rooms: Vec<String>,
@@ -89,6 +85,9 @@ fn a_node_whose_state_is_gone_takes_it_from_another_one() {
     full.check();
 }
 
+/// How many of them there are.
+const DAMAGES: usize = 13;
+
 /// Ways in which a file is damaged.
 fn damages(whole: &[u8]) -> Vec<Vec<u8>> {
     let n = whole.len();
@@ -112,32 +111,65 @@ fn damages(whole: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_node_whose_state_is_damaged_says_what_to_do_and_that_helps() {
+fn a_node_whose_state_is_damaged_takes_it_from_another_one() {
     let mut full = Full::start(3);
-    full.cluster.kill(2);
-    let whole = fs::read(full.base(2).join("db")).unwrap();
-    let mut said_so = 0;
-    for (n, damaged) in damages(&whole).into_iter().enumerate() {
-        fs::write(full.base(2).join("db"), damaged).unwrap();
-        match full.cluster.try_restart(2) {
-            Err(said) => {
-                assert!(said.contains(ADVICE), "damage {n}: {said}");
-                said_so += 1;
-            }
-            // What was damaged is of no use any more, or what came after it is in the log.
-            Ok(()) => {
-                common::say!("damage {n} runs");
-                full.check();
-                full.cluster.kill(2);
-            }
+    let id = full.cluster.node_id(0, 2);
+    let db = full.base(2).join("db");
+    let mut found = 0;
+    for n in 0..DAMAGES {
+        full.cluster.kill(2);
+        let whole = fs::read(&db).unwrap();
+        fs::write(&db, damages(&whole).swap_remove(n)).unwrap();
+        let begin = full.cluster.log(2).len();
+        full.cluster.try_restart(2).unwrap();
+        let said = full.cluster.log(2)[begin..].to_string();
+        if said.contains("was set aside") {
+            let aside = full.cluster.data_dir(2).join("rooms.unreadable-1");
+            fs::rename(aside, full.cluster.directory().join(format!("damage {n}"))).unwrap();
         }
+        // sled may also take a damaged base for one that ends before the damage. Else what was
+        // damaged is of no use any more, or what came after it is in the log.
+        if said.contains("took the state from a peer") {
+            found += 1;
+        }
+        full.check();
     }
-    common::say!("{said_so} of the damages were found");
-    assert!(said_so >= 5);
-    full.lose_base(2);
-    full.cluster.try_restart(2).unwrap();
+    common::say!("{found} of {DAMAGES} damages were found");
+    assert!(found >= 5);
+    assert_eq!(full.cluster.node_id(0, 2), id, "it is the same node");
     full.post(200);
     full.check();
+}
+
+/// An earlier state whose log has been purged since is not gone on from.
+#[test]
+fn a_node_whose_state_was_put_back_takes_a_newer_one() {
+    let mut full = Full::start(3);
+    full.cluster.kill(2);
+    let earlier = full.cluster.directory().join("earlier");
+    copy(&full.base(2), &earlier);
+    full.cluster.try_restart(2).unwrap();
+    full.post(3000);
+    full.cluster.stop(2);
+    full.lose_base(2);
+    fs::rename(earlier, full.base(2)).unwrap();
+    full.cluster.try_restart(2).unwrap();
+    assert!(full.cluster.log(2).contains("was set aside"));
+    assert!(full.cluster.log(2).contains("took the state from a peer"));
+    full.check();
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(path, target).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -149,4 +181,12 @@ fn the_only_node_says_that_nobody_else_has_its_state() {
     assert!(said.contains("restore a backup"), "{said}");
     // Nor does it come up empty the next time.
     full.cluster.try_restart(0).unwrap_err();
+    // The same with a damaged one, which is kept as sled leaves it.
+    fs::remove_dir_all(full.base(0)).unwrap();
+    fs::rename(full.cluster.directory().join("moved away"), full.base(0)).unwrap();
+    fs::write(full.base(0).join("db"), "damaged").unwrap();
+    let said = full.cluster.try_restart(0).unwrap_err();
+    assert!(said.contains("restore a backup") && said.contains("rooms.unreadable-1"), "{said}");
+    let aside = full.cluster.data_dir(0).join("rooms.unreadable-1");
+    assert!(aside.join("db").exists());
 }

@@ -209,7 +209,7 @@ fn health_metrics_and_openapi_are_served() {
     (0..12).for_each(|n| cluster.room(&format!("room-{n}")));
     http.get("/health/live").unwrap().expect_status(200);
     http.get("/health/ready").unwrap().expect_status(200);
-    wait_for("every metric", Duration::from_secs(30), || {
+    let metrics = wait_for("every metric", Duration::from_secs(30), || {
         let metrics = http.get("/metrics").unwrap();
         metrics.expect_status(200);
         let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
@@ -217,9 +217,14 @@ fn health_metrics_and_openapi_are_served() {
             |name: &str| metrics.lines().any(|line| line.starts_with(&format!("# TYPE {name} ")));
         match METRICS.iter().find(|name| !has(name)) {
             Some(name) => Err(format!("{name} is not in\n{metrics}")),
-            None => Ok(()),
+            None => Ok(metrics),
         }
     });
+    for line in metrics.lines() {
+        let Some(typed) = line.strip_prefix("# TYPE ") else { continue };
+        let help = format!("# HELP {} ", typed.split(' ').next().unwrap());
+        assert!(metrics.contains(&help), "no {help:?}: say in metrics/help.rs what it means");
+    }
     let openapi = http.get("/v1/openapi.json").unwrap().expect(200);
     assert!(openapi["openapi"].as_str().is_some_and(|v| v.starts_with("3.1")));
 }

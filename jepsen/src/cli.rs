@@ -1,7 +1,9 @@
-//! The command line of `folkmoot-jepsen`: check a history, export it.
+//! The command line of `folkmoot-jepsen`: run a test, inject a fault; check a history, export it,
+//! show it.
 //!
-//! Results go to standard output, everything else to standard error. Exit codes of `check` are its
-//! verdict: 0 valid, 1 invalid, 2 unknown. Whatever goes wrong is 2 as well, and prints no verdict.
+//! Results go to standard output, everything else to standard error. Exit codes of `run` and
+//! `check` are the verdict: 0 valid, 1 invalid, 2 unknown. Whatever goes wrong is 2 as well, and
+//! prints no verdict.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,19 +16,24 @@ use clap::{Parser, Subcommand};
 use folkmoot_jepsen::check::{self, Options, Verdict};
 use folkmoot_jepsen::export;
 use folkmoot_jepsen::history::{self, History, ReadError};
+use folkmoot_jepsen::report::ReportError;
 use serde_json::json;
+
+mod fault;
+mod report;
+mod run;
 
 /// No verdict: the history is malformed, or the usage is wrong.
 const EXIT_ERROR: u8 = 2;
 
-/// Checks histories of a Folkmoot cluster for lost, repeated and misordered messages.
+/// Attacks Folkmoot clusters, and checks histories for lost, repeated and misordered messages.
 #[derive(Debug, Parser)]
 #[command(
     name = "folkmoot-jepsen",
     version,
     propagate_version = true,
     arg_required_else_help = true,
-    after_help = "Try it: folkmoot-jepsen check history.jsonl"
+    after_help = "Try it: folkmoot-jepsen run --local --time 20s"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -35,21 +42,31 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a cluster, attack it while clients chat, and judge what they saw.
+    Run(run::RunArgs),
+    /// Take away what a run left behind that did not end by itself.
+    Cleanup(run::CleanupArgs),
     /// Judge a history: valid, invalid or unknown.
     Check(CheckArgs),
     /// Write a history for another checker.
     Export(ExportArgs),
+    /// Inject one fault into running nodes, or list the faults that work here.
+    #[command(subcommand, arg_required_else_help = true)]
+    Fault(fault::Command),
+    /// Write a page that shows what happened: verdict, charts, and what is wrong.
+    Report(report::ReportArgs),
 }
 
 /// Options of `check`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  folkmoot-jepsen check history.jsonl\n  \
     folkmoot-jepsen check --json history.jsonl | jq .anomalies\n  \
+    folkmoot-jepsen check jepsen-store/TEST/TIME\n  \
     zstdcat history.jsonl.zst | folkmoot-jepsen check -\n\n\
     Exits with 0 when the history is valid, 1 when it is invalid, and 2 when nobody can say:\n\
     too little was done or read, or the file is malformed. jepsen/semantics.md has the format.")]
 struct CheckArgs {
-    /// The history, JSON lines; - for standard input.
+    /// The history, JSON lines; the directory of a run; - for standard input.
     #[arg(value_name = "HISTORY")]
     history: PathBuf,
     /// Write JSON for programs.
@@ -103,9 +120,15 @@ enum Failure {
     /// The history could not be read.
     #[error("{file}: {error}")]
     Read { file: String, error: ReadError, json: bool },
+    /// A run's directory could not be shown.
+    #[error("{error}")]
+    Report { error: ReportError, json: bool },
     /// A file could not be opened or written.
     #[error("{file}: {error}")]
     File { file: String, error: io::Error, json: bool },
+    /// A run came to no verdict.
+    #[error("{message}")]
+    Run { message: String, json: bool },
 }
 
 /// Runs the program with these arguments.
@@ -118,8 +141,14 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let outcome = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Cleanup(args) => run::cleanup(&args),
         Command::Check(args) => run_check(&args),
         Command::Export(args) => run_export(&args).map(|()| 0),
+        Command::Fault(command) => Ok(fault::run(&command)),
+        Command::Report(args) => {
+            args.run().map(|()| 0).map_err(|(error, json)| Failure::Report { error, json })
+        }
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
@@ -134,9 +163,19 @@ impl Failure {
     fn report(&self) {
         let (json, line) = match self {
             Failure::Read { json, error, .. } => (*json, Some(error.line())),
+            Failure::Report { json, error: ReportError::History { error, .. } } => {
+                (*json, Some(error.line()))
+            }
             // Nobody is left to read it.
-            Failure::File { error, .. } if error.kind() == io::ErrorKind::BrokenPipe => return,
-            Failure::File { json, .. } => (*json, None),
+            Failure::Report { error: ReportError::File { error, .. }, .. }
+            | Failure::File { error, .. }
+                if error.kind() == io::ErrorKind::BrokenPipe =>
+            {
+                return;
+            }
+            Failure::Report { json, .. }
+            | Failure::File { json, .. }
+            | Failure::Run { json, .. } => (*json, None),
         };
         if json {
             let error = json!({ "error": { "message": self.to_string(), "line": line } });
@@ -154,26 +193,34 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn run_check(args: &CheckArgs) -> Result<u8, Failure> {
-    let history = read(&args.history, args.json)?;
     let options = Options {
         min_ok: args.min_ok,
         witnesses_max: args.witnesses,
         recover_within: Duration::from_secs_f64(args.recover_within),
     };
-    let report = check::check(&history, &options);
-    let text =
-        if args.json { format!("{}\n", json!(report)) } else { printable(&report.to_string()) };
+    let (verdict, text) = if args.history.is_dir() {
+        run::check(&args.history, &options, args.json)?
+    } else {
+        let report = check::check(&read(&args.history, args.json)?, &options);
+        let json = args.json.then(|| format!("{}\n", json!(report)));
+        (report.verdict, json.unwrap_or_else(|| printable(&report.to_string())))
+    };
     let written = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
     written.map_err(|error| Failure::File {
         file: "standard output".into(),
         error,
         json: args.json,
     })?;
-    Ok(match report.verdict {
+    Ok(verdict_code(verdict))
+}
+
+/// The exit code of a verdict.
+const fn verdict_code(verdict: Verdict) -> u8 {
+    match verdict {
         Verdict::Valid => 0,
         Verdict::Invalid => 1,
         Verdict::Unknown => EXIT_ERROR,
-    })
+    }
 }
 
 fn run_export(args: &ExportArgs) -> Result<(), Failure> {

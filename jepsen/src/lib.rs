@@ -1,9 +1,10 @@
 //! Histories of what clients of a Folkmoot cluster saw, and the checkers that judge them.
 //!
 //! ```text
-//! driver ──► history ──► check ──► verdict, anomalies, witnesses
-//!                │
-//!                └─────► export ──► Jepsen, Porcupine
+//! driver ──► history ──► check ──► verdict, anomalies, witnesses ──► report ──► a page
+//!                │                                                     ▲
+//!                ├─────► export ──► Jepsen, Porcupine                   │
+//!                └──────────────────────────────────────────────────────┘
 //! ```
 //!
 //! A driver (the simulator, or a run against real nodes) records each operation when it begins and
@@ -19,5 +20,9 @@
 //! not; and any repair of a malformed history.
 
 pub mod check;
+pub mod cluster;
 pub mod export;
+pub mod fault;
 pub mod history;
+pub mod report;
+pub mod run;

@@ -152,7 +152,7 @@ fn unknown_options_have_no_verdict() {
 
 #[test]
 fn help_has_examples() {
-    for command in ["check", "export"] {
+    for command in ["check", "export", "report"] {
         let (code, out, err) = run(&[command, "--help"], b"");
         assert_eq!((code, err.as_str()), (0, ""));
         assert!(out.contains("Examples:\n  folkmoot-jepsen"), "{out}");
@@ -185,4 +185,53 @@ fn an_export_goes_to_a_file_or_to_standard_output() {
     let (code, _, err) = run(&["export", "--edn", "-", "-o", "no/such/directory/x"], &stale());
     assert_eq!(code, 2);
     assert!(err.starts_with("folkmoot-jepsen: no/such/directory/x: "), "{err}");
+}
+
+#[test]
+fn a_report_is_written_where_it_is_wanted() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).to_str().unwrap().to_string();
+    let here = directory.path().to_str().unwrap();
+    std::fs::write(at("history.jsonl"), stale()).unwrap();
+
+    let (code, out, err) = run(&["report", here], b"");
+    assert_eq!((code, out.trim_end(), &*err), (0, &*at("report.html"), ""));
+    let page = std::fs::read_to_string(at("report.html")).unwrap();
+    assert!(page.contains(" Invalid</h1>") && page.contains("<code>stale-read</code>"));
+
+    let (code, out, _) = run(&["report", "--json", here, "--out", &at("other.html")], b"");
+    assert_eq!(code, 0);
+    let said: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(said["report"], at("other.html"));
+    assert_eq!(std::fs::read_to_string(at("other.html")).unwrap(), page);
+}
+
+#[test]
+fn a_report_that_cannot_be_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path().to_str().unwrap();
+    let (code, out, err) = run(&["report", here], b"");
+    assert_eq!((code, &*out), (2, ""));
+    assert!(
+        err.contains("there is no history.jsonl in it: name the directory of one run"),
+        "{err}"
+    );
+
+    let file = directory.path().join("test.json");
+    std::fs::write(&file, "{}").unwrap();
+    let (code, _, err) = run(&["report", file.to_str().unwrap()], b"");
+    assert!(code == 2 && err.contains("there is no history.jsonl in it"), "{err}");
+
+    std::fs::write(directory.path().join("history.jsonl"), &stale()[..90]).unwrap();
+    let (code, out, err) = run(&["report", "--json", here], b"");
+    assert_eq!((code, &*out), (2, ""));
+    let error: serde_json::Value = serde_json::from_str(&err).unwrap();
+    assert_eq!(error["error"]["line"], 2);
+    assert!(error["error"]["message"].as_str().unwrap().contains("cut off"), "{error}");
+
+    std::fs::write(directory.path().join("history.jsonl"), stale()).unwrap();
+    let nowhere = directory.path().join("no/such/report.html");
+    let (code, out, err) = run(&["report", here, "--out", nowhere.to_str().unwrap()], b"");
+    assert_eq!((code, &*out), (2, ""));
+    assert!(err.contains("no/such/report.html: No such file"), "{err}");
 }

@@ -55,9 +55,7 @@ const PLANTED: &[Planted] = &[
         witness: &[&[0, 1], &[2, 3]],
         tell: |s| {
             s.send("a", 1);
-            let other = |seq| Value::Write { id: id("a"), seq, other_body: true };
-            let op = s.begin_on("n2", F::Resend, other(None));
-            s.ok(&op, other(Some(1)));
+            s.resend_other("a", Some(1));
             s.read(0, "a");
         },
     },
@@ -96,8 +94,7 @@ const PLANTED: &[Planted] = &[
         witness: &[&[0, 1], &[2, 3]],
         tell: |s| {
             s.send("a", 1);
-            let op = s.begin_on("n2", F::Resend, Value::send(id("a")));
-            s.ok(&op, Value::sent(id("a"), 2));
+            s.resend("a", 2);
         },
     },
     Planted {
@@ -124,8 +121,7 @@ const PLANTED: &[Planted] = &[
         found: &["aborted-read"],
         witness: &[&[0, 1], &[2, 3]],
         tell: |s| {
-            let op = s.begin(F::Send, Value::send(id("a")));
-            s.fail(&op);
+            s.send_refused("a");
             s.read(0, "a");
         },
     },
@@ -195,8 +191,7 @@ const PLANTED: &[Planted] = &[
         found: &["poll-skip"],
         witness: &[&[0, 1], &[6]],
         tell: |s| {
-            let op = s.begin(F::Subscribe, Value::subscription(1, None));
-            s.ok(&op, Value::Subscription { subscription: 1, after: Some(0), head: None });
+            s.subscribe_at_head(1, 0, None);
             s.sends("a b");
             s.deliver(1, 2, "b");
             s.read(0, "a b");
@@ -270,8 +265,7 @@ const PLANTED: &[Planted] = &[
         witness: &[&[2, 3], &[4, 5]],
         tell: |s| {
             s.sends("a b");
-            let op = s.begin(F::Subscribe, Value::subscription(1, None));
-            s.ok(&op, Value::Subscription { subscription: 1, after: Some(1), head: Some(1) });
+            s.subscribe_at_head(1, 1, Some(1));
             s.deliver(1, 2, "b");
             s.read(0, "a b");
         },
@@ -322,10 +316,7 @@ const PLANTED: &[Planted] = &[
         found: &["unavailable"],
         witness: &[&[5], &[6, 7]],
         tell: |s| {
-            s.send("a", 1);
-            s.read(0, "a");
-            s.fault("kill", Phase::Start, None);
-            s.fault("kill", Phase::Stop, None);
+            until_faults_end(s);
             s.wait(31_000);
             s.send("b", 2);
         },
@@ -334,16 +325,20 @@ const PLANTED: &[Planted] = &[
         found: &["unavailable"],
         witness: &[&[5], &[6, 7]],
         tell: |s| {
-            s.send("a", 1);
-            s.read(0, "a");
-            s.fault("kill", Phase::Start, None);
-            s.fault("kill", Phase::Stop, None);
+            until_faults_end(s);
             let op = s.begin(F::Send, Value::send(id("b")));
             s.wait(31_000);
             s.fail(&op);
         },
     },
 ];
+
+fn until_faults_end(s: &mut Story) {
+    s.send("a", 1);
+    s.read(0, "a");
+    s.fault("kill", Phase::Start, None);
+    s.fault("kill", Phase::Stop, None);
+}
 
 #[test]
 fn each_planted_anomaly_is_found_under_its_name() {
@@ -387,26 +382,20 @@ fn what_is_right_is_valid() {
         },
         // A retry of what failed for certain, and one of what did not.
         |s| {
-            let op = s.begin(F::Send, Value::send(id("a")));
-            s.fail(&op);
+            s.send_refused("a");
             s.send_unanswered("b");
             s.read(0, "b");
-            let op = s.begin(F::Resend, Value::send(id("a")));
-            s.ok(&op, Value::sent(id("a"), 2));
-            let op = s.begin_on("n2", F::Resend, Value::send(id("b")));
-            s.ok(&op, Value::sent(id("b"), 1));
+            s.resend("a", 2);
+            s.resend("b", 1);
             s.read(0, "b a");
         },
         // Another text under a used id is refused; one under an id whose first try is unknown
         // may be the one that counts.
         |s| {
             s.send("a", 1);
-            let other = |word, seq| Value::Write { id: id(word), seq, other_body: true };
-            let op = s.begin(F::Resend, other("a", None));
-            s.fail(&op);
+            s.resend_other("a", None);
             s.send_unanswered("b");
-            let op = s.begin(F::Resend, other("b", None));
-            s.ok(&op, other("b", Some(2)));
+            s.resend_other("b", Some(2));
             s.read(0, "a b");
         },
         // Local reads and deliveries may be late; overlapping reads may go back.

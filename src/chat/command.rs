@@ -141,7 +141,11 @@ pub enum Rejection {
     WrongRoomKind(&'static str),
     #[error("this request id was used before, with other content")]
     IdReused,
-    #[error("this request id is older than {horizon_ms} ms, for which repeats are recognised")]
+    #[error(
+        "this request id is older than {} days, for which repeats are recognised; look in the room \
+         whether it was applied",
+        .horizon_ms / 86_400_000
+    )]
     Expired { horizon_ms: u64 },
     #[error("this request id's time is too far ahead of the server's")]
     ClockSkew { server_time_ms: u64 },

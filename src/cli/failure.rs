@@ -33,13 +33,21 @@ impl Failure {
         match self {
             Failure::OutputClosed => return ExitCode::SUCCESS,
             Failure::Call { error, json: true } => {
-                let error = serde_json::json!({
+                let mut object = serde_json::json!({
                     "code": error.code.as_str(),
                     "message": error.message,
                     "temporary": error.temporary(),
                     "may_have_applied": error.may_have_applied,
                 });
-                eprintln!("{}", serde_json::json!({ "error": error }));
+                for (field, ms) in [
+                    ("retry_after_ms", error.retry_after_ms),
+                    ("server_time_ms", error.server_time_ms),
+                ] {
+                    if let Some(ms) = ms {
+                        object[field] = ms.into();
+                    }
+                }
+                eprintln!("{}", serde_json::json!({ "error": object }));
             }
             other => eprintln!("folkmoot: {other}"),
         }

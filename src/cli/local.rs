@@ -90,6 +90,9 @@ impl Plan {
     /// Client and peer address of a node, which counts from 1.
     fn addresses(&self, number: u16) -> Option<(SocketAddr, SocketAddr)> {
         let client = self.base_port.checked_add((number - 1).checked_mul(PORT_STEP)?)?;
+        if client == 0 {
+            return None; // any free port: then nobody knows which
+        }
         let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         Some((local(client), local(client.checked_add(1)?)))
     }
@@ -100,7 +103,10 @@ impl Plan {
         let addresses: Option<Vec<_>> =
             numbers.clone().map(|number| self.addresses(number)).collect();
         let addresses = addresses.ok_or_else(|| {
-            Failure::Usage(format!("--base-port {} leaves no ports for all nodes", self.base_port))
+            Failure::Usage(format!(
+                "--base-port {} does not give every node its ports",
+                self.base_port
+            ))
         })?;
         for (client, peer) in &addresses {
             check_free(*client)?;
@@ -312,6 +318,7 @@ mod tests {
         let (client, peer) = plan(7400).addresses(3).unwrap();
         assert_eq!((client.port(), peer.port()), (7420, 7421));
         assert_eq!(plan(65_530).addresses(2), None);
+        assert_eq!(plan(0).addresses(1), None);
     }
 
     #[tokio::test]

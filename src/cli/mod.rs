@@ -4,7 +4,9 @@
 //! output, everything else to standard error. Exit codes: 0 done, 1 failed, 64 bad usage.
 
 use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -110,13 +112,19 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Failure::failed(format!("cannot start: {error}")).report(),
     };
-    let outcome = runtime.block_on(run(cli.command));
-    // Whatever still runs was told to stop; a hung file operation must not hold the exit.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    match outcome {
+    match drive(runtime, run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// Runs to the end, or to a panic, which goes on once the runtime is gone.
+fn drive(runtime: tokio::runtime::Runtime, command: impl Future<Output = Outcome>) -> Outcome {
+    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(command)));
+    // Whatever still runs was told to stop; a hung file operation must not hold the exit. Nor must
+    // anything after a panic: dropping the runtime would wait for it for ever.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 async fn run(command: Command) -> Outcome {

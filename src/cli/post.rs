@@ -20,7 +20,7 @@ const PIPELINE: usize = 64;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  folkmoot post general 'Hello, world'\n  \
     dmesg | folkmoot post ops\n  folkmoot post general --action waves\n\n\
-    Without TEXT, each line of standard input is a message.")]
+    Without TEXT, each line of standard input is a message; blank ones are skipped.")]
 pub(super) struct Args {
     /// The room.
     #[arg(value_parser = connection::room)]
@@ -31,7 +31,7 @@ pub(super) struct Args {
     #[arg(long)]
     action: bool,
     /// Answer the message with this seq.
-    #[arg(long, value_name = "SEQ")]
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
     reply_to: Option<u64>,
     /// A UUIDv7 of your own: posting it again has no further effect. For one message.
     #[arg(long, value_name = "UUID", value_parser = RequestId::parse, requires = "text")]
@@ -74,6 +74,7 @@ pub(super) async fn run(args: Args) -> Outcome {
     while open || !pending.is_empty() {
         tokio::select! {
             line = lines.next_line(), if open && pending.len() < PIPELINE => match line {
+                Ok(Some(text)) if text.trim().is_empty() => {} // a message needs a text
                 Ok(Some(text)) => pending.push_back(session.post(args.message(text))),
                 Ok(None) => open = false,
                 Err(error) => {

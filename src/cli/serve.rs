@@ -121,8 +121,8 @@ async fn stop_on(
         () = stop.asked() => {}
         () = stdin_closes => {}
     }
-    info!("stopping");
     shutdown.cancel();
+    info!("stopping");
     stop.asked().await;
     at_once.cancel();
 }
@@ -130,7 +130,11 @@ async fn stop_on(
 fn start_log(log: &Log) -> Outcome {
     let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
         .map_err(|error| Failure::failed(format!("log.filter: {error}")))?;
-    let log_to = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Where nobody reads the log, nothing is to be said of that either: `eprintln!` would panic.
+    let log_to = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     match log.format {
         LogFormat::Text => log_to.with_ansi(false).init(),
         LogFormat::Json => log_to.json().init(),

@@ -92,3 +92,17 @@ fn bad_usage_is_refused() {
         assert!(Cli::try_parse_from(bad.split(' ')).is_err(), "{bad}");
     }
 }
+
+/// Something that a node has begun and cannot get out of, such as a read of a disk that hangs, does
+/// not keep a program whose own thread panics.
+#[test]
+fn a_panic_ends_the_program_whatever_else_hangs() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    runtime.spawn_blocking(move || held.recv());
+    let begin = std::time::Instant::now();
+    let ended = std::thread::spawn(|| super::drive(runtime, async { panic!("planted") })).join();
+    assert_eq!(ended.unwrap_err().downcast_ref::<&str>(), Some(&"planted"));
+    assert!(begin.elapsed() < std::time::Duration::from_secs(30));
+    drop(hold);
+}

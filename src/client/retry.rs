@@ -101,7 +101,7 @@ impl Client {
                 Ok(Err(status)) => wire::error_of(&status),
                 Err(_) => Error::new(
                     Code::Timeout,
-                    format!("no answer within {}", humantime::format_duration(limit)),
+                    format!("no answer within {:.1} s", limit.as_secs_f64()),
                 )
                 .maybe_applied(),
             };

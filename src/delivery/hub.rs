@@ -157,7 +157,7 @@ impl Hub {
     }
 
     /// Ends every subscription, and each one that is registered before [`Hub::resume`]. For a
-    /// replica that has seen no leader for an election timeout.
+    /// replica that has seen no leader for longer than an election takes.
     pub fn stall(&self, error: &Error) {
         let mut rooms = self.lock();
         if !matches!(rooms.stop, Stop::Closed(_)) {

@@ -4,6 +4,9 @@
 //! gateway follows the room again from the last event that was delivered, wherever the router finds
 //! a replica, and the client's stream goes on. Only where none is found in time is the client told,
 //! who may know a better node.
+//!
+//! Permission to read is checked when a room is followed, so also when it is followed again; that is
+//! done right after every event by which the follower's own part in the room ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::chat::command::Actor;
 use crate::chat::event::{Event, EventKind, Role};
+use crate::delivery::encoded::Encoded;
 use crate::delivery::subscription::Next;
 use crate::error::{Code, Error};
 use crate::gateway::app::App;
@@ -43,6 +47,7 @@ pub async fn subscribe(
         room: room.clone(),
         delivered: Cursor { epoch: Some(feed.epoch.clone()), seq },
         caught_up: false,
+        in_doubt: false,
         items: feed.next,
     };
     let next = stream::unfold(moving, |mut moving| async { Some((moving.next().await, moving)) });
@@ -57,33 +62,50 @@ struct Moving {
     /// From where to go on.
     delivered: Cursor,
     caught_up: bool,
+    /// Whether the follower may read on must be found out before anything else is delivered.
+    in_doubt: bool,
     items: BoxStream<'static, Next>,
 }
 
 impl Moving {
     async fn next(&mut self) -> Next {
+        if std::mem::take(&mut self.in_doubt) {
+            let unknown = Error::new(Code::Unavailable, "may you still read this room? Try again");
+            if let Err(error) = self.go_on(unknown).await {
+                return Next::Ended(error);
+            }
+        }
         loop {
             match self.items.next().await {
                 Some(Next::Ended(error)) if error.temporary() => {
                     if let Err(error) = self.go_on(error).await {
                         return Next::Ended(error);
                     }
+                    self.app.metrics.follows_moved.increment(1);
                 }
                 Some(Next::CaughtUp(_)) if self.caught_up => {} // with what was missed meanwhile
-                Some(next) => {
-                    match &next {
-                        Next::Events(events) => {
-                            let last = events.last().map(|last| last.event.seq);
-                            self.delivered.seq = last.unwrap_or(self.delivered.seq);
-                        }
-                        Next::CaughtUp(_) => self.caught_up = true,
-                        Next::Ended(_) => {}
-                    }
-                    return next;
+                Some(Next::CaughtUp(seq)) => {
+                    self.caught_up = true;
+                    return Next::CaughtUp(seq);
                 }
+                Some(Next::Events(events)) => return Next::Events(self.readable(events)),
+                Some(ended @ Next::Ended(_)) => return ended,
                 None => return Next::Ended(Error::new(Code::Internal, "a feed has no end")),
             }
         }
+    }
+
+    /// The events up to one that may be the last that the follower may read.
+    fn readable(&mut self, mut events: Vec<Arc<Encoded>>) -> Vec<Arc<Encoded>> {
+        let ends = |event: &Arc<Encoded>| ends_part(&event.event, &self.actor);
+        if let Some(at) = events.iter().position(ends) {
+            events.truncate(at + 1);
+            self.in_doubt = true;
+        }
+        if let Some(last) = events.last() {
+            self.delivered.seq = last.event.seq;
+        }
+        events
     }
 
     /// Follows again from what was delivered last; `why` the feed ended, unless there is a better
@@ -97,7 +119,6 @@ impl Moving {
             let subscribed = self.app.backend.subscribe(&self.actor, &self.room, after);
             match timeout_at(deadline, subscribed).await {
                 Ok(Ok(feed)) if feed.recovered => {
-                    self.app.metrics.follows_moved.increment(1);
                     self.items = feed.next;
                     return Ok(());
                 }
@@ -123,26 +144,17 @@ pub fn start(feed: &Feed, after: Option<&Cursor>) -> Seq {
     }
 }
 
-/// Why a follower must not see anything after this event, as far as the event tells.
+/// Whether the follower left with this event, or was removed or banned.
 ///
-/// Permission to read is checked when a room is followed. A ban ends it. So does leaving, or being
-/// removed, but in private rooms only, and the event does not say what room it is in: the feed
-/// then ends with a temporary error, and whoever may still read follows again and goes on.
-pub fn shut_out(event: &Event, follower: &Actor) -> Option<Error> {
-    if follower.admin {
-        return None;
-    }
+/// They may be back since, and in a public room everybody but the banned may read: the event alone
+/// does not tell. An admin may always read.
+fn ends_part(event: &Event, follower: &Actor) -> bool {
     let subject = event.subject.as_ref().unwrap_or(&event.sender);
-    match (event.kind, event.role) {
-        (EventKind::Role, Some(Role::Banned)) if *subject == follower.user => {
-            Some(Error::new(Code::Banned, "you are banned from this room"))
-        }
-        (EventKind::Leave, _) if *subject == follower.user => {
-            let message = "you are no participant any more; follow the room again if you may";
-            Some(Error::new(Code::Unavailable, message).retry_after(0))
-        }
-        _ => None,
-    }
+    let ends = matches!(
+        (event.kind, event.role),
+        (EventKind::Leave, _) | (EventKind::Role, Some(Role::Banned))
+    );
+    ends && *subject == follower.user && !follower.admin
 }
 
 #[cfg(test)]
@@ -152,7 +164,7 @@ mod tests {
     use crate::id::{RequestId, UserId};
 
     #[test]
-    fn only_what_ends_the_followers_own_part_shuts_out() {
+    fn a_part_ends_by_leaving_and_by_a_ban_of_ones_own() {
         let user = |id: &str| UserId::parse(id).unwrap();
         let event = |sender, subject: Option<&str>, kind, role| Event {
             seq: Seq(1),
@@ -170,20 +182,20 @@ mod tests {
         };
         use EventKind::{Leave, Message, Role as RoleSet};
         let cases = [
-            (event("bob", None, Leave, None), Some(Code::Unavailable)),
-            (event("ann", Some("bob"), Leave, None), Some(Code::Unavailable)),
-            (event("ann", Some("bob"), RoleSet, Some(Role::Banned)), Some(Code::Banned)),
-            (event("ann", Some("bob"), RoleSet, Some(Role::Muted)), None),
-            (event("bob", Some("cy"), RoleSet, Some(Role::Banned)), None),
-            (event("bob", Some("cy"), Leave, None), None),
-            (event("ann", None, Leave, None), None),
-            (event("bob", None, Message, None), None),
+            (event("bob", None, Leave, None), true),
+            (event("ann", Some("bob"), Leave, None), true),
+            (event("ann", Some("bob"), RoleSet, Some(Role::Banned)), true),
+            (event("ann", Some("bob"), RoleSet, Some(Role::Muted)), false),
+            (event("bob", Some("cy"), RoleSet, Some(Role::Banned)), false),
+            (event("bob", Some("cy"), Leave, None), false),
+            (event("ann", None, Leave, None), false),
+            (event("bob", None, Message, None), false),
         ];
         for (event, expected) in cases {
             let bob = Actor { user: user("bob"), admin: false };
-            assert_eq!(shut_out(&event, &bob).map(|error| error.code), expected, "{event:?}");
+            assert_eq!(ends_part(&event, &bob), expected, "{event:?}");
             let admin = Actor { user: user("bob"), admin: true };
-            assert_eq!(shut_out(&event, &admin), None);
+            assert!(!ends_part(&event, &admin));
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Names carry their unit. Other layers register their own with the same recorder; `/metrics`
 //! renders all of them.
 
+mod help;
+
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -26,10 +28,12 @@ const COUNT_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256
 /// # Errors
 /// When a recorder is installed already.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
-    PrometheusBuilder::new()
+    let handle = PrometheusBuilder::new()
         .set_buckets(DURATION_BUCKETS)?
         .set_buckets_for_metric(Matcher::Suffix("_per_fsync".into()), COUNT_BUCKETS)?
-        .install_recorder()
+        .install_recorder()?;
+    help::describe();
+    Ok(handle)
 }
 
 /// Every metric that the gateway writes.

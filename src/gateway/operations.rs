@@ -109,10 +109,11 @@ impl App {
         }
     }
 
-    /// Creates a room; tells whether it is new.
+    /// Creates a room; tells whether it is new. A direct room needs both its users: they are in
+    /// other shards, so this is no matter of the room's rules. Users are never deleted.
     ///
     /// # Errors
-    /// The router's.
+    /// [`Code::UserNotFound`], and the router's.
     pub async fn create_room(
         &self,
         actor: &Actor,
@@ -122,6 +123,11 @@ impl App {
         id: Option<RequestId>,
     ) -> Result<(RoomView, bool), Error> {
         convert::at_most("title", &title, limits::TITLE_BYTES_MAX)?;
+        for user in room.direct_users().into_iter().flat_map(|(a, b)| [a, b]) {
+            if user != actor.user {
+                self.user(actor, user).await?;
+            }
+        }
         let epoch = Epoch::mint(rand::random());
         let command = Command::CreateRoom { room: room.clone(), title, kind, epoch, salt: salt() };
         let done = self.execute(actor, id, command).await?;

@@ -178,6 +178,8 @@ fn compact(node: &Compactor) -> io::Result<()> {
 /// Opens a base that was closed just now. sled's own threads keep its files, and its lock, for a
 /// moment longer than its handle lives.
 fn reopen(rooms: &Path, options: &SledOptions) -> io::Result<SledBase> {
+    // Everybody waits, and what it holds was written just now.
+    let options = &SledOptions { check: false, ..options.clone() };
     for _ in 1..REOPEN_ATTEMPTS {
         match SledBase::open(rooms, options) {
             Err(OpenError::InUse { .. }) => std::thread::sleep(REOPEN_WAIT),

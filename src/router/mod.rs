@@ -8,6 +8,7 @@
 mod clock_watch;
 pub mod feed;
 mod forward;
+mod leaders;
 mod placement;
 mod read;
 mod relay;
@@ -33,7 +34,7 @@ use crate::router::feed::Feed;
 use crate::router::forward::Forwarder;
 use crate::shard::Refused;
 use crate::shard::host::Host;
-use crate::shard::runtime::{Runtime, TokioRuntime};
+use crate::shard::runtime::{Runtime, Select2, TokioRuntime};
 use crate::shard::transport::Transport;
 use crate::shard::watch;
 
@@ -70,11 +71,19 @@ pub struct Options {
     pub stall_after: Duration,
 }
 
+impl Options {
+    /// How long a replica may see no leader before its streams had better go on elsewhere: a first
+    /// election takes less than two of the longest election timeouts.
+    pub fn stall_after(election_timeout_max: Duration) -> Duration {
+        3 * election_timeout_max
+    }
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options {
             request_timeout: Duration::from_secs(10),
-            stall_after: Duration::from_millis(600),
+            stall_after: Options::stall_after(Duration::from_millis(500)),
         }
     }
 }
@@ -88,6 +97,8 @@ pub struct Router<R: Runtime = TokioRuntime> {
     node: OnceLock<NodeId>,
     map: watch::Sender<Arc<ClusterMap>>,
     leaders: Mutex<BTreeMap<ShardId, NodeId>>,
+    /// Held by whoever asks the other nodes who leads.
+    looking: tokio::sync::Mutex<()>,
     forwarders: Mutex<BTreeMap<NodeId, Forwarder>>,
     feeds: RwLock<BTreeMap<ShardId, Arc<Feed>>>,
     control: OnceLock<Arc<dyn Control>>,
@@ -117,6 +128,7 @@ impl<R: Runtime> Router<R> {
             node: OnceLock::new(),
             map: watch::Sender::new(Arc::default()),
             leaders: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
             forwarders: Mutex::default(),
             feeds: RwLock::default(),
             control: OnceLock::new(),
@@ -231,14 +243,18 @@ impl<R: Runtime> Router<R> {
     /// Proposes an encoded request to a shard, wherever its leader is.
     pub(crate) async fn propose(&self, shard: ShardId, request: Bytes) -> Result<Done, Error> {
         let mut maybe_applied = false;
-        let mut request = request;
         let mut tries = 0;
         let ask = |leader| {
             tries += 1;
-            if mutant!(RetriesWithNewId) && tries > 1 {
-                request = with_other_id(&request);
+            let mut request = request.clone();
+            if mutant!(RetriesWithNewId)
+                && tries > 1
+                && let Ok(mut other) = codec::decode_request(&request)
+            {
+                other.id = RequestId::mint(other.id.unix_ms(), [tries; 10]);
+                request = codec::encode_request(&other);
             }
-            self.propose_at(shard, leader, request.clone())
+            self.propose_at(shard, leader, request)
         };
         let reply = self.at_leader(shard, &mut maybe_applied, ask).await;
         let flag = |error: Error| match maybe_applied {
@@ -274,7 +290,8 @@ impl<R: Runtime> Router<R> {
         Err(Refused { error: error.retry_after(1000), leader: None })
     }
 
-    /// Asks a shard's leader, wherever it is, until one answers or the deadline passes.
+    /// Asks a shard's leader, wherever it is, until one answers or the deadline passes. A leader is
+    /// given up once another is known: one that lost its power answers nothing, not even that.
     async fn at_leader<T, F>(
         &self,
         shard: ShardId,
@@ -292,7 +309,12 @@ impl<R: Runtime> Router<R> {
             for attempt in 0.. {
                 if let Some(leader) = self.candidate(shard, hint.take(), attempt) {
                     asked = true;
-                    match ask(leader).await {
+                    let answer = match R::select2(ask(leader), self.outranked(shard, leader)).await
+                    {
+                        Select2::First(answer) => answer,
+                        Select2::Second(newer) => Err(leaders::given_up(newer)),
+                    };
+                    match answer {
                         Ok(answer) => {
                             self.note_leader(shard, Some(leader));
                             return Ok(answer);
@@ -343,13 +365,4 @@ impl<R: Runtime> Router<R> {
 fn odd_reply() -> Refused {
     let error = Error::new(Code::Internal, "a peer's reply makes no sense").maybe_applied();
     Refused { error, leader: None }
-}
-
-/// The same request under another id: no retry must have one.
-fn with_other_id(request: &Bytes) -> Bytes {
-    let Ok(mut decoded) = codec::decode_request(request) else { return request.clone() };
-    let mut random = [0; 10];
-    random.copy_from_slice(&blake3::hash(request).as_bytes()[..10]);
-    decoded.id = RequestId::mint(decoded.id.unix_ms(), random);
-    codec::encode_request(&decoded)
 }

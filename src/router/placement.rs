@@ -50,19 +50,10 @@ impl<R: Runtime> Router<R> {
             // Without a leader in sight, this replica will be among the first to see the next one.
             return replica.leader();
         }
-        let noted = self.leaders.lock().expect("no holder of the lock panics").get(&shard).copied();
-        noted.or_else(|| {
+        self.noted_leader(shard).or_else(|| {
             let replicas = self.map().replicas(shard);
             let count = replicas.len().max(1) as u64;
             replicas.get((attempt % count) as usize).copied()
         })
-    }
-
-    pub(super) fn note_leader(&self, shard: ShardId, leader: Option<NodeId>) {
-        let mut leaders = self.leaders.lock().expect("no holder of the lock panics");
-        match leader {
-            Some(leader) => leaders.insert(shard, leader),
-            None => leaders.remove(&shard),
-        };
     }
 }

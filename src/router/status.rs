@@ -175,7 +175,7 @@ impl<R: Runtime> Router<R> {
             for shard in self.host().all() {
                 let waited: &mut Duration = without.entry(shard.id()).or_default();
                 let hub = self.feed(shard.id()).hub().clone();
-                if shard.leader().is_some() {
+                if shard.has_leader() {
                     if *waited >= self.options.stall_after {
                         hub.resume();
                     }

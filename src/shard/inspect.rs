@@ -70,6 +70,11 @@ impl<R: Runtime> Shard<R> {
         committed.map(|log_id| log_id_parts(&log_id))
     }
 
+    /// Up to which entry the log on disk is purged; 0 when it never was.
+    pub fn purged_on_disk(&self) -> u64 {
+        self.log.purged_on_disk()
+    }
+
     /// Whether an entry would survive a power cut of this node: it is in the synced log, or its
     /// effect in the base.
     pub fn has_on_disk(&self, index: u64, term: u64) -> bool {

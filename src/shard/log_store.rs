@@ -108,6 +108,10 @@ impl GroupLog {
                 })
     }
 
+    pub(crate) fn purged_on_disk(&self) -> u64 {
+        self.writer.log().group(self.group).purged.map_or(0, |(index, _)| index)
+    }
+
     /// Makes every later opening of the node's log fail.
     pub(crate) fn mark_lost(&self, why: &str) -> io::Result<()> {
         self.writer.log().mark_lost(why)

@@ -41,16 +41,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
-use openraft::metrics::WaitError;
+use openraft::metrics::{RaftServerMetrics, WaitError};
 use openraft::{RaftMetrics, SnapshotPolicy};
 use tokio::sync::mpsc;
 
-use crate::chat::codec;
-use crate::chat::command::{Done, Reply, Target};
-use crate::chat::state::State;
+use crate::chat::command::Reply;
 use crate::clock::Clock;
 use crate::error::{Code, Error};
-use crate::id::{NodeId, Seq, ShardId};
+use crate::id::{NodeId, ShardId};
 pub use crate::shard::inspect::Status;
 use crate::shard::log_store::GroupLog;
 use crate::shard::log_writer::LogWriter;
@@ -213,7 +211,6 @@ impl<R: Runtime> Shard<R> {
     /// whether the request may have been applied all the same.
     pub async fn propose(&self, request: Bytes) -> Result<Reply, Refused> {
         self.check_leader()?;
-        let expected = if mutant!(SeqFromLeader) { self.expected_seq(&request) } else { None };
         let (reply, answer) = tokio::sync::oneshot::channel();
         self.proposals.try_send(Proposal { request, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refused {
@@ -223,21 +220,9 @@ impl<R: Runtime> Shard<R> {
             },
             mpsc::error::TrySendError::Closed(_) => self.stopped(),
         })?;
-        let result = match answer.await {
-            Ok(result) => result,
-            Err(_) => Err(Refused { error: self.stopped().error.maybe_applied(), leader: None }),
-        };
-        match (result, expected) {
-            (Ok(Ok(done)), Some(seq)) if !done.duplicate => Ok(Ok(Done { seq, ..done })),
-            (result, _) => result,
-        }
-    }
-
-    /// What a mutant takes for the seq of a request: a guess, as others may come between.
-    fn expected_seq(&self, request: &Bytes) -> Option<Seq> {
-        let request = codec::decode_request(request).ok()?;
-        let Target::Room(room) = request.command.target() else { return None };
-        Some(self.replica.read().room(room)?.head.next())
+        answer.await.unwrap_or_else(|_| {
+            Err(Refused { error: self.stopped().error.maybe_applied(), leader: None })
+        })
     }
 
     /// The index that a linearizable read must have applied (ReadIndex, Raft dissertation §6.4).
@@ -280,6 +265,26 @@ impl<R: Runtime> Shard<R> {
     /// The group's leader, as far as this replica knows.
     pub fn leader(&self) -> Option<NodeId> {
         self.raft.server_metrics().borrow_watched().current_leader.map(NodeId)
+    }
+
+    /// Waits until this replica hears of another leader than `asked`, and returns it. What it knows
+    /// when this begins does not count: `asked` may have been named by somebody who knows more.
+    pub async fn outranked(&self, asked: NodeId) -> NodeId {
+        let mut metrics = self.raft.server_metrics();
+        let standing = |metrics: &RaftServerMetrics<Types<R>>| {
+            (metrics.vote.leader_id().term, metrics.current_leader.map(NodeId))
+        };
+        let known = standing(&metrics.borrow_and_update());
+        while metrics.changed().await.is_ok() {
+            let now = standing(&metrics.borrow_and_update());
+            if let (_, Some(leader)) = now
+                && now != known
+                && leader != asked
+            {
+                return leader;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Whether this replica leads its group, as far as it knows.

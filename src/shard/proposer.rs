@@ -90,8 +90,14 @@ fn gather(first: Proposal, proposals: &mut mpsc::Receiver<Proposal>) -> (Vec<Byt
 fn distribute<R: Runtime>(answer: Option<ClientWriteResult<Types<R>>>, waiting: Waiting) {
     let refused = match answer {
         Some(Ok(response)) => {
-            let replies = response.data.0;
+            let mut replies = response.data.0;
             assert_eq!(replies.len(), waiting.len(), "apply answers every request of a batch");
+            if mutant!(SeqFromLeader)
+                && let Some(Ok(first)) = replies.first().cloned()
+            {
+                let numbered = replies.iter_mut().flatten().zip(first.seq.0..);
+                numbered.for_each(|(done, seq)| done.seq.0 = seq);
+            }
             for (reply, waiting) in replies.into_iter().zip(waiting) {
                 // A waiter that went away hears of it when it asks again with the same id.
                 let _: Result<(), _> = waiting.send(Ok(reply));

@@ -1,7 +1,7 @@
 //! Gives a replica its state back when that is gone from the disk and the log does not reach back
 //! to its beginning.
 //!
-//! An operator whose node cannot read its state moves the files away and starts it again. The log
+//! A node that cannot read its state sets it aside (`node/storage.rs`) before it starts. The log
 //! and the vote are whole then, so the node may keep its id and what it acknowledged; only what was
 //! purged of the log is missing, and any other replica's last checkpoint has that: a checkpoint
 //! has nothing but committed entries. It is fetched before the group starts. The stream is that of
@@ -21,7 +21,7 @@ use crate::shard::transport::{Closed, Lane, Stream};
 use crate::shard::types::LogId;
 use crate::shard::wire::{self, Malformed};
 use crate::shard::{Parts, Shard};
-use crate::store::base::HOW_TO_REBUILD;
+use crate::store::base;
 use crate::store::snapshot_sink::SnapshotSink;
 use crate::store::state::ShardState;
 
@@ -44,11 +44,10 @@ pub(super) async fn complete<R: Runtime>(
     let Some(purged) = purged.filter(|_| applied < purged) else { return Ok(state) };
     if let Some(applied) = applied {
         let (ends, begins) = (applied.index(), purged.index() + 1);
-        let message = format!(
+        return Err(base::damage(format!(
             "the state on disk ends at entry {ends}, and the log begins with entry {begins}: the \
-             state is damaged, or was put back to an earlier one. {HOW_TO_REBUILD}"
-        );
-        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+             state is damaged, or was put back to an earlier one"
+        )));
     }
     let begin = R::Instant::now();
     let mut why = String::from("there is no other node");
@@ -66,7 +65,8 @@ pub(super) async fn complete<R: Runtime>(
     }
     let message = format!(
         "its state is gone, the log begins with entry {}, and no other replica could give the \
-         state ({why}). Start the other nodes first; when there are none, restore a backup",
+         state ({why}). Start the other nodes first; when there are none, restore a backup. State \
+         that could not be read is in rooms.unreadable-N beside rooms",
         purged.index() + 1
     );
     Err(io::Error::new(io::ErrorKind::NotFound, message))

@@ -27,6 +27,22 @@ pub const BATCH_BYTES: usize = 256 * 1024;
 pub const HOW_TO_REBUILD: &str = "Nothing acknowledged is lost while this node's log is whole: move the directory `rooms` out of \
      the data directory and start the node again; it takes the state from another replica";
 
+/// The base is damaged.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}. {HOW_TO_REBUILD}")]
+struct Damaged(String);
+
+/// An error that says what is damaged, and what can be done about it.
+pub fn damage(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, Damaged(what.into()))
+}
+
+/// Whether an error says that the base is damaged, and not that the disk or this release cannot
+/// read it.
+pub fn is_damage(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Damaged>())
+}
+
 /// Keys from `start` up to, but without, `end`.
 pub type KeyRange = Range<Vec<u8>>;
 

@@ -14,7 +14,7 @@ use crate::chat::event::{Hash, Role};
 use crate::chat::state::{Notes, Participant, Room, RoomKind, Token, User};
 use crate::id::{Epoch, RoomId, Seq, UserId};
 use crate::proto::internal as proto;
-use crate::store::base::{Base, Batch, HOW_TO_REBUILD, Order, ROW_BYTES_MAX};
+use crate::store::base::{self, Base, Batch, Order, ROW_BYTES_MAX};
 use crate::store::key::{Key, Space};
 
 /// The format of every value here.
@@ -26,10 +26,7 @@ pub const VALUE_BYTES_MAX: usize = ROW_BYTES_MAX - 384;
 
 /// An error that says which bytes are not what they should be.
 pub fn damaged(what: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("{what} in the state on disk is damaged. {HOW_TO_REBUILD}"),
-    )
+    base::damage(format!("{what} in the state on disk is damaged"))
 }
 
 /// Checks the version byte and returns what follows it.

@@ -25,12 +25,14 @@ pub mod overlay;
 mod pages;
 mod reads;
 mod recovery;
+mod seal;
 pub mod sled_base;
 pub mod snapshot;
 pub mod snapshot_sink;
 pub mod state;
 pub mod tail;
 mod weigh;
+pub mod whole;
 
 #[cfg(test)]
 mod tests;

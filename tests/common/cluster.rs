@@ -1,7 +1,8 @@
 //! A cluster of real `folkmoot` processes on this machine.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -37,6 +38,19 @@ pub struct Options {
     pub init_arguments: Vec<String>,
     /// A config file for each node, given as `--config`.
     pub configs: Vec<PathBuf>,
+    /// Where each node is, if not on this machine's own network and disk.
+    pub places: Vec<Place>,
+}
+
+/// A machine of a node's own, as far as it is to be told apart from others'.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Its address.
+    pub ip: IpAddr,
+    /// The node's data directory.
+    pub data_dir: PathBuf,
+    /// What runs the node's command line there, as its first arguments.
+    pub wrapper: Vec<String>,
 }
 
 struct Node {
@@ -48,14 +62,16 @@ struct Node {
 }
 
 impl Node {
-    fn new(directory: &Path, i: usize) -> Node {
-        Node {
-            directory: directory.join(format!("node{i}")),
-            log: directory.join(format!("node{i}.log")),
-            client: format!("127.0.0.1:{}", free_port()),
-            peer: format!("127.0.0.1:{}", free_port()),
-            child: None,
-        }
+    fn new(directory: &Path, i: usize, place: Option<&Place>) -> Node {
+        let log = directory.join(format!("node{i}.log"));
+        let Some(place) = place else {
+            let address = || format!("127.0.0.1:{}", free_port());
+            let directory = directory.join(format!("node{i}"));
+            return Node { directory, log, client: address(), peer: address(), child: None };
+        };
+        let address = |port: u16| SocketAddr::new(place.ip, port).to_string();
+        let (client, peer) = (address(7400), address(7401));
+        Node { directory: place.data_dir.clone(), log, client, peer, child: None }
     }
 }
 
@@ -78,9 +94,27 @@ pub fn free_ports(count: u16) -> u16 {
     panic!("no {count} free ports in a row");
 }
 
-/// The product's binary, without settings from the tests' own environment.
+/// The product's binary. To another crate's tests cargo does not tell where it is: beside them.
+fn binary() -> PathBuf {
+    if let Some(path) = option_env!("CARGO_BIN_EXE_folkmoot") {
+        return path.into();
+    }
+    let deps = std::env::current_exe().unwrap();
+    let path = deps.ancestors().nth(2).unwrap().join("folkmoot");
+    assert!(path.exists(), "no {}: cargo build --release --workspace", path.display());
+    path
+}
+
+/// The product's program, without settings from the tests' own environment.
 pub fn folkmoot() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_folkmoot"));
+    command_of(&[])
+}
+
+fn command_of(wrapper: &[String]) -> Command {
+    let words = wrapper.iter().map(OsString::from).chain([binary().into()]);
+    let words: Vec<_> = words.collect();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("FOLKMOOT_") {
             command.env_remove(name);
@@ -114,7 +148,8 @@ impl TestCluster {
     /// Starts nodes that form no cluster yet.
     pub fn start_uninitialized(n: usize, options: Options) -> TestCluster {
         let directory = tempfile::tempdir().unwrap();
-        let nodes = (0..n).map(|i| Node::new(directory.path(), i)).collect();
+        let node = |i| Node::new(directory.path(), i, options.places.get(i));
+        let nodes = (0..n).map(node).collect();
         let mut cluster = TestCluster { nodes, admin_token: String::new(), directory, options };
         for i in 0..n {
             cluster.restart(i);
@@ -142,7 +177,7 @@ impl TestCluster {
     /// Returns its number.
     pub fn add_node(&mut self) -> usize {
         let i = self.len();
-        self.nodes.push(Node::new(self.directory.path(), i));
+        self.nodes.push(Node::new(self.directory.path(), i, self.options.places.get(i)));
         self.restart(i);
         i
     }
@@ -152,7 +187,8 @@ impl TestCluster {
         let others = self.nodes.iter().enumerate().filter(|(j, _)| *j != i);
         let join: Vec<_> = others.map(|(_, node)| node.peer.clone()).collect();
         let node = &self.nodes[i];
-        let mut command = folkmoot();
+        let place = self.options.places.get(i);
+        let mut command = command_of(place.map_or(&[], |place| &place.wrapper));
         command.arg("serve").arg("--data-dir").arg(&node.directory);
         command.args(["--client-listen", &node.client, "--peer-listen", &node.peer]);
         if !join.is_empty() {
@@ -186,6 +222,17 @@ impl TestCluster {
     /// The admin's token.
     pub fn admin_token(&self) -> &str {
         &self.admin_token
+    }
+
+    /// A node's peer address.
+    pub fn peer(&self, i: usize) -> SocketAddr {
+        self.nodes[i].peer.parse().unwrap()
+    }
+
+    /// Takes note that a node was killed by other means.
+    pub fn killed(&mut self, i: usize) {
+        let mut child = self.nodes[i].child.take().expect("the node ran");
+        child.wait().unwrap();
     }
 
     /// A node's client URL.

@@ -11,7 +11,7 @@ mod report;
 mod resend;
 mod room;
 mod session;
-mod witness;
+pub(crate) mod witness;
 
 pub use report::{Anomaly, Availability, Counts, Report, Verdict, Violation, Witness};
 

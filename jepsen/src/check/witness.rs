@@ -6,7 +6,7 @@ use crate::check::report::Witness;
 use crate::history::{F, History, Kind, Op, Phase, Value};
 
 /// The operation that this line belongs to.
-pub(super) fn of(history: &History, line: usize) -> Witness {
+pub(crate) fn of(history: &History, line: usize) -> Witness {
     let op = &history.ops()[line];
     let start_ns = history.ops()[0].time;
     let (first, last) = match (op.kind, history.partner(line)) {

@@ -92,6 +92,36 @@ impl Story {
         self.info(&op);
     }
 
+    /// A send that was refused for certain.
+    pub fn send_refused(&mut self, word: &str) {
+        let op = self.begin(F::Send, Value::send(id(word)));
+        self.fail(&op);
+    }
+
+    /// A retry that was acknowledged, on another node than all else.
+    pub fn resend(&mut self, word: &str, seq: u64) {
+        let op = self.begin_on("n2", F::Resend, Value::send(id(word)));
+        self.ok(&op, Value::sent(id(word), seq));
+    }
+
+    /// A retry with another text; `None`: it was refused.
+    pub fn resend_other(&mut self, word: &str, seq: Option<u64>) {
+        let value = |seq| Value::Write { id: id(word), seq, other_body: true };
+        let op = self.begin_on("n2", F::Resend, value(None));
+        match seq {
+            Some(_) => {
+                self.ok(&op, value(seq));
+            }
+            None => self.fail(&op),
+        }
+    }
+
+    /// Subscribes at the head, which was at a seq.
+    pub fn subscribe_at_head(&mut self, subscription: u64, after: u64, head: Option<u64>) {
+        let op = self.begin(F::Subscribe, Value::subscription(subscription, None));
+        self.ok(&op, Value::Subscription { subscription, after: Some(after), head });
+    }
+
     /// A read of a page that reaches the head.
     pub fn read(&mut self, after: u64, words: &str) {
         let events = events(after + 1, words);

@@ -265,20 +265,11 @@ impl Dialog {
                 self.say(0, Response::CaughtUp(caught_up));
             }
             Next::Ended(error) => self.end(room, &error),
-            Next::Events(mut events) => {
-                let shut_out = events
-                    .iter()
-                    .position(|event| follow::shut_out(&event.event, &self.caller.actor).is_some());
-                if let Some(at) = shut_out {
-                    events.truncate(at + 1);
-                }
-                let Some(last) = events.last().map(Arc::clone) else { return };
+            Next::Events(events) => {
+                let Some(last) = events.last() else { return };
                 following.last = last.event.seq;
                 self.app.metrics.deliveries.increment(events.len() as u64);
                 self.push(room, &events);
-                if let Some(error) = follow::shut_out(&last.event, &self.caller.actor) {
-                    self.end(room, &error);
-                }
             }
         }
     }

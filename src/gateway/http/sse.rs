@@ -109,10 +109,6 @@ impl Stream {
                     chunk.extend_from_slice(event.json(shapes::encoded_event));
                     chunk.extend_from_slice(b"\n\n");
                     self.last = event.event.seq;
-                    if let Some(error) = follow::shut_out(&event.event, &self.caller.actor) {
-                        chunk.extend_from_slice(&self.end(&error));
-                        break;
-                    }
                 }
                 self.app.metrics.deliveries.increment(events.len() as u64);
                 chunk.into()

@@ -131,6 +131,9 @@ async fn bad_paths_and_queries_get_their_codes() {
     assert_eq!(seq.code(), "invalid_argument");
     let seq = server.send(&server.ann, "DELETE", "/v1/rooms/general/messages/9", "").await;
     assert_eq!((seq.status, seq.code().as_str()), (404, "event_not_found"));
+    let direct = r#"{"room":"dm:ann:nobody","kind":"direct"}"#;
+    let nobody = server.send(&server.ann, "POST", "/v1/rooms", direct).await;
+    assert_eq!((nobody.status, nobody.code().as_str()), (404, "user_not_found"));
     let symbol = format!("/v1/rooms/general/messages/1/reactions/{}", "x".repeat(33));
     assert_eq!(server.send(&server.ann, "PUT", &symbol, "").await.code(), "too_large");
 }

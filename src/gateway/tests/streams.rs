@@ -175,6 +175,21 @@ async fn a_ban_ends_the_stream() {
 }
 
 #[tokio::test]
+async fn what_was_left_or_lifted_long_ago_does_not_end_the_stream() {
+    let server = Server::start().await;
+    let path = "/v1/rooms/general/participants/bob";
+    for role in ["banned", "member"] {
+        server.send(&server.ann, "PUT", path, &format!(r#"{{"role":"{role}"}}"#)).await;
+    }
+    server.send(&server.bob, "POST", "/v1/rooms/general/leave", "").await;
+    server.post("for everybody").await;
+    let mut events = stream(&server, &server.bob, "?after=0", "").await;
+    let text = read_until(&mut events, |text| text.contains("event: caught_up")).await;
+    assert_eq!(seqs(&text), [1, 2, 3, 4, 5]);
+    assert!(!text.contains("event: ended"), "{text}");
+}
+
+#[tokio::test]
 async fn a_long_poll_ends_with_an_event_or_its_time() {
     let server = Server::start().await;
     let started = Instant::now();

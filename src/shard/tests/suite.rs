@@ -84,7 +84,7 @@ fn open() -> (Disk, GroupLog, Suited) {
     let writer = writer(&directory);
     let log = GroupLog::open(GROUP, writer.clone()).unwrap();
     let rooms = directory.path().join("rooms");
-    let base = SledBase::open(&rooms, &SledOptions { cache_bytes: 8 << 20 }).unwrap();
+    let base = SledBase::open(&rooms, &SledOptions { cache_bytes: 8 << 20, check: false }).unwrap();
     let state = ShardState::open(Arc::new(base), GROUP, StateOptions::default()).unwrap();
     let replica = Replica::new(GROUP, state, Arc::new(Nobody));
     (Disk { writer: Stopping(writer), directory }, log, Suited(StateMachine(replica)))

@@ -9,11 +9,12 @@
 //! **Invariant:** [`Careful::opened`] is `Ok` only if nothing failed to be read. From then on every
 //! call goes through, whatever happens: a failed read is its caller's affair again.
 //!
-//! Once open, a write costs one more load. Reads say why they failed, as raft-engine's own file
+//! Once open, a write costs one more load. Reads and syncs say why they failed, as raft-engine's own file
 //! system says only in what call.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -23,6 +24,8 @@ use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
 pub(super) struct Careful<F> {
     inner: Arc<F>,
     guard: Arc<Guard>,
+    /// Files that there are. While opening, none of them is created.
+    listed: BTreeSet<PathBuf>,
 }
 
 /// What all files of a [`Careful`] share.
@@ -76,9 +79,15 @@ fn copy(error: &io::Error) -> io::Error {
 }
 
 impl<F> Careful<F> {
-    pub fn new(inner: Arc<F>) -> Careful<F> {
+    pub fn new(inner: Arc<F>, listed: BTreeSet<PathBuf>) -> Careful<F> {
         let guard = Guard { opening: AtomicBool::new(true), failure: OnceLock::new() };
-        Careful { inner, guard: Arc::new(guard) }
+        Careful { inner, guard: Arc::new(guard), listed }
+    }
+
+    /// Notes that a file was not looked at, though it is there: a failure to read.
+    pub fn overlooked(&self, path: &Path) -> io::Result<()> {
+        let why = format!("the file system failed to tell of {}", path.display());
+        self.guard.reading(Err(io::Error::other(why)))
     }
 
     /// Ends the opening. For when nothing reads any more.
@@ -103,6 +112,9 @@ impl<F: FileSystem> FileSystem for Careful<F> {
 
     fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<Self::Handle> {
         self.guard.check()?;
+        if self.guard.opening.load(Ordering::Relaxed) && self.listed.contains(path.as_ref()) {
+            self.overlooked(path.as_ref())?;
+        }
         Ok(self.handle(self.inner.create(path)?))
     }
 
@@ -168,7 +180,7 @@ impl<H: Handle> Handle for CarefulHandle<H> {
 
     /// Never refused: raft-engine panics when it fails, and it changes nothing.
     fn sync(&self) -> io::Result<()> {
-        self.inner.sync()
+        self.inner.sync().map_err(named)
     }
 }
 

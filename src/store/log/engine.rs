@@ -106,9 +106,7 @@ impl<F: FileSystem> Engine for Opened<F> {
     }
 
     fn delete_strays(&self) -> io::Result<()> {
-        for (queue, theirs) in
-            [(Queue::Append, LogQueue::Append), (Queue::Rewrite, LogQueue::Rewrite)]
-        {
+        for (queue, theirs) in QUEUES {
             let (first, last) = self.engine.file_span(theirs);
             for (number, path) in format::list(&self.directory, queue)? {
                 if !(first..=last).contains(&number) {
@@ -126,18 +124,38 @@ impl<F: FileSystem> Engine for Opened<F> {
     }
 }
 
+/// raft-engine's two queues, ours and theirs.
+const QUEUES: [(Queue, LogQueue); 2] =
+    [(Queue::Append, LogQueue::Append), (Queue::Rewrite, LogQueue::Rewrite)];
+
 /// Opens raft-engine, which cuts off a torn end and deletes recycled files; but not when anything
 /// fails to be read (`careful_fs.rs`).
+///
+/// raft-engine passes over a file that the system fails to tell it of; that is a failed read, too.
 pub(super) fn open<F: FileSystem + 'static>(
     options: &LogOptions,
     fs: &Arc<F>,
 ) -> Result<Cached, Problem> {
     let directory = &options.directory;
     let config = config(options)?;
-    let fs = Arc::new(Careful::new(fs.clone()));
+    let mut listed = Vec::new();
+    for (queue, _) in QUEUES {
+        let mut files = format::list(directory, queue)?;
+        format::after_gap(&mut files);
+        listed.push(files);
+    }
+    let paths = listed.iter().flatten().map(|(_, path)| path.clone());
+    let fs = Arc::new(Careful::new(fs.clone(), paths.collect()));
     // A panic leaves no engine behind, and files on which the next attempt fails the same way.
     let engine = catch_unwind(AssertUnwindSafe(|| {
         let engine = raft_engine::Engine::open_with_file_system(config, fs.clone())?;
+        for ((_, queue), files) in QUEUES.iter().zip(&listed) {
+            let (first, last) = engine.file_span(*queue);
+            let missing = files.iter().find(|(number, _)| !(first..=last).contains(number));
+            missing
+                .map_or(Ok(()), |(_, path)| fs.overlooked(path))
+                .map_err(raft_engine::Error::Io)?;
+        }
         // Closed in here, where its panics are caught, if it is not to be used.
         fs.opened().map(|()| engine).map_err(raft_engine::Error::Io)
     }));

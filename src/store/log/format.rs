@@ -74,6 +74,14 @@ pub(super) fn list(directory: &Path, queue: Queue) -> io::Result<Vec<(u64, PathB
     Ok(files)
 }
 
+/// Leaves out what is before a gap, as raft-engine does: files that it purged and was about to
+/// delete or recycle.
+pub(super) fn after_gap(files: &mut Vec<(u64, PathBuf)>) {
+    if let Some(gap) = files.windows(2).rposition(|pair| pair[1].0 != pair[0].0 + 1) {
+        files.drain(..=gap);
+    }
+}
+
 /// One thing that a batch does.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Item {

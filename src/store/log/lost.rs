@@ -4,25 +4,21 @@
 //! itself. `shard` hears of it, and marks the log here, so that the next start refuses it too, even
 //! if that leader is gone by then.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use raft_engine::env::{FileSystem, Handle as _, Permission, WriteExt as _};
+use raft_engine::env::{FileSystem, Handle as _, WriteExt as _};
+
+use super::recover;
 
 /// The mark's name in the log's directory; it contains what was found.
 const FILE: &str = "lost";
 
 /// What was found missing, if the log is marked.
 pub(super) fn read<F: FileSystem>(directory: &Path, fs: &F) -> io::Result<Option<String>> {
-    let handle = match fs.open(directory.join(FILE), Permission::ReadOnly) {
-        Ok(handle) => Arc::new(handle),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut why = Vec::new();
-    fs.new_reader(handle)?.read_to_end(&mut why)?;
-    Ok(Some(String::from_utf8_lossy(&why).into_owned()))
+    let why = recover::read_file(&directory.join(FILE), fs)?;
+    Ok(why.map(|why| String::from_utf8_lossy(&why).into_owned()))
 }
 
 /// Marks a log, durably.

@@ -40,6 +40,7 @@ mod state;
 mod tests;
 mod watermark;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -205,7 +206,7 @@ impl Log {
         if let Some(why) = lost::read(&directory, &*fs).map_err(io_error)? {
             return Err(OpenError::lost(&directory, why));
         }
-        let found = scan::scan(&directory, &Careful::new(fs.clone()))?;
+        let found = scan::scan(&directory, &Careful::new(fs.clone(), BTreeSet::new()))?;
         if !found.exists {
             recover::create_directory(&directory).map_err(io_error)?;
         }

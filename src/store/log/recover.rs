@@ -1,9 +1,10 @@
 //! What surrounds a log that is closed: whether there is one, and whether raft-engine, once open, has
 //! what `scan.rs` says it must.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission};
@@ -18,6 +19,18 @@ use crate::id::ShardId;
 const FETCH_BYTES: usize = 1 << 30;
 /// Bytes read at once while opening.
 const VERIFY_BYTES: usize = 8 << 20;
+
+/// All of a small file beside the log; `None` when there is none.
+pub(super) fn read_file<F: FileSystem>(path: &Path, fs: &F) -> io::Result<Option<Vec<u8>>> {
+    let handle = match fs.open(path, Permission::ReadOnly) {
+        Ok(handle) => Arc::new(handle),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut bytes = Vec::new();
+    fs.new_reader(handle)?.read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
 
 /// Whether a directory that should have a log has none: no watermark file, or no log files although
 /// batches were written.

@@ -7,12 +7,14 @@
 //! number. A slot is written after the log's fsync and not synced itself; a power cut may leave an
 //! older number, never a newer one than the log's.
 
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut};
 use raft_engine::env::{FileSystem, Handle, Permission};
+
+use super::recover;
 
 /// The file, in the log's directory.
 pub(super) const FILE: &str = "watermark";
@@ -56,13 +58,7 @@ impl<F: FileSystem> Mark for File<F> {
 /// # Errors
 /// `InvalidData` when neither slot is valid; that no power cut does.
 pub(super) fn read<F: FileSystem>(directory: &Path, fs: &F) -> io::Result<Option<u64>> {
-    let handle = match fs.open(directory.join(FILE), Permission::ReadOnly) {
-        Ok(handle) => Arc::new(handle),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let mut bytes = Vec::new();
-    fs.new_reader(handle)?.read_to_end(&mut bytes)?;
+    let Some(bytes) = recover::read_file(&directory.join(FILE), fs)? else { return Ok(None) };
     let number = [0, BLOCK_BYTES].into_iter().filter_map(|at| decode(bytes.get(at..)?)).max();
     match number {
         Some(number) => Ok(Some(number)),

@@ -19,10 +19,10 @@ use folkmoot::shard::{Timing, checkpointer};
 use folkmoot::store::log::{Log, LogOptions};
 use tokio_util::sync::CancellationToken;
 
-use crate::disk::{Disk, Incarnation};
+use crate::disk::{Disk, DiskFault, Incarnation};
 use crate::network::{Network, SimTransport};
 use crate::plan::Plan;
-use crate::runtime::{Panic, Process, Sim, elapsed};
+use crate::runtime::{Panic, Process, Sim, elapsed, take_panics};
 use crate::trace::Trace;
 
 /// Wall-clock time at the start of a life, in milliseconds since the Unix epoch.
@@ -87,6 +87,8 @@ pub struct Node {
     excuses: Mutex<Vec<Excuse>>,
     /// It will not start again.
     gone: AtomicBool,
+    /// Its log has lost its end, and it must not start again.
+    must_refuse: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -128,6 +130,11 @@ impl Node {
     /// Whether it will not start again.
     pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Relaxed)
+    }
+
+    /// From now on its log must not open.
+    pub fn expect_refusal(&self) {
+        self.must_refuse.store(true, Ordering::Relaxed);
     }
 
     /// From now on its processes may end for this reason.
@@ -195,6 +202,7 @@ impl Cluster {
                 clock: Arc::default(),
                 excuses: Mutex::default(),
                 gone: AtomicBool::new(false),
+                must_refuse: AtomicBool::new(false),
                 state: Mutex::default(),
             };
             (NodeId(id), Arc::new(node))
@@ -239,6 +247,9 @@ impl Cluster {
             process
         };
         self.trace.say(format_args!("boot {process:?}"));
+        if self.plan.lying_disks {
+            node.disk.arm(DiskFault::LyingSyncs);
+        }
         let (cluster, booting, disk) = (self.clone(), node.clone(), node.disk.boot());
         drop(process.clone().spawn(async move {
             if let Err(why) = cluster.clone().serve(&booting, &process, disk).await {
@@ -261,9 +272,16 @@ impl Cluster {
         }
     }
 
+    /// Judges who has panicked since the last time: before what excuses it is taken back.
+    pub fn judge_panics(&self) {
+        for panic in take_panics() {
+            self.panicked(&panic);
+        }
+    }
+
     /// A process panicked: fine if its disk failed, which is how reads of the state end then, and
     /// syncs of the log.
-    pub fn panicked(&self, panic: &Panic) {
+    fn panicked(&self, panic: &Panic) {
         self.trace.tell(format_args!("{panic}"));
         let node = self.nodes.values().find(|node| panic.is_of(&format!("n{}.", node.id.0)));
         let excused = node.is_some_and(|node| {
@@ -285,8 +303,7 @@ impl Cluster {
         let host = Arc::new(Host::<Sim>::default());
         let options = router::Options {
             request_timeout: self.plan.request_timeout,
-            stall_after: self.plan.timing.election_timeout_max
-                + self.plan.timing.heartbeat_interval,
+            stall_after: router::Options::stall_after(self.plan.timing.election_timeout_max),
         };
         let router = Router::new(host.clone(), transport.clone(), node.clock.clone(), options);
         host.set_upper(Arc::new(Server(Arc::downgrade(&router))));
@@ -298,6 +315,9 @@ impl Cluster {
             ..LogOptions::new(&disk.directory)
         };
         let log = Log::open_with_file_system(log_options, disk.fs).map_err(|e| e.to_string())?;
+        if node.must_refuse.load(Ordering::Relaxed) {
+            self.violation(format!("node {} opened a log whose end is gone", node.id.0));
+        }
         let options = groups::Options {
             timing: self.plan.timing.clone(),
             checkpoints: checkpointer::Options {
@@ -397,6 +417,7 @@ impl Cluster {
 
     /// Buries processes that ended by themselves, or lost power, now that nothing of theirs runs.
     pub fn sweep(&self) {
+        self.judge_panics();
         for node in self.nodes.values() {
             let power = node.disk.has_power();
             let process = node.lock().process.clone();

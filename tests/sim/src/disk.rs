@@ -89,6 +89,8 @@ struct State {
     /// `None` = without end.
     capacity: Option<u64>,
     faults: Faults,
+    /// Writes to files so far.
+    writes: u64,
 }
 
 impl Disk {
@@ -115,6 +117,7 @@ impl Disk {
                 power: true,
                 capacity: None,
                 faults: Faults::default(),
+                writes: 0,
             }),
         }))
     }
@@ -191,6 +194,29 @@ impl Disk {
         file.set_len(len);
         file.sync();
         Some(format!("{name}: cut from {} bytes to {len}", file.len()))
+    }
+
+    /// Cuts the last write to the log off, or some of the last ones, and says where: what is left is
+    /// sound. For a stopped node whose watermark was written after that; `None` when it was not, or
+    /// when the newest file has no batch.
+    ///
+    /// The watermark is on disk from then on, so that the log must notice, whatever happens next.
+    pub fn lose_end(&self) -> Option<String> {
+        let state = &mut *self.lock();
+        let (name, file) = state.files.iter().rfind(|(name, _)| name.ends_with(".raftlog"))?;
+        let (mut file, mut watermark) = (lock(file), lock(state.files.get("watermark")?));
+        // The first write is the file's header.
+        let batches = file.writes.get(1..).filter(|batches| !batches.is_empty())?;
+        let last = file.last_write;
+        if watermark.last_write < last {
+            return None;
+        }
+        let end = batches[state.rng.random_range(0..batches.len())];
+        let len = file.len();
+        file.set_len(end);
+        file.sync();
+        watermark.sync();
+        Some(format!("{name}: cut between batches from {len} bytes to {end}"))
     }
 
     /// Arms a fault, in addition to those that are.

@@ -9,7 +9,7 @@ use folkmoot::id::{NodeId, RoomId, Seq, ShardId};
 use folkmoot::shard::Shard;
 
 use crate::cluster::{Cluster, Excuse};
-use crate::runtime::{Sim, take_panics};
+use crate::runtime::Sim;
 
 /// What was seen so far.
 #[derive(Default)]
@@ -32,9 +32,7 @@ impl Invariants {
     /// Looks at the cluster.
     pub fn look(&mut self, cluster: &Arc<Cluster>) {
         self.looks += 1;
-        for panic in take_panics() {
-            cluster.panicked(&panic);
-        }
+        cluster.judge_panics();
         let mut newest: BTreeMap<ShardId, (u64, u64)> = BTreeMap::new();
         for node in cluster.nodes.values() {
             let Some(running) = node.running() else { continue };
@@ -74,6 +72,13 @@ impl Invariants {
             cluster.violation(format!(
                 "node {node} had applied entry {before} of shard {id}, and now {}",
                 status.applied
+            ));
+        }
+        let (purged, durable) = (shard.purged_on_disk(), status.durable);
+        if purged > durable {
+            cluster.violation(format!(
+                "node {node} has purged the log of shard {id} up to entry {purged}, and its state \
+                 is on disk only up to {durable}"
             ));
         }
         // A disk that fails ends the process by a panic, wherever it is read.

@@ -11,6 +11,7 @@
 
 pub mod cluster;
 pub mod disk;
+pub mod equal;
 pub mod follower;
 pub mod invariants;
 pub mod kept;

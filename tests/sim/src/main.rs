@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use folkmoot_sim::life::Outcomes;
 use folkmoot_sim::mutants::{self, Hunt};
-use folkmoot_sim::plan::{Fault, Wishes};
+use folkmoot_sim::plan::{Fault, Plan, Wishes};
 use folkmoot_sim::runner::{Run, Totals};
 use folkmoot_sim::shrink::shrink;
 use folkmoot_sim::{kept, runtime};
@@ -36,7 +37,7 @@ struct Args {
     #[arg(long, conflicts_with = "seeds")]
     kept: bool,
     /// Lives at once.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = jobs)]
     jobs: usize,
     /// Begin no new life after this time, as in 180 (seconds).
     #[arg(long, value_name = "SECONDS")]
@@ -48,13 +49,13 @@ struct Args {
     #[arg(long)]
     twice: bool,
     /// Print everything that happens, on standard error.
-    #[arg(long, requires = "seed")]
+    #[arg(long)]
     trace: bool,
     /// Look for a smaller life that fails, too.
-    #[arg(long, requires = "seed")]
+    #[arg(long)]
     shrink: bool,
     /// Write what clients saw to this file, for folkmoot-jepsen.
-    #[arg(long, value_name = "FILE", requires = "seed")]
+    #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
     /// Only these sorts of faults; "none" for none.
     #[arg(long, value_delimiter = ',', value_parser = fault)]
@@ -63,7 +64,7 @@ struct Args {
     #[arg(long, value_name = "FAULT,…", value_delimiter = ',')]
     without: Vec<Fault>,
     /// Of the strikes that were drawn, only those with these numbers.
-    #[arg(long, value_delimiter = ',', requires = "seed")]
+    #[arg(long, value_delimiter = ',')]
     strikes: Option<Vec<usize>>,
     /// How many nodes have replicas, from 3 to 5.
     #[arg(long, value_parser = clap::value_parser!(u64).range(3..=5))]
@@ -74,6 +75,10 @@ struct Args {
     /// How long load and faults last, in virtual milliseconds.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(100..=600_000))]
     time: Option<u64>,
+    /// Let disks say that they synced, and not do it, as no disk may: so lives fail, to see what
+    /// that looks like.
+    #[arg(long)]
+    lying_disks: bool,
     /// Plant this bug in the nodes, and look for the first of the seeds that shows it. Needs a
     /// build with RUSTFLAGS="--cfg mutants".
     #[arg(long, value_name = "NAME", conflicts_with = "kept")]
@@ -89,7 +94,8 @@ Examples:
   folkmoot-sim --seeds 0..1000000 --until-failure --jobs 8
   folkmoot-sim --seed 7496 --trace
   folkmoot-sim --seed 7496 --shrink
-  folkmoot-sim --seeds 0..500 --faults power-cut,kill --nodes 5";
+  folkmoot-sim --seeds 0..500 --faults power-cut,kill --nodes 5
+  folkmoot-sim --seeds 0..50 --lying-disks --until-failure";
 
 fn range(text: &str) -> Result<(u64, u64), String> {
     let (from, to) = text.split_once("..").ok_or("seeds are a range, as in 0..1000")?;
@@ -102,6 +108,11 @@ fn range(text: &str) -> Result<(u64, u64), String> {
     }
 }
 
+fn jobs(text: &str) -> Result<usize, String> {
+    let jobs = text.parse().ok().filter(|jobs| (1..=1024).contains(jobs));
+    jobs.ok_or_else(|| format!("{text:?} is not a number from 1 to 1024"))
+}
+
 fn fault(text: &str) -> Result<Option<Fault>, String> {
     if text == "none" {
         return Ok(None);
@@ -112,6 +123,45 @@ fn fault(text: &str) -> Result<Option<Fault>, String> {
 }
 
 impl Args {
+    /// What cannot be done together. (clap takes one seed for granted where a range is given.)
+    fn check(&self) -> Result<(), String> {
+        let one_seed = [
+            ("--trace", self.trace),
+            ("--shrink", self.shrink),
+            ("--history", self.history.is_some()),
+            ("--strikes", self.strikes.is_some()),
+        ];
+        let wanted = one_seed.iter().find(|(_, given)| *given && self.seed.is_none());
+        if let Some((option, _)) = wanted {
+            return Err(format!("{option} needs one --seed"));
+        }
+        let hunts = self.mutant.is_some() || self.mutants_list;
+        if hunts && (self.shrink || self.twice || self.until_failure || self.history.is_some()) {
+            return Err(
+                "a hunt for a mutant ends at the first seed that shows it, and does no more: \
+                        leave --shrink, --twice, --until-failure and --history out"
+                    .into(),
+            );
+        }
+        let faults = self.faults.as_deref().unwrap_or_default();
+        if faults.len() > 1 && faults.contains(&None) {
+            return Err("--faults none stands alone".into());
+        }
+        if let Some(both) = faults.iter().flatten().find(|fault| self.without.contains(fault)) {
+            return Err(format!("{both} is asked for, and left out"));
+        }
+        let drawn = |seed| Plan::draw(seed, &Wishes { strikes: None, ..self.wishes() }).strikes;
+        if let (Some(seed), Some(strikes)) = (self.seed, &self.strikes)
+            && let Some(strike) = strikes.iter().find(|strike| **strike >= drawn(seed).len())
+        {
+            return Err(format!(
+                "seed {seed} has {} strikes, from 0 on: no {strike}",
+                drawn(seed).len()
+            ));
+        }
+        Ok(())
+    }
+
     fn wishes(&self) -> Wishes {
         Wishes {
             faults: self.faults.clone().map(|faults| faults.into_iter().flatten().collect()),
@@ -120,6 +170,7 @@ impl Args {
             time: self.time.map(Duration::from_millis),
             replicas: self.nodes,
             clients_max: self.clients.map(|clients| clients as usize),
+            lying_disks: self.lying_disks,
         }
     }
 
@@ -143,6 +194,9 @@ impl Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(why) = args.check() {
+        Args::command().error(ErrorKind::ArgumentConflict, why).exit();
+    }
     runtime::quiet_panics();
     if args.mutants_list || args.mutant.is_some() {
         let (from, to) = args.seed.map_or(args.seeds, |seed| (seed, seed + 1));
@@ -212,22 +266,22 @@ fn report(outcome: &Outcomes, wishes: &Wishes) {
 fn command(seed: u64, wishes: &Wishes) -> String {
     let mut command = format!("cargo run --release -p folkmoot-sim -- --seed {seed}");
     let list = |items: Vec<String>| items.join(",");
-    if let Some(faults) = &wishes.faults {
+    // Without a strike, no sort of fault counts.
+    let struck = wishes.strikes.as_ref().is_none_or(|strikes| !strikes.is_empty());
+    if !struck {
+        command += " --faults none";
+    }
+    if let Some(faults) = wishes.faults.as_ref().filter(|_| struck) {
         let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
         let faults = if faults.is_empty() { "none".into() } else { list(faults) };
         command += &format!(" --faults {faults}");
     }
-    if !wishes.without.is_empty() {
+    if struck && !wishes.without.is_empty() {
         let without = list(wishes.without.iter().map(Fault::to_string).collect());
         command += &format!(" --without {without}");
     }
-    if let Some(strikes) = &wishes.strikes {
-        if strikes.is_empty() {
-            command += " --faults none";
-        } else {
-            command +=
-                &format!(" --strikes {}", list(strikes.iter().map(usize::to_string).collect()));
-        }
+    if let Some(strikes) = wishes.strikes.as_ref().filter(|_| struck) {
+        command += &format!(" --strikes {}", list(strikes.iter().map(usize::to_string).collect()));
     }
     if let Some(nodes) = wishes.replicas {
         command += &format!(" --nodes {nodes}");
@@ -237,6 +291,9 @@ fn command(seed: u64, wishes: &Wishes) -> String {
     }
     if let Some(time) = wishes.time {
         command += &format!(" --time {}", time.as_millis());
+    }
+    if wishes.lying_disks {
+        command += " --lying-disks";
     }
     command
 }

@@ -134,6 +134,8 @@ mod planted {
         ("election safety", "election safety"),
         ("committed entry", "log matching"),
         ("on the disks of", "quorum of disks"),
+        ("has purged the log", "purged what is on disk"),
+        ("opened a log", "lost end refused"),
         ("replicas diverged", "chains at every step"),
         ("replicas of shard", "replicas at the end"),
         ("dedup: ", "dedup at the end"),

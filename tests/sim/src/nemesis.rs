@@ -67,7 +67,7 @@ impl Nemesis {
         let minority = (replicas.len() - 1) / 2;
         let count = match fault {
             Fault::Blackout | Fault::SlowDisk | Fault::SlowNetwork => replicas.len(),
-            Fault::Clock | Fault::BitFlip => minority,
+            Fault::Clock | Fault::Damage => minority,
             Fault::OneWay | Fault::Reset => 2,
             Fault::Partition => rng.random_range(1..replicas.len()),
             // Now and then more than a minority: then nothing is acknowledged, and nothing lost.
@@ -125,7 +125,7 @@ impl Nemesis {
                 on.iter().for_each(|node| self.node(*node).clock.set_skew_ms(0));
             }
             Fault::DiskFull | Fault::DiskError => self.spoil(strike, on, rng).await,
-            Fault::BitFlip => self.flip(strike, on).await,
+            Fault::Damage => self.damage(strike, on, rng).await,
         }
     }
 
@@ -155,6 +155,7 @@ impl Nemesis {
                 if !node.disk.has_power() {
                     cluster.sweep();
                 }
+                cluster.judge_panics();
                 node.expect_well(Excuse::Disk);
             }
         }
@@ -214,13 +215,14 @@ impl Nemesis {
             }
             // What the fault did may show a little later.
             Sim::sleep(between((Duration::from_millis(300), Duration::from_millis(600)))).await;
+            self.world.cluster.judge_panics();
             node.expect_well(Excuse::Disk);
         }
         self.boot(on);
     }
 
-    /// Flips bits of stopped nodes' logs: they may refuse to start, and stay away.
-    async fn flip(&self, strike: &Strike, on: &[NodeId]) {
+    /// Damages stopped nodes' logs: they may refuse to start, and stay away.
+    async fn damage(&self, strike: &Strike, on: &[NodeId], rng: &mut SmallRng) {
         // `cluster init` has succeeded once every founder has its groups; who founds a cluster on
         // a disk that is lost before that begins anew.
         let formed = |node: &Arc<Node>| {
@@ -249,7 +251,13 @@ impl Nemesis {
             if node.process().is_some() {
                 continue;
             }
-            if let Some(what) = node.disk.flip_bit() {
+            let what = match rng.random_bool(0.5) {
+                true => node.disk.flip_bit(),
+                // A disk that fails has other reasons for what is missing.
+                false if node.excused(Excuse::Disk) => None,
+                false => node.disk.lose_end().inspect(|_| node.expect_refusal()),
+            };
+            if let Some(what) = what {
                 self.world.cluster.trace.say(format_args!("{}: {what}", name(node)));
             }
         }

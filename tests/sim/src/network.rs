@@ -99,13 +99,14 @@ impl Network {
         self.changed.notify_waiters();
     }
 
-    /// Takes a dead process off the network. Its peers learn of it at once, or from silence.
+    /// Takes a dead process off the network. Its peers learn of it at once, or from silence: until
+    /// then they open streams to it, and wait.
     pub fn detach(&self, node: NodeId, silently: bool) {
         let mut state = self.lock();
         state.endpoints.remove(&node);
-        let gone = state.links.keys().filter(|(a, b)| *a == node || *b == node);
-        let gone: Vec<_> = gone.copied().collect();
-        let links: Vec<_> = gone.iter().filter_map(|key| state.links.remove(key)).collect();
+        let of_node = state.links.iter().filter(|((a, b), _)| *a == node || *b == node);
+        let links: Vec<_> = of_node.map(|(_, link)| link.clone()).collect();
+        state.links.retain(|(from, to), _| *from != node && (silently || *to != node));
         let after = if silently { state.weather.silence } else { state.weather.delay.1 };
         state.dangling.entry(node).or_default().extend(links.iter().cloned());
         drop(state);

@@ -43,8 +43,8 @@ pub enum Fault {
     DiskFull,
     /// A disk fails to read, write or sync.
     DiskError,
-    /// A bit of a stopped node's log flips, on a minority.
-    BitFlip,
+    /// A bit of a stopped node's log flips, or the log's end is gone, on a minority.
+    Damage,
 }
 
 impl Fault {
@@ -64,7 +64,7 @@ impl Fault {
         Fault::Clock,
         Fault::DiskFull,
         Fault::DiskError,
-        Fault::BitFlip,
+        Fault::Damage,
     ];
 }
 
@@ -127,6 +127,8 @@ pub struct Plan {
     pub faults: BTreeSet<Fault>,
     /// When they happen.
     pub strikes: Vec<Strike>,
+    /// Disks say that they synced, and do not.
+    pub lying_disks: bool,
 }
 
 /// What the caller wants otherwise than drawn.
@@ -144,6 +146,8 @@ pub struct Wishes {
     pub replicas: Option<u64>,
     /// At most so many clients.
     pub clients_max: Option<usize>,
+    /// Disks that do not sync.
+    pub lying_disks: bool,
 }
 
 const fn ms(ms: u64) -> Duration {
@@ -195,6 +199,7 @@ impl Plan {
             },
             faults: BTreeSet::new(),
             strikes: vec![],
+            lying_disks: wishes.lying_disks,
         };
         plan.with_faults(rng, wishes)
     }

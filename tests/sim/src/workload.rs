@@ -24,10 +24,12 @@ use rand::{Rng, SeedableRng};
 use crate::cluster::{Cluster, Node, true_ms};
 use crate::plan::Plan;
 use crate::record::{self, Recorder, now};
-use crate::runtime::Sim;
+use crate::runtime::{Sim, elapsed};
 
 /// How long a client waits for an answer.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a client tries to create or join a room.
+const ADMINISTER_WITHIN: Duration = Duration::from_secs(40);
 /// Events that a read asks for at most.
 const PAGE_EVENTS: usize = 1000;
 
@@ -278,8 +280,10 @@ impl Client {
 
     /// Creates a room or joins one; true once that is done.
     async fn administer(&mut self, what: &str, room: &RoomId, request: Request) -> bool {
-        // Again with the same id until it is known what came of it, as a client does.
-        for _ in 0..30 {
+        // Again with the same id until it is known what came of it, as a client does; of a room, even
+        // when all is over: it is read to its end, if it is there.
+        let deadline = elapsed() + ADMINISTER_WITHIN;
+        while elapsed() < deadline {
             let node = self.world.any_node(&mut self.rng);
             let id = Some(record::id(&request.id));
             let value = |seq| Value::Admin(Box::new(Admin { what: what.into(), id, seq }));
@@ -294,7 +298,7 @@ impl Client {
             if matches!(outcome, Outcome::Ok(_)) {
                 return true;
             }
-            if self.world.is_over() {
+            if self.world.is_over() && what == "join" {
                 return false;
             }
             self.pause().await;

@@ -28,6 +28,14 @@ fn the_impossible_is_refused() {
         (&["--trace"], "--seed"),
         (&["--strikes", "1"], "--seed"),
         (&["--earthquake"], "unexpected argument"),
+        (&["--seeds", "0..3", "--history", "h.jsonl"], "needs one --seed"),
+        (&["--kept", "--shrink"], "needs one --seed"),
+        (&["--seed", "1", "--strikes", "99"], "has 15 strikes"),
+        (&["--seed", "1", "--faults", "none,kill"], "stands alone"),
+        (&["--seed", "1", "--faults", "kill", "--without", "kill"], "asked for, and left out"),
+        (&["--seed", "1", "--jobs", "0"], "from 1 to 1024"),
+        (&["--mutant", "x", "--twice"], "a hunt"),
+        (&["--mutant", "log-not-synced"], "--cfg mutants"),
     ] {
         let output = sim(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -70,4 +78,45 @@ fn wishes_are_granted() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let stdout = text(&output.stdout);
     assert!(stdout.contains("5 nodes") && stdout.contains("0 strikes of none"), "{stdout}");
+}
+
+/// The arguments in the command that is printed after `label`.
+fn arguments(output: &str, label: &str) -> Vec<String> {
+    let line = output.lines().find_map(|line| line.split_once(label)).unwrap().1;
+    let (_, arguments) = line.split_once(" -- ").unwrap();
+    arguments.split_whitespace().map(str::to_owned).collect()
+}
+
+/// How many strikes a life had, and how long its clients sent, all together, in milliseconds.
+fn size(stdout: &str) -> (u64, u64) {
+    let number_before = |label| {
+        let (before, _) = stdout.split_once(label).unwrap();
+        before.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    let load = number_before(" clients,") * number_before(" s, ") * 1000.0;
+    (number_before(" strikes of") as u64, load as u64)
+}
+
+/// Disks that lie are a fault that is planted: what fails with them is made smaller, and what is
+/// printed fails again.
+#[test]
+fn a_failing_life_is_shrunk_and_lived_again() {
+    let args = ["--seeds", "0..200", "--until-failure", "--jobs", "1", "--time", "3000"];
+    let output = sim(&[&args[..], &["--faults", "blackout,restart", "--lying-disks"]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    let mut again = arguments(&text(&output.stderr), "again: ");
+    // No trace: it is long.
+    again.retain(|argument| argument != "--trace");
+    let live = |args: &[String]| sim(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let first = live(&again);
+    assert_eq!(first.status.code(), Some(1), "{again:?}");
+    again.push("--shrink".into());
+    let shrunk = text(&live(&again).stdout);
+    let smallest = arguments(&shrunk, "smallest found: ");
+    let second = live(&smallest);
+    assert_eq!(second.status.code(), Some(1), "{smallest:?}: {}", text(&second.stdout));
+    assert!(text(&second.stderr).contains("FAILED seed"), "{}", text(&second.stderr));
+    let (before, after) = (size(&text(&first.stdout)), size(&text(&second.stdout)));
+    println!("strikes, load: {before:?}, shrunk to {after:?}: {smallest:?}");
+    assert!(after.0 < before.0 && after.1 < before.1, "{before:?} {after:?} {smallest:?}");
 }

@@ -20,6 +20,10 @@ pub(super) struct File {
     len: usize,
     /// Oldest first.
     unsynced: Vec<Change>,
+    /// Where each write began that is still there, ascending; none from before a crash.
+    pub writes: Vec<usize>,
+    /// The last write's number, of all that the disk has seen.
+    pub last_write: u64,
 }
 
 /// A write, or another length.
@@ -83,6 +87,8 @@ impl File {
         self.put(at, bytes);
         self.len = self.len.max(at + written);
         self.unsynced.push(Change { at, old, old_len, written, new_len: self.len });
+        self.writes.retain(|before| *before < at);
+        self.writes.push(at);
     }
 
     /// Cuts the file, or has zeros follow.
@@ -94,6 +100,7 @@ impl File {
         self.unsynced.push(Change { at: len, old, old_len: self.len, written: 0, new_len: len });
         self.bytes.truncate(len);
         self.len = len;
+        self.writes.retain(|at| *at < len);
     }
 
     pub fn sync(&mut self) {
@@ -106,6 +113,7 @@ impl File {
 
     /// Takes back what was not synced, or some of it.
     pub fn crash(&mut self, rng: &mut SmallRng) {
+        self.writes.clear();
         let mut redo = Vec::with_capacity(self.unsynced.len());
         while let Some(change) = self.unsynced.pop() {
             let mut bytes = vec![0; change.written];

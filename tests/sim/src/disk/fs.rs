@@ -128,6 +128,8 @@ impl SimHandle {
         if !self.writable {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
+        state.writes += 1;
+        lock(&self.file).last_write = state.writes;
         let power_cut = match state.admit(self.generation, Operation::Write) {
             Ok(power_cut) => power_cut,
             Err(e) => {

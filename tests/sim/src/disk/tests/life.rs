@@ -44,6 +44,16 @@ pub(super) struct Life {
     steps: u8,
 }
 
+/// A log of small files.
+pub(super) fn options(directory: PathBuf) -> LogOptions {
+    LogOptions {
+        target_file_bytes: 4 << 10,
+        purge_threshold_bytes: 16 << 10,
+        recovery_threads: 1,
+        ..LogOptions::new(directory)
+    }
+}
+
 impl Life {
     pub fn new(seed: u64, kind: Disks) -> Life {
         let disk = Disk::new(seed);
@@ -117,12 +127,7 @@ impl Life {
     pub fn open(&mut self) -> Result<Result<(), OpenError>, String> {
         loop {
             let incarnation = self.disk.boot();
-            let options = LogOptions {
-                target_file_bytes: 4 << 10,
-                purge_threshold_bytes: 16 << 10,
-                recovery_threads: 1,
-                ..LogOptions::new(incarnation.directory)
-            };
+            let options = options(incarnation.directory);
             let opening = catch_unwind(AssertUnwindSafe(|| {
                 Log::open_with_file_system(options, incarnation.fs)
             }));

@@ -1,0 +1,9 @@
+//! Compiles the public API with protox: the harness speaks it as any stranger's client would, and
+//! shares no code with the server.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let descriptors = protox::compile(["../proto/folkmoot/v1/folkmoot.proto"], ["../proto"])?;
+    tonic_prost_build::configure().build_server(false).compile_fds(descriptors)?;
+    println!("cargo:rerun-if-changed=../proto/folkmoot/v1");
+    Ok(())
+}

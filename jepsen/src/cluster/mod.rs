@@ -1,0 +1,242 @@
+//! The cluster under test: real nodes on this machine, in network namespaces of their own with
+//! disks of their own (as root), or on ports of 127.0.0.1 (`--local`).
+//!
+//! ```text
+//! namespace fmj…-sw: bridge ─┬─ fmj…-n1: folkmoot serve ── data/n1, ext4 over data/n1.img
+//!                            ├─ fmj…-n2: …
+//!                            └─ fmj…-cl: the clients' threads
+//! ```
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+pub mod disk;
+pub mod made;
+pub mod network;
+pub mod node;
+pub mod process;
+pub mod proxy;
+
+use crate::fault;
+use disk::Disk;
+use made::Made;
+use network::{Namespace, Network};
+use node::Node;
+use proxy::Proxy;
+
+/// Ports that nodes take in namespaces of their own.
+const CLIENT_PORT: u16 = 7400;
+const PEER_PORT: u16 = 7401;
+/// Ports that the system does not hand out by itself: a node must find its own free again.
+const LOCAL_PORTS: std::ops::Range<u16> = 10_000..30_000;
+
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The product's program.
+    pub bin: PathBuf,
+    /// How many nodes.
+    pub nodes: usize,
+    /// No namespaces and no disks.
+    pub local: bool,
+    /// The directory for data and logs.
+    pub directory: PathBuf,
+    /// The size of each node's disk.
+    pub disk_bytes: u64,
+    /// Settings of the nodes, `section.field=value`.
+    pub settings: Vec<String>,
+    /// Whether the nodes' wall clocks can be set wrong.
+    pub clocks: bool,
+}
+
+/// A cluster that was made, whatever runs of it.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The nodes, `n1` first.
+    pub nodes: Vec<Arc<Node>>,
+    /// Where clients belong, if not here.
+    pub clients: Option<Namespace>,
+    /// The links between nodes without namespaces of their own.
+    pub proxy: Option<Proxy>,
+    bin: PathBuf,
+    made: Arc<Made>,
+}
+
+/// The first admin.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Their token.
+    pub token: String,
+}
+
+impl Cluster {
+    /// Makes what the nodes need, and starts none of them.
+    ///
+    /// # Errors
+    ///
+    /// What a tool said, or which ports are taken.
+    pub fn make(plan: &Plan, made: Arc<Made>) -> Result<Cluster, String> {
+        let data = plan.directory.join("data");
+        let logs = plan.directory.join("logs");
+        for directory in [&data, &logs] {
+            fs::create_dir_all(directory)
+                .map_err(|error| format!("{}: {error}", directory.display()))?;
+        }
+        let mut network = None;
+        if !plan.local {
+            network = Some(Network::make(&made, plan.nodes)?);
+        }
+        let mut places = vec![];
+        for i in 0..plan.nodes {
+            let ports = match &network {
+                None => {
+                    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                    let [client, peer, peer_listen] = free_ports()?.map(at);
+                    (client, peer, peer_listen)
+                }
+                Some(network) => {
+                    let ip: IpAddr = network.nodes[i].1;
+                    let peer = SocketAddr::new(ip, PEER_PORT);
+                    (SocketAddr::new(ip, CLIENT_PORT), peer, peer)
+                }
+            };
+            places.push(ports);
+        }
+        let mut nodes = vec![];
+        for i in 0..plan.nodes {
+            let name = format!("n{}", i + 1);
+            let disk = match plan.local {
+                true => None,
+                false => Some(Disk::make(&made, &data, &name, plan.disk_bytes)?),
+            };
+            let (client, peer, peer_listen) = places[i];
+            let mut node = Node {
+                data_dir: data.join(&name).join("folkmoot"),
+                log: logs.join(format!("{name}.log")),
+                client,
+                peer,
+                peer_listen,
+                disk,
+                namespace: network.as_ref().map(|network| network.nodes[i].0.clone()),
+                command: vec![],
+                environment: vec![],
+                state: Mutex::default(),
+                made: made.clone(),
+                name,
+            };
+            let join: Vec<_> = places.iter().map(|(_, peer, _)| peer.to_string()).collect();
+            if plan.clocks {
+                let clock = data.join(format!("{}.clock", node.name));
+                node.environment =
+                    fault::clock::environment(&clock).map_err(|error| error.to_string())?;
+            }
+            node.command = serve(plan, &node, &join.join(","));
+            nodes.push(Arc::new(node));
+        }
+        let clients = network.map(|network| network.clients);
+        let proxy = if plan.local { Some(Proxy::start(&nodes)?) } else { None };
+        Ok(Cluster { nodes, clients, proxy, bin: plan.bin.clone(), made })
+    }
+
+    /// Forms the cluster out of nodes that run.
+    ///
+    /// # Errors
+    ///
+    /// What `folkmoot cluster init` said.
+    pub fn init(&self) -> Result<Admin, String> {
+        let count = self.nodes.len().to_string();
+        let server = format!("http://{}", self.nodes[0].client);
+        let mut command = Command::new(&self.bin);
+        command.args(["cluster", "init", "--json", "--nodes", &count, "--server", &server]);
+        let output = match &self.clients {
+            None => command.output(),
+            Some(namespace) => namespace.inside(move || command.output()).and_then(|output| output),
+        };
+        let output = output.map_err(|error| format!("{}: {error}", self.bin.display()))?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+        }
+        let formed: serde_json::Value =
+            serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+        let token = formed["admin_token"].as_str().ok_or("`cluster init` printed no token")?;
+        Ok(Admin { token: token.to_owned() })
+    }
+
+    /// The node of this name.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// Kills every node, and takes away all that was made. What could not be taken away is said.
+    pub fn remove(&self) -> Vec<String> {
+        for node in &self.nodes {
+            node.kill();
+        }
+        self.made.undo()
+    }
+}
+
+fn serve(plan: &Plan, node: &Node, join: &str) -> Vec<String> {
+    let mut command = vec![plan.bin.display().to_string(), "serve".into()];
+    let mut option = |name: &str, value: &dyn std::fmt::Display| {
+        command.extend([name.to_owned(), value.to_string()]);
+    };
+    option("--data-dir", &node.data_dir.display());
+    option("--client-listen", &node.client);
+    option("--peer-listen", &node.peer_listen);
+    option("--peer-advertise", &node.peer);
+    option("--join", &join);
+    for setting in &plan.settings {
+        option("--set", setting);
+    }
+    command.push("--until-stdin-closes".into());
+    command
+}
+
+/// Three free ports, of which this process gets none again.
+fn free_ports() -> Result<[u16; 3], String> {
+    static TAKEN: Mutex<Vec<u16>> = Mutex::new(vec![]);
+    let mut taken = TAKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let spread = (std::process::id() % 200) as u16 * 100;
+    let mut found = vec![];
+    for port in (LOCAL_PORTS.start + spread..LOCAL_PORTS.end).chain(LOCAL_PORTS) {
+        if !taken.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            taken.push(port);
+            found.push(port);
+        }
+        if let [client, peer, peer_listen] = found[..] {
+            return Ok([client, peer, peer_listen]);
+        }
+    }
+    Err(format!("no free port among {}-{}", LOCAL_PORTS.start, LOCAL_PORTS.end - 1))
+}
+
+/// The product's program: as given, or beside this one.
+///
+/// # Errors
+///
+/// Where it is not.
+pub fn find_bin(given: Option<&Path>) -> Result<PathBuf, String> {
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => {
+            let this = std::env::current_exe().map_err(|error| error.to_string())?;
+            this.with_file_name("folkmoot")
+        }
+    };
+    if path.is_file() {
+        // Faults know a node by the name of its program.
+        if path.file_name().is_none_or(|name| name != "folkmoot") {
+            return Err(format!("{}: the program must be called folkmoot", path.display()));
+        }
+        return std::path::absolute(path).map_err(|error| error.to_string());
+    }
+    Err(format!(
+        "there is no folkmoot at {}: build it with `cargo build --release`, or say where with --bin",
+        path.display()
+    ))
+}

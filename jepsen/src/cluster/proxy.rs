@@ -1,0 +1,137 @@
+//! Links between nodes that can be cut without root: whoever wants to reach a node's peer port is
+//! sent through this program, which holds back what a cut link carries. As with lost packets that
+//! TCP sends again, it arrives once the link is whole.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::cluster::node::Node;
+
+/// Links that are cut: from a node, to a node.
+type Cut = BTreeSet<(usize, usize)>;
+
+/// The links between all nodes.
+#[derive(Debug)]
+pub struct Proxy {
+    cut: watch::Sender<Cut>,
+}
+
+impl Proxy {
+    /// Listens at each node's peer address, and passes on to where the node listens.
+    ///
+    /// # Errors
+    ///
+    /// When an address is taken.
+    pub fn start(nodes: &[Arc<Node>]) -> Result<Proxy, String> {
+        let (cut, watching) = watch::channel(Cut::new());
+        let mut listeners = vec![];
+        for node in nodes {
+            let bound = std::net::TcpListener::bind(node.peer).and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                Ok(listener)
+            });
+            listeners.push(bound.map_err(|error| format!("{}: {error}", node.peer))?);
+        }
+        let nodes: Arc<[Arc<Node>]> = nodes.into();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        // It ends when the proxy is dropped.
+        std::thread::spawn(move || runtime.block_on(serve(listeners, nodes, watching)));
+        Ok(Proxy { cut })
+    }
+
+    /// Cuts these links, and makes all others whole.
+    pub fn set(&self, links: Cut) {
+        self.cut.send_replace(links);
+    }
+}
+
+async fn serve(
+    listeners: Vec<std::net::TcpListener>,
+    nodes: Arc<[Arc<Node>]>,
+    mut cut: watch::Receiver<Cut>,
+) {
+    for (to, listener) in listeners.into_iter().enumerate() {
+        let Ok(listener) = TcpListener::from_std(listener) else { return };
+        tokio::spawn(accept(listener, to, nodes.clone(), cut.clone()));
+    }
+    while cut.changed().await.is_ok() {}
+}
+
+async fn accept(
+    listener: TcpListener,
+    to: usize,
+    nodes: Arc<[Arc<Node>]>,
+    cut: watch::Receiver<Cut>,
+) {
+    loop {
+        let Ok((inbound, peer)) = listener.accept().await else { continue };
+        // Who has ended meanwhile has no link.
+        if let Some(from) = owner(&nodes, peer) {
+            tokio::spawn(link(inbound, nodes[to].peer_listen, (from, to), cut.clone()));
+        }
+    }
+}
+
+/// The node whose end of a connection has this address.
+fn owner(nodes: &[Arc<Node>], address: SocketAddr) -> Option<usize> {
+    let table = fs::read_to_string("/proc/net/tcp").ok()?;
+    let local = format!(":{:04X}", address.port());
+    let inode = table.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let ends_so = fields.next()?.ends_with(&local);
+        ends_so.then(|| fields.nth(7))?
+    })?;
+    let socket = format!("socket:[{inode}]");
+    nodes.iter().position(|node| {
+        let Some(running) = node.running() else { return false };
+        let Ok(files) = fs::read_dir(format!("/proc/{}/fd", running.pid)) else { return false };
+        files.flatten().any(|file| {
+            fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == socket.as_str())
+        })
+    })
+}
+
+async fn link(
+    inbound: TcpStream,
+    address: SocketAddr,
+    (from, to): (usize, usize),
+    cut: watch::Receiver<Cut>,
+) {
+    // A node that does not listen refuses, and so is the other's connection ended.
+    let Ok(outbound) = TcpStream::connect(address).await else { return };
+    let _ = (inbound.set_nodelay(true), outbound.set_nodelay(true));
+    let (in_read, in_write) = inbound.into_split();
+    let (out_read, out_write) = outbound.into_split();
+    tokio::join!(
+        pump(in_read, out_write, (from, to), cut.clone()),
+        pump(out_read, in_write, (to, from), cut)
+    );
+}
+
+/// Passes on what comes, while the link is whole.
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    link: (usize, usize),
+    mut cut: watch::Receiver<Cut>,
+) {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = from.read(&mut buffer).await.unwrap_or(0);
+        if cut.wait_for(|cut| !cut.contains(&link)).await.is_err() {
+            return;
+        }
+        if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
+            // Dropping the half ends this direction.
+            return;
+        }
+    }
+}

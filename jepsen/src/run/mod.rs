@@ -1,0 +1,327 @@
+//! A run: real nodes, clients that chat, faults, and a verdict.
+//!
+//! ```text
+//! workers ─────┐                         ┌─► history.jsonl ─► check ─► results.json, report.html
+//! subscribers ─┼─► nodes, over REST,     │
+//! nemesis ─────┘   gRPC and SSE; each try recorded as it happens
+//!
+//! make ─► form ─► rooms ─► load and attack ─► heal ─► load ─► converge ─► read all ─► verdict
+//! ```
+//!
+//! Whatever is made on the machine is in a record (`cluster::made`) before it is there, and taken
+//! away at the end, also when the run is interrupted; after a crash, by `folkmoot-jepsen cleanup`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::check;
+use crate::cluster::made::Made;
+use crate::cluster::{Admin, Cluster, Plan, find_bin};
+use crate::history;
+use crate::report;
+
+pub mod client;
+pub mod finish;
+pub mod nemesis;
+pub mod options;
+pub mod progress;
+pub mod record;
+pub mod setup;
+pub mod status;
+pub mod store;
+pub mod timing;
+pub mod verdict;
+pub mod workload;
+
+/// The public API, as it is on the wire.
+#[allow(clippy::all, reason = "generated from proto/")]
+mod proto {
+    tonic::include_proto!("folkmoot.v1");
+}
+
+use nemesis::Nemesis;
+use nemesis::kind::Kind;
+use options::Options;
+use progress::Progress;
+use record::Recorder;
+use status::{Placement, Status};
+use store::{Missing, Store, Test, TestNode};
+use verdict::{Outside, Results};
+use workload::rooms::Rooms;
+use workload::subscriber::Subscriber;
+use workload::worker::Worker;
+use workload::{User, World};
+
+/// How long clients go on after the last fault.
+const SETTLE: Duration = Duration::from_secs(5);
+/// How long workers may take to come to an end.
+const WORKERS_END_WITHIN: Duration = Duration::from_secs(120);
+/// Posts after which a room makes way for a fresh one.
+const POSTS_PER_ROOM: u64 = 300;
+/// How long a subscriber stays with one room, at most.
+const SUBSCRIBER_STAYS_MAX: Duration = Duration::from_secs(30);
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Where everything is.
+    pub store: PathBuf,
+    /// What was missing.
+    pub missing: Vec<Missing>,
+    /// The verdict and the numbers.
+    pub results: Results,
+}
+
+/// Runs it all.
+///
+/// # Errors
+///
+/// Why there is no verdict: something is missing or broken here, or somebody interrupted. What was
+/// made is taken away all the same.
+pub fn run(options: Options) -> Result<Outcome, String> {
+    let mut options = options;
+    options.check()?;
+    let bin = find_bin(options.bin.as_deref())?;
+    let version = setup::version(&bin)?;
+    let (kinds, missing) = setup::probe(&options)?;
+    let name = options.test_name();
+    options.nemeses = kinds;
+    let begun = setup::now();
+    let store = Store::create(&options.store, &name, &begun.replace(':', ""))?;
+    setup::space(&store.directory, &options)?;
+    let made =
+        Arc::new(Made::begin().map_err(|error| {
+            format!("{}: {error}", crate::cluster::made::directory().display())
+        })?);
+    let plan = Plan {
+        bin,
+        nodes: options.nodes,
+        local: options.local,
+        directory: store.directory.clone(),
+        disk_bytes: setup::DISK_BYTES,
+        settings: setup::settings(&options),
+        clocks: options.nemeses.contains(&Kind::Clock),
+    };
+    let cluster = match Cluster::make(&plan, made.clone()) {
+        Ok(cluster) => Arc::new(cluster),
+        Err(why) => return Err(also(why, made.undo())),
+    };
+    let test = describe(&options, &cluster, Named { name, version, date: begun }, missing.clone());
+    let ran = store.write("test.json", &test).and_then(|()| {
+        let runtime = runtime(&cluster)?;
+        let ran = runtime.block_on(attack(options.clone(), cluster.clone(), store.clone()));
+        runtime.shutdown_background();
+        ran
+    });
+    let left = cluster.remove();
+    let outside = match ran {
+        Ok(mut outside) => {
+            outside.problems.extend(left);
+            outside
+        }
+        Err(why) => return Err(also(why, left)),
+    };
+    let results = judge(&store, outside, &check::Options::default())?;
+    report::write(&store.directory, &store.directory.join("report.html"))
+        .map_err(|error| error.to_string())?;
+    if !options.keep_data {
+        let _ = std::fs::remove_dir_all(store.directory.join("data"));
+    }
+    Ok(Outcome { store: store.directory, missing, results })
+}
+
+/// What is told of a test beside its options.
+struct Named {
+    name: String,
+    version: String,
+    date: String,
+}
+
+fn describe(options: &Options, cluster: &Cluster, named: Named, missing: Vec<Missing>) -> Test {
+    let nodes = cluster.nodes.iter().map(|node| TestNode {
+        name: node.name.clone(),
+        client: node.client.to_string(),
+        peer: node.peer.to_string(),
+    });
+    Test {
+        name: named.name,
+        command: options.command.clone(),
+        version: named.version,
+        commit: setup::commit(),
+        date: named.date,
+        seed: options.seed,
+        nodes: nodes.collect(),
+        mode: if options.local { "local".into() } else { "root".into() },
+        options: json!({
+            "time_s": options.time.as_secs_f64(), "rate": options.rate, "rooms": options.rooms,
+            "workers": options.workers, "subscribers": options.subscribers,
+            "settings": setup::settings(options),
+        }),
+        nemeses: options.nemeses.iter().map(|kind| kind.name().to_owned()).collect(),
+        missing,
+    }
+}
+
+fn also(why: String, problems: Vec<String>) -> String {
+    match problems.len() {
+        0 => why,
+        _ => format!(
+            "{why}\nand could not be cleaned up: {}; try `folkmoot-jepsen cleanup`",
+            problems.join("; ")
+        ),
+    }
+}
+
+/// Threads that are where the clients belong.
+fn runtime(cluster: &Cluster) -> Result<tokio::runtime::Runtime, String> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all();
+    if let Some(clients) = cluster.clients.clone() {
+        builder.on_thread_start(move || {
+            clients.enter().expect("the clients' namespace was made by this very run");
+        });
+    }
+    builder.build().map_err(|error| error.to_string())
+}
+
+/// Everything that takes place while nodes run, until somebody interrupts it.
+async fn attack(options: Options, cluster: Arc<Cluster>, store: Store) -> Result<Outside, String> {
+    // On a worker thread, since this one is not where the clients belong.
+    let attacking = tokio::spawn(async move {
+        let (admin, status, placement) = setup::form(&cluster).await?;
+        play(options, cluster, store, admin, status, placement).await
+    });
+    tokio::select! {
+        attacked = attacking => attacked.map_err(|error| error.to_string())?,
+        signal = setup::interrupted() => Err(format!("interrupted by {signal}")),
+    }
+}
+
+/// Chats and attacks.
+async fn play(
+    options: Options,
+    cluster: Arc<Cluster>,
+    store: Store,
+    admin: Admin,
+    mut status: Status,
+    placement: Placement,
+) -> Result<Outside, String> {
+    let nodes: Vec<_> = cluster.nodes.iter().map(|node| (node.name.clone(), node.client)).collect();
+    let users = setup::users(&nodes, &admin, options.workers + 1).await?;
+    let recorder = Recorder::create(&store.history()).map_err(|error| error.to_string())?;
+    let rooms = Rooms::new(options.rooms, POSTS_PER_ROOM);
+    let interval = Duration::from_secs(1) * options.workers as u32 / options.rate;
+    let world = Arc::new(World::new(recorder, nodes.clone(), rooms, interval, options.seed));
+    let mut workers: Vec<Worker> =
+        (0..options.workers).map(|n| Worker::new(&world, &users[n], n)).collect();
+    for slot in 0..world.rooms.count() {
+        let creator = slot % workers.len();
+        workers[creator].create(slot).await;
+    }
+    let progress = Progress::start(&world, options.time, options.quiet);
+    let working: Vec<JoinHandle<()>> =
+        workers.into_iter().map(|worker| tokio::spawn(worker.run())).collect();
+    let follower = users[options.workers].clone();
+    let following: Vec<JoinHandle<Vec<Subscriber>>> = (0..options.subscribers)
+        .map(|n| tokio::spawn(follow(world.clone(), follower.clone(), n)))
+        .collect();
+    let attack_status = Status::new(&nodes, &admin.token);
+    let nemesis = Nemesis::new(
+        world.clone(),
+        cluster.clone(),
+        attack_status,
+        placement.clone(),
+        options.nemeses.clone(),
+    );
+    let nemesis = nemesis.run(Instant::now() + options.time).await;
+    sleep(SETTLE).await;
+    world.finish();
+    let mut problems = nemesis.problems;
+    for worker in working {
+        if timeout(WORKERS_END_WITHIN, worker).await.is_err() {
+            problems.push("a worker did not come to an end".into());
+        }
+    }
+    let mut subscribers = vec![];
+    for follower in following {
+        subscribers.extend(follower.await.map_err(|error| error.to_string())?);
+    }
+    progress.say("waiting for the nodes to agree");
+    let (ready, not_well) =
+        finish::converge(&cluster, &mut status, &placement, &nemesis.lost).await;
+    progress.say("reading every room on every node");
+    let heads = finish::read_all(&world, &follower, &ready).await;
+    finish::drain(subscribers, &heads).await;
+    progress.end();
+    world.recorder.finish().map_err(|error| format!("history.jsonl: {error}"))?;
+    let mut findings = nemesis.findings;
+    findings.extend(not_well);
+    let nodes = setup::node_results(&cluster, &ready, &nemesis.lost);
+    if !options.nemeses.iter().any(|kind| kind.may_end_nodes()) {
+        let ended =
+            nodes.iter().filter(|node| node.stopped_by_itself > 0 || !node.panics.is_empty());
+        findings.extend(ended.map(|node| {
+            let said = [&node.why[..], &node.panics[..]].concat().join("; ");
+            format!("{} ended or panicked, and nothing was wrong with its disk: {said}", node.name)
+        }));
+    }
+    Ok(Outside { nodes, findings, problems, attacks: nemesis.struck })
+}
+
+/// Follows one room after another.
+async fn follow(world: Arc<World>, user: User, number: usize) -> Vec<Subscriber> {
+    let mut done = vec![];
+    for n in 0_usize.. {
+        if world.is_over() {
+            break;
+        }
+        let subscriber = Subscriber::new(&world, &user, number + n * 1_000);
+        done.push(subscriber.run(Instant::now() + SUBSCRIBER_STAYS_MAX).await);
+    }
+    done
+}
+
+/// Judges the history of a run anew, and writes down the results; what happened to the nodes is as
+/// the run saw it.
+///
+/// # Errors
+///
+/// When the directory is not one of a run, or the results cannot be written.
+pub fn judge_again(directory: &Path, options: &check::Options) -> Result<Results, String> {
+    let store = Store { directory: directory.to_owned() };
+    let path = directory.join("results.json");
+    // A run that was cut short has none.
+    let outside = match std::fs::read(&path) {
+        Ok(text) => {
+            serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Outside {
+            problems: vec![format!("there is no {}: the run did not end", path.display())],
+            ..Outside::default()
+        },
+        Err(error) => return Err(format!("{}: {error}", path.display())),
+    };
+    judge(&store, outside, options)
+}
+
+/// Judges what a store has, and writes down the results.
+///
+/// # Errors
+///
+/// When the history cannot be read, or the results cannot be written.
+pub fn judge(store: &Store, outside: Outside, options: &check::Options) -> Result<Results, String> {
+    let path = store.history();
+    let file =
+        std::fs::File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let history = history::read(std::io::BufReader::with_capacity(1 << 20, file))
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let report = check::check(&history, options);
+    let results = Results::new(&history, report, outside);
+    store.write("results.json", &results)?;
+    Ok(results)
+}

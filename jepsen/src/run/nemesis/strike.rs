@@ -1,0 +1,328 @@
+//! One attack: whom it hits. How it is done is in `act.rs`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::SmallRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+
+use crate::fault::delay::Delay;
+use crate::fault::files::What;
+use crate::fault::network::Direction;
+use crate::run::nemesis::act::{Act, Aim, Cut, Packets};
+use crate::run::nemesis::damage::{Damage, How};
+use crate::run::nemesis::kind::Kind;
+
+/// By how many seconds a clock is wrong: less and more than peers put up with, and than ids may be
+/// ahead.
+const CLOCK_JUMPS: &[f64] = &[-3600.0, -60.0, -11.0, -2.0, 2.0, 11.0, 60.0, 400.0, 3600.0];
+
+/// An attack that was decided on.
+#[derive(Debug)]
+pub struct Strike {
+    /// Its name in the history, such as `kill-leader`.
+    pub name: String,
+    /// The nodes that it hits.
+    pub on: Vec<usize>,
+    /// Those that cannot take part while it lasts.
+    pub broken: BTreeSet<usize>,
+    /// Whether `broken` says all there is to say about majorities.
+    pub clear: bool,
+    /// What is done.
+    pub act: Act,
+}
+
+/// The ground for a decision.
+#[derive(Debug)]
+pub struct Ground {
+    /// How many nodes there are.
+    pub count: usize,
+    /// Those that are not hit yet, shuffled.
+    free: Vec<usize>,
+    leader: Option<usize>,
+    /// The end is near.
+    late: bool,
+    /// Clients' links cannot be cut.
+    local: bool,
+}
+
+impl Ground {
+    /// None of those that are hit already is hit again.
+    #[must_use]
+    pub fn new(
+        count: usize,
+        hit: &BTreeSet<usize>,
+        leader: Option<usize>,
+        (late, local): (bool, bool),
+        rng: &mut SmallRng,
+    ) -> Ground {
+        let mut free: Vec<usize> = (0..count).filter(|node| !hit.contains(node)).collect();
+        free.shuffle(rng);
+        let leader = leader.filter(|leader| free.contains(leader));
+        Ground { count, free, leader, late, local }
+    }
+
+    fn others(&self, nodes: &[usize]) -> Vec<usize> {
+        (0..self.count).filter(|node| !nodes.contains(node)).collect()
+    }
+
+    /// Mostly one node or a leader; at times a minority, a majority, or all.
+    fn crowd(&self, rng: &mut SmallRng) -> Option<(&'static str, Vec<usize>)> {
+        let one = vec![*self.free.first()?];
+        let (minority, majority) = ((self.count - 1) / 2, self.count / 2 + 1);
+        let first = |count: usize| self.free.get(..count).map(<[usize]>::to_vec);
+        let drawn = match (rng.random_range(0..100), self.leader) {
+            (0..45, Some(leader)) => Some(("leader", vec![leader])),
+            (60..70, _) if minority > 1 => first(minority).map(|nodes| ("minority", nodes)),
+            (70..80, _) => first(majority).map(|nodes| ("majority", nodes)),
+            (80..100, _) => first(self.count).map(|nodes| ("all", nodes)),
+            _ => None,
+        };
+        Some(drawn.unwrap_or(("one", one)))
+    }
+
+    /// One node, of the sort that hurts more: a leader, if it can be.
+    fn one(&self, rng: &mut SmallRng) -> Option<usize> {
+        match self.leader {
+            Some(leader) if rng.random_bool(0.6) => Some(leader),
+            _ => self.free.first().copied(),
+        }
+    }
+}
+
+impl Strike {
+    fn new(name: impl Into<String>, on: Vec<usize>, act: Act) -> Strike {
+        let broken = on.iter().copied().collect();
+        Strike { name: name.into(), on, broken, clear: true, act }
+    }
+
+    /// It harms in a way that says nothing of majorities.
+    fn unclear(mut self) -> Strike {
+        self.clear = false;
+        self
+    }
+
+    /// Decides whom to hit. `None` when nobody is left.
+    #[must_use]
+    pub fn plan(kind: Kind, ground: &Ground, rng: &mut SmallRng) -> Option<Strike> {
+        Some(match kind {
+            Kind::Kill => {
+                let (who, nodes) = ground.crowd(rng)?;
+                let act = Act::Stop { kill: nodes.clone(), pause: vec![] };
+                Strike::new(format!("kill-{who}"), nodes, act)
+            }
+            Kind::Pause => {
+                let (who, nodes) = ground.crowd(rng)?;
+                let act = Act::Stop { kill: vec![], pause: nodes.clone() };
+                Strike::new(format!("pause-{who}"), nodes, act)
+            }
+            Kind::KillPause => {
+                let both = *ground.free.first_chunk::<2>()?;
+                let act = Act::Stop { kill: vec![both[0]], pause: vec![both[1]] };
+                Strike::new("kill-pause", both.to_vec(), act)
+            }
+            Kind::KillLeader => {
+                let kill = vec![ground.leader?];
+                Strike::new(kind.name(), kill.clone(), Act::Stop { kill, pause: vec![] })
+            }
+            Kind::PowerCut => power_cut(ground, rng)?,
+            Kind::PowerCutOne => cut("one", vec![ground.one(rng)?], None),
+            Kind::PowerCutAll => cut("all", ground.free.clone(), None),
+            Kind::Partition => partition(ground, rng)?,
+            Kind::Loss | Kind::Reset | Kind::Delay => packets(kind, ground, rng)?,
+            Kind::DiskFull => {
+                let node = ground.one(rng)?;
+                // Below the watermark, or so full that the ballast has to go.
+                let leave = *[40 << 20, 8 << 20, 1 << 20, 0].choose(rng)?;
+                Strike::new(kind.name(), vec![node], Act::Fill { node, leave }).unclear()
+            }
+            Kind::DiskStall => {
+                let node = ground.one(rng)?;
+                let act = Act::Stall { node, at_most: Duration::from_secs(30) };
+                Strike::new(kind.name(), vec![node], act).unclear()
+            }
+            Kind::FsyncFail => {
+                let node = ground.one(rng)?;
+                let act = Act::FailSync { node, nth: rng.random_range(1..20) };
+                Strike::new(kind.name(), vec![node], act)
+            }
+            Kind::BitFlip | Kind::Truncate | Kind::Rollback => damage(kind, ground, rng)?,
+            Kind::Clock => {
+                let node = ground.one(rng)?;
+                let seconds = *CLOCK_JUMPS.choose(rng)?;
+                let every = rng.random_bool(0.3).then(|| Duration::from_millis(200));
+                Strike::new(kind.name(), vec![node], Act::Clock { node, seconds, every }).unclear()
+            }
+            Kind::RollingRestart => {
+                // Not one that is lost: it would refuse again, as it must.
+                let mut nodes = ground.free.clone();
+                nodes.sort_unstable();
+                Strike::new(kind.name(), nodes.clone(), Act::RollingRestart(nodes)).unclear()
+            }
+            Kind::Storm => {
+                let node = *ground.free.first()?;
+                Strike::new(kind.name(), vec![node], Act::Storm { node })
+            }
+        })
+    }
+}
+
+/// Links of one node are bad.
+fn packets(kind: Kind, ground: &Ground, rng: &mut SmallRng) -> Option<Strike> {
+    let node = ground.one(rng)?;
+    let percent = rng.random_range(5..60);
+    let ms = |ms| Duration::from_millis(ms);
+    let packets = match kind {
+        Kind::Delay => Packets::Wait(Delay {
+            base: ms(rng.random_range(0..100)),
+            jitter: ms(rng.random_range(1..200)),
+            reorder_percent: rng.random_range(0..30),
+        }),
+        Kind::Loss => Packets::Lose(percent),
+        _ => Packets::Reset(percent),
+    };
+    let clients = rng.random_bool(0.5);
+    let act = Act::links(node, ground.others(&[node]), clients, packets);
+    Some(Strike::new(kind.name(), vec![node], act).unclear())
+}
+
+/// Files of one node change behind its back.
+fn damage(kind: Kind, ground: &Ground, rng: &mut SmallRng) -> Option<Strike> {
+    let node = ground.one(rng)?;
+    let seed = rng.random();
+    let (name, what) = match (kind, rng.random_range(0..10)) {
+        // A node finds out about an old log only once it has run on it, and is lost then.
+        (Kind::Rollback, 0..5) if ground.late => ("log", What::Log),
+        (Kind::Rollback, _) => ("sled", What::Sled),
+        (_, 0..5) => ("log", What::Log),
+        (_, 5..8) => ("sled", What::Sled),
+        (_, 8) => ("identity", What::Identity),
+        _ => ("watermark", What::Watermark),
+    };
+    let how = match kind {
+        Kind::BitFlip => How::Flip,
+        Kind::Truncate => How::Truncate,
+        _ => How::RollBack,
+    };
+    let act = Act::Damage(Damage { node, what, how, seed });
+    Some(Strike::new(format!("{}-{name}", kind.name()), vec![node], act))
+}
+
+fn power_cut(ground: &Ground, rng: &mut SmallRng) -> Option<Strike> {
+    let (who, mut nodes) = ground.crowd(rng)?;
+    let (aim, name) = match rng.random_range(0..10) {
+        0..2 => (Some(Aim::Checkpoint), "checkpoint"),
+        2 => (Some(Aim::Purge), "purge"),
+        3..5 => (Some(Aim::Snapshot), "snapshot"),
+        _ => (None, who),
+    };
+    if aim.is_some() {
+        nodes.truncate(1);
+    }
+    Some(cut(name, nodes, aim))
+}
+
+fn cut(name: &str, nodes: Vec<usize>, aim: Option<Aim>) -> Strike {
+    let act = Act::PowerCut(Cut { nodes: nodes.clone(), aim });
+    Strike::new(format!("power-cut-{name}"), nodes, act)
+}
+
+/// Who is cut off from whom.
+fn partition(ground: &Ground, rng: &mut SmallRng) -> Option<Strike> {
+    let node = *ground.free.first()?;
+    let links = |node, peers, direction| (node, peers, direction);
+    let count = ground.count;
+    let (name, on, links, broken) = match rng.random_range(0..if ground.local { 6 } else { 7 }) {
+        0 | 1 => {
+            let leader = ground.leader;
+            let (name, node) = leader.map_or(("one", node), |leader| ("leader", leader));
+            let cut = links(node, ground.others(&[node]), Direction::Both);
+            (name, vec![node], vec![cut], Some(vec![node]))
+        }
+        2 => {
+            let minority = ground.free.get(..(count - 1) / 2)?.to_vec();
+            let others = ground.others(&minority);
+            let cut = minority.iter().map(|node| links(*node, others.clone(), Direction::Both));
+            ("halves", minority.clone(), cut.collect(), Some(minority.clone()))
+        }
+        3 => {
+            // Nobody hears anybody.
+            let all: Vec<usize> = (0..count).collect();
+            let cut = all.iter().map(|node| links(*node, ground.others(&[*node]), Direction::Both));
+            ("all", all.clone(), cut.collect(), Some(all.clone()))
+        }
+        4 => {
+            // Each hears its neighbours in a ring only; of three that is everybody, so one link goes.
+            let all: Vec<usize> = (0..count).collect();
+            let far = |node: usize| match count {
+                3 => vec![(node + 1) % 3],
+                _ => ground.others(&[(node + count - 1) % count, node, (node + 1) % count]),
+            };
+            let cut: Vec<_> = match count {
+                3 => vec![links(node, far(node), Direction::Both)],
+                _ => all.iter().map(|node| links(*node, far(*node), Direction::Both)).collect(),
+            };
+            (if count == 3 { "bridge" } else { "ring" }, all, cut, None)
+        }
+        5 => {
+            let direction = if rng.random_bool(0.5) { Direction::In } else { Direction::Out };
+            let cut = links(node, ground.others(&[node]), direction);
+            ("one-way", vec![node], vec![cut], None)
+        }
+        _ => {
+            let act = Act::links(node, vec![], true, Packets::Drop(Direction::Both));
+            return Some(Strike::new("partition-clients", vec![node], act).unclear());
+        }
+    };
+    let mut strike = Strike::new(format!("partition-{name}"), on, Act::partition(links));
+    match broken {
+        Some(broken) => strike.broken = broken.into_iter().collect(),
+        None => strike = strike.unclear(),
+    }
+    Some(strike)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_finds_someone_and_never_who_is_hit_already() {
+        for count in [3, 5] {
+            for seed in 0..300 {
+                let mut rng = SmallRng::seed_from_u64(seed);
+                let hit = BTreeSet::from([0]);
+                for kind in Kind::all() {
+                    let ground =
+                        Ground::new(count, &BTreeSet::new(), Some(1), (true, false), &mut rng);
+                    let strike = Strike::plan(kind, &ground, &mut rng).expect("all are free");
+                    assert!(strike.name.starts_with(kind.name()), "{strike:?}");
+                    assert!(!strike.on.is_empty() && strike.on.iter().all(|node| *node < count));
+                    let ground = Ground::new(count, &hit, Some(0), (false, true), &mut rng);
+                    for kind in [Kind::Kill, Kind::RollingRestart, kind] {
+                        let Some(strike) = Strike::plan(kind, &ground, &mut rng) else { continue };
+                        let partition = strike.name.starts_with("partition");
+                        assert!(partition || !strike.on.contains(&0), "{strike:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_shape_of_a_partition_comes_up() {
+        let mut seen = BTreeSet::new();
+        for seed in 0..200 {
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let ground = Ground::new(5, &BTreeSet::new(), Some(1), (false, false), &mut rng);
+            seen.insert(partition(&ground, &mut rng).expect("all are free").name);
+        }
+        let expected = ["all", "clients", "halves", "leader", "one-way", "ring"];
+        let expected: BTreeSet<_> =
+            expected.iter().map(|name| format!("partition-{name}")).collect();
+        assert_eq!(seen, expected);
+    }
+}

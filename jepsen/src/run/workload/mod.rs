@@ -1,0 +1,99 @@
+//! What clients do while the cluster is being attacked: send, send again, read, follow.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::history::Name;
+use crate::run::client::Client;
+use crate::run::record::Recorder;
+
+pub mod rooms;
+pub mod subscriber;
+pub mod worker;
+
+use rooms::Rooms;
+
+/// A user of the cluster.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// Their token.
+    pub token: String,
+}
+
+/// What all clients share.
+#[derive(Debug)]
+pub struct World {
+    /// The history.
+    pub recorder: Recorder,
+    /// Each node's name and where clients reach it.
+    pub nodes: Vec<(String, SocketAddr)>,
+    /// The rooms that are in use.
+    pub rooms: Rooms,
+    /// Between two operations of one worker.
+    pub interval: Duration,
+    /// Decides everything that is random.
+    pub seed: u64,
+    over: AtomicBool,
+    /// Sends that were refused for the text, as they had to be.
+    pub refused_texts: AtomicU64,
+}
+
+impl World {
+    /// Nothing was said yet.
+    #[must_use]
+    pub fn new(
+        recorder: Recorder,
+        nodes: Vec<(String, SocketAddr)>,
+        rooms: Rooms,
+        interval: Duration,
+        seed: u64,
+    ) -> World {
+        let (over, refused_texts) = (AtomicBool::new(false), AtomicU64::new(0));
+        World { recorder, nodes, rooms, interval, seed, over, refused_texts }
+    }
+
+    /// Lets workers come to an end.
+    pub fn finish(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether they do.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// A user's connections to every node, none of them open yet.
+    #[must_use]
+    pub fn clients(&self, user: &User) -> Vec<Client> {
+        let client =
+            |(name, address): &(String, SocketAddr)| Client::new(name, *address, &user.token);
+        self.nodes.iter().map(client).collect()
+    }
+
+    /// Rooms as the history has them.
+    #[must_use]
+    pub fn all_rooms(&self) -> Vec<Name> {
+        self.recorder.rooms()
+    }
+}
+
+/// The text that a message with this id has: from a few bytes to several kilobytes.
+#[must_use]
+pub fn text_of(id: uuid::Uuid) -> String {
+    let bits = id.as_u128();
+    let bytes = match bits % 100 {
+        0 => 8 * 1024,
+        1..=9 => 1024,
+        _ => 40 + (bits >> 8) as usize % 200,
+    };
+    let mut text = format!("message {id} ");
+    // Not to be compressed to nothing.
+    let mut state = bits as u64 | 1;
+    while text.len() < bytes {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        text.push_str(&format!("{:x} ", state >> 20));
+    }
+    text
+}

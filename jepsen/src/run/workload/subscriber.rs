@@ -1,0 +1,141 @@
+//! A user who follows rooms: over server-sent events or a gRPC session, dropping the stream and
+//! taking it up again elsewhere, at times slowly, at times not at all for a while.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::history::{F, Name, Op, Process, Value};
+use crate::run::client::session::{Item, Stream};
+use crate::run::client::{Client, Outcome};
+use crate::run::workload::{User, World};
+
+/// How long a stream may be silent while more is due before it is taken up elsewhere.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// A follower of one room.
+#[derive(Debug)]
+pub struct Subscriber {
+    world: Arc<World>,
+    clients: Vec<Client>,
+    rng: SmallRng,
+    process: Process,
+    /// The number of the subscription.
+    pub subscription: u64,
+    /// The room.
+    pub room: Name,
+    /// The last event that came; `None` before the first subscribe.
+    pub delivered: Option<u64>,
+    epoch: Option<String>,
+    slow: bool,
+}
+
+impl Subscriber {
+    /// The subscriber with this number, of whatever room is picked.
+    #[must_use]
+    pub fn new(world: &Arc<World>, user: &User, number: usize) -> Subscriber {
+        let mut rng = SmallRng::seed_from_u64(world.seed ^ (number as u64 + 1) << 48);
+        let room = world.rooms.pick(&mut rng).name.clone();
+        Subscriber {
+            clients: world.clients(user),
+            process: world.recorder.process(),
+            subscription: world.recorder.subscription(),
+            world: world.clone(),
+            room,
+            rng,
+            delivered: None,
+            epoch: None,
+            slow: number % 4 == 3,
+        }
+    }
+
+    /// Follows until then, or until the world is over.
+    pub async fn run(mut self, until: Instant) -> Subscriber {
+        while !self.world.is_over() && Instant::now() < until {
+            let stays = Duration::from_millis(self.rng.random_range(200..20_000));
+            let node = self.rng.random_range(0..self.clients.len());
+            self.follow(node, until.min(Instant::now() + stays), None).await;
+            let pause = Duration::from_millis(self.rng.random_range(5..500));
+            sleep(pause).await;
+        }
+        self
+    }
+
+    /// Takes what is still due, up to the room's head; whether all of it came in time.
+    pub async fn drain(mut self, head: u64, deadline: Instant) -> bool {
+        self.slow = false;
+        if self.delivered.is_none() {
+            return true; // it never got to follow
+        }
+        let mut node = 0;
+        while self.delivered.unwrap_or(0) < head && Instant::now() < deadline {
+            self.follow(node, deadline, Some(head)).await;
+            node = (node + 1) % self.clients.len();
+            sleep(Duration::from_millis(20)).await;
+        }
+        let node = self.clients[node].node.clone();
+        let value = Value::subscription(self.subscription, None);
+        let op = self.world.recorder.begin(self.process, F::Unsubscribe, &node, &self.room, value);
+        let value =
+            Value::Subscription { subscription: self.subscription, after: None, head: Some(head) };
+        self.world.recorder.push(op.ok(0, value));
+        self.delivered.unwrap_or(0) >= head
+    }
+
+    /// Follows on one node until the stream breaks, `until`, or the seq that is waited for.
+    async fn follow(&mut self, node: usize, until: Instant, last: Option<u64>) {
+        let after = match self.delivered {
+            None if self.rng.random_bool(0.3) => None,
+            None => Some(0),
+            delivered => delivered,
+        };
+        let session = self.rng.random_bool(0.5);
+        let epoch = self.epoch.clone().filter(|_| self.rng.random_bool(0.5));
+        let client = &mut self.clients[node];
+        let value = Value::subscription(self.subscription, after);
+        let op =
+            self.world.recorder.begin(self.process, F::Subscribe, &client.node, &self.room, value);
+        let opened =
+            Stream::open(client, session, self.room.as_str(), after, epoch.as_deref()).await;
+        let node = client.node.clone();
+        self.process = self.world.recorder.end(&op, &opened, |(followed, _)| Value::Subscription {
+            subscription: self.subscription,
+            after: after.or(Some(followed.head)),
+            head: Some(followed.head),
+        });
+        let Outcome::Ok((followed, mut stream)) = opened else { return };
+        let after = after.unwrap_or(followed.head);
+        self.delivered = Some(after);
+        self.epoch = Some(followed.epoch);
+        while last.is_none_or(|last| self.delivered.unwrap_or(0) < last) {
+            let next = match last {
+                None => timeout_at(until, stream.next()).await,
+                Some(_) => timeout(SILENCE, stream.next()).await,
+            };
+            let Ok(Ok(item)) = next else { return };
+            if let Item::Event(event) = item {
+                let op = Op::delivery(0, self.process, self.subscription, event);
+                self.world.recorder.push(op.node(node.as_str()).room(&self.room));
+                self.delivered = Some(event.seq);
+            }
+            if self.slow && last.is_none() {
+                self.dawdle().await;
+            }
+            if last.is_none() && self.world.is_over() {
+                return;
+            }
+        }
+    }
+
+    /// Reads slower than is written; at times not at all, with the stream open.
+    async fn dawdle(&mut self) {
+        let pause = match self.rng.random_range(0..200) {
+            0 => self.rng.random_range(500..5_000),
+            _ => self.rng.random_range(0..40),
+        };
+        sleep(Duration::from_millis(pause)).await;
+    }
+}

@@ -1,0 +1,282 @@
+//! A user who sends and reads, at a steady pace, now at this node, now at that.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use uuid::Uuid;
+
+use crate::history::{Admin, F, Name, Process, Value};
+use crate::run::client::{Api, Client, Outcome, Page, id, new_id};
+use crate::run::workload::{User, World, text_of};
+
+/// How long a worker tries to send one message, or to join a room, before it gives up.
+const TRIES_FOR: Duration = Duration::from_secs(15);
+/// Messages that a worker remembers, to send them again.
+const REMEMBERED: usize = 500;
+/// Events that a read asks for.
+const PAGE: u32 = 100;
+
+/// A message that was acknowledged.
+#[derive(Clone, Debug)]
+struct Acked {
+    room: Name,
+    id: Uuid,
+}
+
+/// A user and what they know.
+#[derive(Debug)]
+pub struct Worker {
+    world: Arc<World>,
+    clients: Vec<Client>,
+    rng: SmallRng,
+    process: Process,
+    /// The node that it prefers now.
+    home: usize,
+    /// Under one id each, so that it is known which event a join is.
+    joining: HashMap<Name, Uuid>,
+    joined: HashSet<Name>,
+    acked: Vec<Acked>,
+    /// Where each room that it read ended.
+    heads: HashMap<Name, u64>,
+}
+
+impl Worker {
+    /// The worker with this number.
+    #[must_use]
+    pub fn new(world: &Arc<World>, user: &User, number: usize) -> Worker {
+        Worker {
+            clients: world.clients(user),
+            rng: SmallRng::seed_from_u64(world.seed ^ (number as u64 + 1) << 32),
+            process: world.recorder.process(),
+            home: number % world.nodes.len(),
+            world: world.clone(),
+            joining: HashMap::new(),
+            joined: HashSet::new(),
+            acked: vec![],
+            heads: HashMap::new(),
+        }
+    }
+
+    /// Works until the world is over.
+    pub async fn run(mut self) {
+        let mut pace = interval(self.world.interval);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.world.is_over() {
+            pace.tick().await;
+            if self.rng.random_bool(0.01) {
+                self.home = self.rng.random_range(0..self.clients.len());
+            }
+            match self.rng.random_range(0..100) {
+                0..60 => self.send().await,
+                60..70 => self.repeat().await,
+                70..90 => self.read(F::Read).await,
+                _ => self.read(F::ReadLocal).await,
+            }
+        }
+    }
+
+    fn node(&mut self) -> usize {
+        if self.rng.random_bool(0.8) { self.home } else { self.other() }
+    }
+
+    fn other(&mut self) -> usize {
+        self.rng.random_range(0..self.clients.len())
+    }
+
+    fn api(&mut self) -> Api {
+        if self.rng.random_bool(0.5) { Api::Rest } else { Api::Grpc }
+    }
+
+    /// Sends a message; again with the same id, on another node, until it is acknowledged or
+    /// patience is over.
+    async fn send(&mut self) {
+        let room = self.world.rooms.pick(&mut self.rng);
+        if !self.join(&room.name).await {
+            return;
+        }
+        let uuid = new_id();
+        let mut node = self.node();
+        let (mut f, begin) = (F::Send, Instant::now());
+        while begin.elapsed() < TRIES_FOR {
+            if self.attempt(f, node, &room.name, uuid, false).await {
+                self.remember(Acked { room: room.name.clone(), id: uuid });
+                if let Some(slot) = self.world.rooms.count_post(&room) {
+                    self.create(slot).await;
+                }
+                return;
+            }
+            if self.world.is_over() {
+                return;
+            }
+            self.pause().await;
+            f = F::Resend;
+            node = self.other();
+            self.home = node;
+        }
+    }
+
+    async fn pause(&mut self) {
+        sleep(Duration::from_millis(self.rng.random_range(5..100))).await;
+    }
+
+    /// One try to send; whether it was acknowledged.
+    async fn attempt(
+        &mut self,
+        f: F,
+        node: usize,
+        room: &Name,
+        uuid: Uuid,
+        other_body: bool,
+    ) -> bool {
+        let api = self.api();
+        let mut text = text_of(uuid);
+        if other_body {
+            text.push('!');
+        }
+        let client = &mut self.clients[node];
+        let value = |seq| Value::Write { id: id(uuid), seq, other_body };
+        let op = self.world.recorder.begin(self.process, f, &client.node, room, value(None));
+        let outcome = client.post(api, room.as_str(), uuid, &text).await;
+        self.process = self.world.recorder.end(&op, &outcome, |ack| value(Some(ack.seq)));
+        if other_body && outcome.code() == Some("id_reused") {
+            self.world.refused_texts.fetch_add(1, Ordering::Relaxed);
+        }
+        matches!(outcome, Outcome::Ok(_))
+    }
+
+    fn remember(&mut self, acked: Acked) {
+        if self.acked.len() < REMEMBERED {
+            self.acked.push(acked);
+        } else if let Some(place) = self.acked.get_mut(self.rng.random_range(0..2 * REMEMBERED)) {
+            *place = acked;
+        }
+    }
+
+    /// Sends what was acknowledged before, some seconds or minutes ago; now and then with another
+    /// text, which must be refused.
+    async fn repeat(&mut self) {
+        let Some(acked) = self.acked.choose(&mut self.rng).cloned() else { return };
+        let other_body = self.rng.random_bool(0.25);
+        let node = self.other();
+        self.attempt(F::Resend, node, &acked.room, acked.id, other_body).await;
+    }
+
+    async fn read(&mut self, f: F) {
+        let room = self.world.rooms.pick(&mut self.rng);
+        let known = self.heads.get(&room.name).copied().unwrap_or(0);
+        // From the start, from where it was, or from a little before the end.
+        let after = match self.rng.random_range(0..10) {
+            0 => 0,
+            1..=3 => known.saturating_sub(u64::from(PAGE) / 2),
+            _ => known,
+        };
+        let (node, api) = (self.node(), self.api());
+        if let Some(page) = self.read_page(f, node, api, &room.name, after).await {
+            let head = self.heads.entry(room.name.clone()).or_default();
+            *head = page.head.max(*head);
+        }
+    }
+
+    async fn read_page(
+        &mut self,
+        f: F,
+        node: usize,
+        api: Api,
+        room: &Name,
+        after: u64,
+    ) -> Option<Page> {
+        let client = &mut self.clients[node];
+        read_page(&self.world, &mut self.process, client, api, f, room, after, PAGE).await
+    }
+
+    /// Whether it is in the room, having joined if need be.
+    async fn join(&mut self, room: &Name) -> bool {
+        if self.joined.contains(room) {
+            return true;
+        }
+        let uuid = *self.joining.entry(room.clone()).or_insert_with(new_id);
+        let begin = Instant::now();
+        while begin.elapsed() < TRIES_FOR {
+            let node = self.other();
+            let client = &mut self.clients[node];
+            let value = |seq| {
+                Value::Admin(Box::new(Admin { what: "join".into(), id: Some(id(uuid)), seq }))
+            };
+            let op =
+                self.world.recorder.begin(self.process, F::Admin, &client.node, room, value(None));
+            let outcome = client.join(room.as_str(), uuid).await;
+            // Always under one id, so that a repeat has the first answer.
+            self.process = self.world.recorder.end(&op, &outcome, |ack| value(Some(ack.seq)));
+            if let Outcome::Ok(_) = outcome {
+                self.joined.insert(room.clone());
+                return true;
+            }
+            if self.world.is_over() {
+                return false;
+            }
+            self.pause().await;
+        }
+        false
+    }
+
+    /// Creates a fresh room for a slot, and does not give up before it is there.
+    pub async fn create(&mut self, slot: usize) {
+        let name = self.world.rooms.fresh_name(slot);
+        let (room, uuid) = (Name::from(name.as_str()), new_id());
+        loop {
+            let node = self.other();
+            let client = &mut self.clients[node];
+            let value = |seq| {
+                let what = "create-room".into();
+                Value::Admin(Box::new(Admin { what, id: Some(id(uuid)), seq }))
+            };
+            let op =
+                self.world.recorder.begin(self.process, F::Admin, &client.node, &room, value(None));
+            let outcome = client.create_room(&name, uuid).await;
+            self.process = self.world.recorder.end(&op, &outcome, |_| {
+                // A room's log begins with its creator's join, and nobody else creates this one.
+                value(Some(1))
+            });
+            if let Outcome::Ok(_) = outcome {
+                self.joined.insert(room);
+                self.world.rooms.put(slot, &name);
+                return;
+            }
+            self.pause().await;
+        }
+    }
+}
+
+/// Reads a page and records it.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "who, how, what and where; a struct would be used once"
+)]
+pub async fn read_page(
+    world: &World,
+    process: &mut Process,
+    client: &mut Client,
+    api: Api,
+    f: F,
+    room: &Name,
+    after: u64,
+    limit: u32,
+) -> Option<Page> {
+    let value = Value::range(after, Some(u64::from(limit)));
+    let op = world.recorder.begin(*process, f, &client.node, room, value);
+    let local = f != F::Read;
+    let outcome = client.events(api, room.as_str(), after, limit, local).await;
+    *process = world
+        .recorder
+        .end(&op, &outcome, |page| Value::Page { head: page.head, events: page.events.clone() });
+    match outcome {
+        Outcome::Ok(page) => Some(page),
+        _ => None,
+    }
+}
