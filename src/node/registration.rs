@@ -3,11 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prost::Message;
-
 use crate::chat::command::Done;
 use crate::error::Error;
-use crate::id::{RequestId, ShardId};
 use crate::proto::internal as pb;
 use crate::proto::internal::request::Command;
 use crate::router::Router;
@@ -26,13 +23,15 @@ pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed
         peer_address: node.peer_address,
         version: String::new(),
         instance: node.instance,
+        state: 0,
+        successor: 0,
     };
     let command = Command::FormCluster(pb::FormCluster {
         cluster_id: seed.cluster_id,
         shards: seed.shards,
         nodes: seed.nodes.into_iter().map(node).collect(),
     });
-    while let Err(error) = propose(&router, command.clone()).await {
+    while let Err(error) = router.propose_meta(command.clone()).await {
         tracing::debug!(%error, "the meta group is not there yet");
         R::sleep(MAP_AGAIN).await;
     }
@@ -61,15 +60,5 @@ pub(super) async fn register<R: Runtime>(
         version: hello.version,
         instance: hello.instance,
     };
-    propose(router, Command::RegisterNode(node)).await
-}
-
-async fn propose<R: Runtime>(router: &Router<R>, command: Command) -> Result<Done, Error> {
-    let request = pb::Request {
-        // The meta group's rules recognise repeats by what they say; the id only has to be one.
-        request_id: RequestId::mint(0, Default::default()).as_bytes().to_vec().into(),
-        command: Some(command),
-        ..Default::default()
-    };
-    router.propose(ShardId::META, request.encode_to_vec().into()).await
+    router.propose_meta(Command::RegisterNode(node)).await
 }

@@ -197,7 +197,13 @@ fn decode_command(command: Wire) -> Result<Command, Malformed> {
             salt: salt(&c.salt)?,
         },
         // The meta group's, which has rules of its own.
-        Wire::RegisterNode(_) | Wire::FormCluster(_) | Wire::SetPlacement(_) => {
+        Wire::RegisterNode(_)
+        | Wire::FormCluster(_)
+        | Wire::SetTarget(_)
+        | Wire::ReportSettled(_)
+        | Wire::SetNodeState(_)
+        | Wire::RemoveNode(_)
+        | Wire::SetRebalance(_) => {
             return Err(Malformed("command"));
         }
     })
