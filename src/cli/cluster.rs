@@ -113,9 +113,15 @@ fn print(args: &Status, status: &pb::StatusResponse) -> Outcome {
     if args.watch && std::io::stdout().is_terminal() {
         output::line("\x1b[H\x1b[2J")?; // home, and clear
     }
-    let stale = if status.stale { "  (stale: no leader confirms all of this)" } else { "" };
+    let stale =
+        if status.stale { "  (stale: some shard has no leader that answers)" } else { "" };
     let cluster = if status.cluster_id.is_empty() { "not formed yet" } else { &status.cluster_id };
     output::line(format!("cluster {cluster}, as node {} sees it{stale}\n", status.node_id))?;
+    let down: Vec<u64> =
+        status.nodes.iter().filter(|node| node.state == "down").map(|node| node.id).collect();
+    if !down.is_empty() {
+        output::line(format!("no answer from node {}\n", ids(&down)))?;
+    }
     output::line(nodes_table(status).render())?;
     output::line("")?;
     output::line(shards_table(status).render())?;
