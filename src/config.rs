@@ -164,7 +164,7 @@ settings! {
     /// The node's own log, on standard error.
     log: Log {
         /// `error`, `warn`, `info`, `debug` or `trace`, also by module: `info,folkmoot::shard=debug`.
-        filter: String = "info,openraft=error,openraft::raft=off,raft_engine=error".to_string();
+        filter: String = "info,openraft=error,openraft::raft::stream_append=off,raft_engine=error".to_string();
         /// `text` for people, `json` for machines.
         format: LogFormat = LogFormat::Text;
     }

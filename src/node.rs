@@ -58,7 +58,9 @@ pub enum Error {
     #[error(transparent)]
     Membership(#[from] MembershipError),
     /// A port cannot be listened on.
-    #[error("cannot listen on {address} ({setting}): {error}")]
+    #[error(
+        "cannot listen on {address}: {error}. Stop what uses that port, or give {setting} another"
+    )]
     Listen {
         /// The setting that names it.
         setting: &'static str,

@@ -15,6 +15,7 @@
 //! Left out: log entries are not compressed; a group's members are set when the cluster is formed.
 
 pub mod checkpointer;
+mod confirm;
 pub mod host;
 mod inspect;
 pub mod log_store;
@@ -152,6 +153,8 @@ impl<R: Runtime> Shard<R> {
         let replica = Replica::new(id, state, sink);
         let network = NetworkFactory::new(id, parts.transport.clone());
         let config = config(id, parts)?;
+        let patience = parts.timing.election_timeout_max;
+        let voters = confirm::Voters::new(parts.node, network.clone(), patience);
         let raft = Raft::<R>::new(
             parts.node.0,
             Arc::new(config),
@@ -163,7 +166,7 @@ impl<R: Runtime> Shard<R> {
         .map_err(io::Error::other)?;
         let stamps = Arc::new(Stamps::new(parts.clock.clone()));
         let proposals = proposer::spawn::<R>(raft.clone(), stamps.clone());
-        let reads = reader::spawn::<R>(raft.clone());
+        let reads = reader::spawn::<R>(raft.clone(), voters);
         Ok(Arc::new(Shard {
             id,
             node: parts.node,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +14,8 @@ use openraft::network::{
     Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
 };
 use openraft::raft::{
-    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, VoteRequest, VoteResponse,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, VoteRequest,
+    VoteResponse,
 };
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
 use openraft::{BasicNode, OptionalSend, RaftNetworkFactory};
@@ -33,11 +34,12 @@ use crate::shard::wire;
 const PIPELINE_MAX: usize = 32;
 
 /// Makes clients to the peers of one group.
+#[derive(Clone)]
 pub struct NetworkFactory {
     group: ShardId,
     transport: Arc<dyn Transport>,
     /// Of each peer, over all terms that this node led.
-    acknowledged: BTreeMap<u64, Arc<Acknowledged>>,
+    acknowledged: Arc<Mutex<BTreeMap<u64, Arc<Acknowledged>>>>,
     snapshot_bytes: Counter,
 }
 
@@ -61,12 +63,13 @@ impl NetworkFactory {
     /// Makes clients for a group.
     pub fn new(group: ShardId, transport: Arc<dyn Transport>) -> NetworkFactory {
         let snapshot_bytes = metrics::counter!("folkmoot_snapshot_sent_bytes_total");
-        NetworkFactory { group, transport, acknowledged: BTreeMap::new(), snapshot_bytes }
+        NetworkFactory { group, transport, acknowledged: Arc::default(), snapshot_bytes }
     }
 
-    fn client(&mut self, target: u64, append_lane: Lane) -> Network {
+    pub(super) fn client(&self, target: u64, append_lane: Lane) -> Network {
+        let mut acknowledged = self.acknowledged.lock().expect("no holder of the lock panics");
         Network {
-            acknowledged: self.acknowledged.entry(target).or_default().clone(),
+            acknowledged: acknowledged.entry(target).or_default().clone(),
             group: self.group,
             target: NodeId(target),
             append_lane,
@@ -108,6 +111,24 @@ impl Network {
         let answer = answer.map_err(|_| unreachable::<R>(&Closed))?;
         let answer = answer.map_err(|closed| unreachable::<R>(&closed))?;
         M::decode(answer).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+    }
+
+    /// Whether the peer answers that it knows of no later vote. It takes the question for a
+    /// heartbeat: whatever its log has, that fits.
+    pub(super) async fn knows_no_later<R: Runtime>(&self, vote: Vote) -> bool {
+        let append = pb::Append { acknowledged: self.acknowledged.claim() };
+        let mut stream = self.open(Lane::Control, pb::open::Service::Append(append));
+        let heartbeat = pb::AppendEntriesRequest {
+            vote: Some(wire::vote_to(&vote)),
+            ..Default::default()
+        };
+        if stream.tx.send(heartbeat.encode_to_vec().into()).await.is_err() {
+            return false;
+        }
+        let answer = stream.recv().await.ok();
+        let answer = answer.and_then(|answer| pb::AppendEntriesResponse::decode(answer).ok());
+        let answer = answer.and_then(|answer| wire::append_result_from::<R>(answer).ok());
+        matches!(answer, Some(Ok(_) | Err(StreamAppendError::Conflict(_))))
     }
 
     async fn ask_vote<R: Runtime>(
@@ -366,8 +387,6 @@ impl<R: Runtime> NetSnapshot<Types<R>> for Network {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-    use std::sync::Mutex;
 
     use futures_util::future::BoxFuture;
     use tokio::sync::mpsc;
