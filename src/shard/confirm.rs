@@ -33,7 +33,7 @@ impl Voters {
     /// Whether `vote` makes this node the leader, and a majority of the voters, in each half of a
     /// joint membership, has answered since this was called that it knows of no later vote.
     pub async fn confirm<R: Runtime>(&self, vote: Vote, membership: &Membership) -> bool {
-        if !vote.committed || vote.leader_id.node_id != self.node.0 {
+        if !vote.committed || vote.leader_id.voted_for != self.node.0 {
             return false;
         }
         // This node itself would not have been asked had it voted for somebody else by then.

@@ -197,8 +197,6 @@ struct Pipeline<'s, R: Runtime, S> {
     input: Option<S>,
     stream: Stream,
     waiting: usize,
-    /// A request without entries, which only says what is committed: see [`Pipeline::step`].
-    held: Option<AppendEntriesRequest<Types<R>>>,
     /// The term of the leader that calls.
     term: u64,
     acknowledged: &'s Acknowledged,
@@ -218,7 +216,7 @@ where
     /// there are no more.
     async fn next(mut self) -> Option<(Answer<R>, Option<Self>)> {
         let answer = loop {
-            if self.input.is_none() && self.waiting == 0 && self.held.is_none() {
+            if self.input.is_none() && self.waiting == 0 {
                 *self.kept = Some(self.stream);
                 return None;
             }
@@ -232,16 +230,7 @@ where
     }
 
     /// Sends a request or takes an answer, whichever is ready first.
-    ///
-    /// A request without entries waits while others are in flight: on a busy group the next one
-    /// with entries says what is committed as well, and its answer is an answer to both (openraft
-    /// goes by how far the logs match, not by the number of answers).
     async fn step(&mut self) -> Option<Answer<R>> {
-        if self.waiting == 0
-            && let Some(request) = self.held.take()
-        {
-            return self.send(request).await;
-        }
         let input = match &mut self.input {
             Some(input) if self.waiting < PIPELINE_MAX => input,
             _ => {
@@ -255,13 +244,14 @@ where
             R::select2(input.next(), self.stream.rx.recv()).await
         };
         match selected {
-            Select2::First(Some(request)) if request.entries.is_empty() && self.waiting > 0 => {
-                self.held = Some(request);
-                None
-            }
             Select2::First(Some(request)) => {
-                self.held = None;
-                self.send(request).await
+                self.term = request.vote.leader_id.term;
+                let frame: Bytes = wire::append_request_to(&request).encode_to_vec().into();
+                if let Err(closed) = self.stream.tx.send(frame).await {
+                    return Some(Err(unreachable::<R>(&closed)));
+                }
+                self.waiting += 1;
+                None
             }
             Select2::First(None) => {
                 self.input = None;
@@ -269,17 +259,6 @@ where
             }
             Select2::Second(frame) => Some(self.take(frame)),
         }
-    }
-
-    /// Sends a request; answers only that it could not.
-    async fn send(&mut self, request: AppendEntriesRequest<Types<R>>) -> Option<Answer<R>> {
-        self.term = request.vote.leader_id.term;
-        let frame: Bytes = wire::append_request_to(&request).encode_to_vec().into();
-        if let Err(closed) = self.stream.tx.send(frame).await {
-            return Some(Err(unreachable::<R>(&closed)));
-        }
-        self.waiting += 1;
-        None
     }
 
     fn take(&mut self, frame: Option<Bytes>) -> Answer<R> {
@@ -324,7 +303,6 @@ impl<R: Runtime> NetStreamAppend<Types<R>> for Network {
             input: Some(input),
             stream,
             waiting: 0,
-            held: None,
             term: 0,
             acknowledged: &self.acknowledged,
             kept: &mut self.appends,
@@ -381,115 +359,5 @@ impl<R: Runtime> NetSnapshot<Types<R>> for Network {
             Select2::First(closed) => Err(closed.into()),
             Select2::Second(sent) => Ok(SnapshotResponse::new(sent.map_err(failed)?)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-    use futures_util::future::BoxFuture;
-    use tokio::sync::mpsc;
-
-    use super::*;
-    use crate::shard::runtime::TokioRuntime;
-    use crate::shard::transport::FrameSink;
-    use crate::shard::types::{Entry, Payload, log_id};
-
-    type Request = AppendEntriesRequest<Types<TokioRuntime>>;
-
-    struct Sink(mpsc::Sender<Bytes>);
-
-    impl FrameSink for Sink {
-        fn send(&self, frame: Bytes) -> BoxFuture<'_, Result<(), Closed>> {
-            Box::pin(async { self.0.send(frame).await.map_err(|_| Closed) })
-        }
-    }
-
-    /// Has one stream to give.
-    struct OneStream(Mutex<Option<Stream>>);
-
-    impl Transport for OneStream {
-        fn set_peer(&self, _: NodeId, _: &str) {}
-
-        fn open(&self, _: NodeId, _: Lane, _: Bytes) -> Stream {
-            self.0.lock().unwrap().take().unwrap()
-        }
-
-        fn reachable(&self, _: NodeId, _: Lane) -> bool {
-            true
-        }
-    }
-
-    fn request(prev: u64, entries: u64, commit: u64) -> Request {
-        let entry = |index| Entry { log_id: log_id(1, index), payload: Payload::Blank };
-        Request {
-            vote: Vote::new_committed(1, 1),
-            prev_log_id: Some(log_id(1, prev)),
-            entries: (prev + 1..=prev + entries).map(entry).collect(),
-            leader_commit: Some(log_id(1, commit)),
-        }
-    }
-
-    fn answer(matched: u64) -> Bytes {
-        wire::append_result_to::<TokioRuntime>(&Ok(Some(log_id(1, matched)))).encode_to_vec().into()
-    }
-
-    #[tokio::test]
-    async fn what_is_committed_travels_with_the_next_entries_or_when_the_line_is_idle() {
-        let (to_peer, mut at_peer) = mpsc::channel(9);
-        let (from_peer, rx) = mpsc::channel(9);
-        let stream = Stream { tx: Box::new(Sink(to_peer)), rx };
-        let transport = Arc::new(OneStream(Mutex::new(Some(stream))));
-        let mut network = NetworkFactory::new(ShardId(1), transport).client(2, Lane::Append);
-        let (give, input) = mpsc::channel::<Request>(9);
-        let input = tokio_stream::wrappers::ReceiverStream::new(input);
-        let calling = NetStreamAppend::<Types<TokioRuntime>>::stream_append(
-            &mut network,
-            input,
-            RPCOption::new(Duration::from_secs(1)),
-        );
-        let mut answers = calling.await.unwrap();
-        let mut sent = Vec::new();
-        // What arrives at the peer within one poll of everything that is ready.
-        macro_rules! sent {
-            () => {{
-                let none = futures_util::poll!(answers.next());
-                assert!(none.is_pending());
-                while let Ok(frame) = at_peer.try_recv() {
-                    let frame = pb::AppendEntriesRequest::decode(frame).unwrap();
-                    let commit = frame.leader_commit.unwrap().index;
-                    sent.push((frame.entries.len(), commit));
-                }
-                std::mem::take(&mut sent)
-            }};
-        }
-        // An idle line sends at once what is committed.
-        give.send(request(4, 0, 3)).await.unwrap();
-        assert_eq!(sent!(), [(0, 3)]);
-        from_peer.send(answer(4)).await.unwrap();
-        assert_eq!(answers.next().await.unwrap().unwrap().unwrap(), Some(log_id(1, 4)));
-        // A busy one lets the next entries say it.
-        give.send(request(4, 1, 4)).await.unwrap();
-        give.send(request(5, 0, 5)).await.unwrap();
-        assert_eq!(sent!(), [(1, 4)]);
-        give.send(request(5, 2, 6)).await.unwrap();
-        assert_eq!(sent!(), [(2, 6)]);
-        // Without any, it is said once everything sent has its answer.
-        give.send(request(7, 0, 7)).await.unwrap();
-        assert_eq!(sent!(), []);
-        from_peer.send(answer(5)).await.unwrap();
-        assert!(answers.next().await.unwrap().is_ok());
-        assert_eq!(sent!(), []);
-        from_peer.send(answer(7)).await.unwrap();
-        assert!(answers.next().await.unwrap().is_ok());
-        assert_eq!(sent!(), [(0, 7)]);
-        // And before the call ends.
-        drop(give);
-        from_peer.send(answer(7)).await.unwrap();
-        assert!(answers.next().await.unwrap().is_ok());
-        assert!(answers.next().await.is_none());
-        drop(answers);
-        assert!(network.appends.is_some());
     }
 }
