@@ -8,6 +8,7 @@ use crate::history::Name;
 use crate::run::client::Client;
 use crate::run::record::Recorder;
 
+pub mod poster;
 pub mod rooms;
 pub mod subscriber;
 pub mod worker;
@@ -35,8 +36,8 @@ pub struct World {
     /// Decides everything that is random.
     pub seed: u64,
     over: AtomicBool,
-    /// Sends that were refused for the text, as they had to be.
-    pub refused_texts: AtomicU64,
+    /// Messages that were posted on a session's own stream and acknowledged.
+    pub session_posts: AtomicU64,
 }
 
 impl World {
@@ -49,8 +50,8 @@ impl World {
         interval: Duration,
         seed: u64,
     ) -> World {
-        let (over, refused_texts) = (AtomicBool::new(false), AtomicU64::new(0));
-        World { recorder, nodes, rooms, interval, seed, over, refused_texts }
+        let (over, session_posts) = (AtomicBool::new(false), AtomicU64::new(0));
+        World { recorder, nodes, rooms, interval, seed, over, session_posts }
     }
 
     /// Lets workers come to an end.
