@@ -25,7 +25,6 @@ pub struct Poster {
     process: Process,
     /// Whether they ever post.
     posts: bool,
-    joining: Uuid,
     joined: bool,
     /// They can post on the present stream: it takes posts, and has answered all so far.
     open: bool,
@@ -44,7 +43,6 @@ impl Poster {
             world: world.clone(),
             process: world.recorder.process(),
             posts,
-            joining: new_id(),
             joined: false,
             open: false,
             waiting: None,
@@ -56,15 +54,15 @@ impl Poster {
     /// A stream was opened: they join the room, if they have not yet.
     pub async fn enter(&mut self, client: &mut Client, room: &Name) {
         if self.posts && !self.joined {
-            let uuid = self.joining;
+            let uuid = self.world.joining(room);
             let value = |seq| {
                 Value::Admin(Box::new(Admin { what: "join".into(), id: Some(id(uuid)), seq }))
             };
             let op =
                 self.world.recorder.begin(self.process, F::Admin, &client.node, room, value(None));
             let outcome = client.join(room.as_str(), uuid).await;
-            // One user has several of these, and joins a room once: then the ack's seq is the head.
-            self.process = self.world.recorder.end(&op, &outcome, |_| value(None));
+            // Several of these are one user, who joins under one id: a repeat has the first answer.
+            self.process = self.world.recorder.end(&op, &outcome, |ack| value(Some(ack.seq)));
             self.joined = matches!(outcome, Outcome::Ok(_));
         }
         self.open = self.posts && self.joined;
