@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::report::html::count;
+use crate::report::html;
 use crate::report::store::{ReportError, object};
 
 /// The head of the table.
@@ -79,6 +79,11 @@ fn times(times: &Value) -> String {
         }
         _ => "–".into(),
     }
+}
+
+/// With commas, as the rest of the table's page has them.
+fn count(number: u64) -> String {
+    html::count(number).replace('\u{202f}', ",")
 }
 
 fn whole(ms: f64) -> String {

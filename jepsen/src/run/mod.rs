@@ -17,8 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::check;
 use crate::cluster::interrupt::Interrupt;
@@ -54,15 +53,13 @@ use record::Recorder;
 use status::{Placement, Status};
 use store::{Missing, Store, Test, TestNode};
 use verdict::{Outside, Results};
+use workload::World;
+use workload::chat::Chat;
 use workload::rooms::Rooms;
-use workload::subscriber::Subscriber;
 use workload::worker::Worker;
-use workload::{User, World};
 
 /// How long clients go on after the last fault.
 const SETTLE: Duration = Duration::from_secs(5);
-/// How long workers may take to come to an end.
-const WORKERS_END_WITHIN: Duration = Duration::from_secs(120);
 /// How long rooms may take to be created when no fault is active.
 const ROOMS_WITHIN: Duration = Duration::from_secs(60);
 /// How long what is under way may take to end when a run does: a frozen disk thaws by itself within
@@ -70,8 +67,6 @@ const ROOMS_WITHIN: Duration = Duration::from_secs(60);
 const TASKS_END_WITHIN: Duration = Duration::from_secs(45);
 /// Posts after which a room makes way for a fresh one.
 const POSTS_PER_ROOM: u64 = 300;
-/// How long a subscriber stays with one room, at most.
-const SUBSCRIBER_STAYS_MAX: Duration = Duration::from_secs(30);
 
 /// What came of a run.
 #[derive(Debug)]
@@ -286,12 +281,8 @@ async fn play(
         workers[creator].create(slot, ROOMS_WITHIN).await?;
     }
     let progress = Progress::start(&world, options.time, options.quiet);
-    let working: Vec<JoinHandle<Worker>> =
-        workers.into_iter().map(|worker| tokio::spawn(worker.run())).collect();
     let follower = users[options.workers].clone();
-    let following: Vec<JoinHandle<Vec<Subscriber>>> = (0..options.subscribers)
-        .map(|n| tokio::spawn(follow(world.clone(), follower.clone(), n)))
-        .collect();
+    let chat = Chat::begin(&world, workers, &follower, options.subscribers);
     let attack_status = Status::new(&nodes, &admin.token);
     let nemesis = Nemesis::new(
         world.clone(),
@@ -305,17 +296,7 @@ async fn play(
     world.finish();
     let mut problems = std::mem::take(&mut nemesis.problems);
     problems.extend(options.asked.unshown(&probed.missing, &nemesis.kinds_struck));
-    let mut workers = vec![];
-    for worker in working {
-        match timeout(WORKERS_END_WITHIN, worker).await {
-            Ok(worker) => workers.push(worker.map_err(|error| error.to_string())?),
-            Err(_) => problems.push("a worker did not come to an end".into()),
-        }
-    }
-    let mut subscribers = vec![];
-    for follower in following {
-        subscribers.extend(follower.await.map_err(|error| error.to_string())?);
-    }
+    let (mut workers, subscribers) = chat.end(&mut problems).await?;
     progress.say("waiting for the nodes to agree");
     nemesis.look();
     let suspects = nemesis.suspects.keys().copied().collect();
@@ -341,19 +322,6 @@ async fn play(
         limits: options.limits,
         session_posts: world.session_posts.load(Ordering::Relaxed),
     })
-}
-
-/// Follows one room after another.
-async fn follow(world: Arc<World>, user: User, number: usize) -> Vec<Subscriber> {
-    let mut done = vec![];
-    for n in 0_usize.. {
-        if world.is_over() {
-            break;
-        }
-        let subscriber = Subscriber::new(&world, &user, number + n * 1_000);
-        done.push(subscriber.run(Instant::now() + SUBSCRIBER_STAYS_MAX).await);
-    }
-    done
 }
 
 /// Judges the history of a run anew, and writes down the results; what happened to the nodes is as

@@ -12,6 +12,7 @@ use crate::history::Name;
 use crate::run::client::{Client, new_id};
 use crate::run::record::Recorder;
 
+pub mod chat;
 pub mod poster;
 pub mod rooms;
 pub mod subscriber;
