@@ -424,3 +424,18 @@ pub fn probe_loss() -> Result<(), Missing> {
 pub fn probe_reset() -> Result<(), Missing> {
     probe_verdict("reject with tcp reset")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_fails_when_a_rule_does_nothing_to_packets() {
+        // Needs what the probe needs.
+        if probe_drop().is_err() {
+            return;
+        }
+        let missing = probe_verdict("accept").unwrap_err();
+        assert!(missing.to_string().contains("did nothing"), "{missing}");
+    }
+}

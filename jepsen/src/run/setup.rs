@@ -80,10 +80,10 @@ pub struct Probed {
 ///
 /// What is missing for any run; or for all attacks that were asked for; or who interrupted.
 pub fn probe(options: &Options, interrupt: &Interrupt) -> Result<Probed, String> {
-    if !options.local {
-        for tool in TOOLS.iter().filter(|tool| !tool::is_there(tool)) {
-            return Err(format!("{}, or run with --local", tool::missing(tool)));
-        }
+    if !options.local
+        && let Some(tool) = TOOLS.iter().find(|tool| !tool::is_there(tool))
+    {
+        return Err(format!("{}, or run with --local", tool::missing(tool)));
     }
     let mut probed = Probed { kinds: vec![], missing: options.asked.missing() };
     for kind in &options.asked.kinds {

@@ -51,7 +51,7 @@ impl Subscriber {
             rng,
             delivered: None,
             epoch: None,
-            poster: Poster::new(world, number % 3 == 0),
+            poster: Poster::new(world, number.is_multiple_of(3)),
             slow: number % 4 == 3,
         }
     }
