@@ -109,6 +109,9 @@ settings! {
         join: Vec<String> = Vec::new();
         /// How long a stopping node may take to hand over leadership and finish requests.
         shutdown_timeout: Duration = Duration::from_secs(10);
+        /// For how long a stopping node still takes requests, though `/health/ready` says no
+        /// already. Behind a load balancer: longer than it takes to notice.
+        drain_grace: Duration = Duration::from_millis(100);
     }
 
     /// What clients may ask for.

@@ -7,11 +7,13 @@
 //! ```
 //!
 //! Clients and peers are answered from the first moment on; until the groups are there, with
-//! `not_ready`. Stopping goes the other way: leadership is handed over while requests are still
-//! served, then streams end, then connections, then a last checkpoint is taken.
+//! `not_ready`. Stopping goes the other way: load balancers hear of it and streams end at once,
+//! leadership is handed over while requests are still served, then connections end, then a last
+//! checkpoint is taken.
 
 mod base;
 mod compaction;
+mod drain;
 mod formation;
 pub mod groups;
 mod guard;
@@ -31,10 +33,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::gateway::drain::Drain as ClientDrain;
 use crate::gateway::limits::GatewayLimits;
 use crate::gateway::{Gateway, metrics};
 use crate::id::ShardId;
 use crate::node::compaction::Compactor;
+use crate::node::drain::Drain;
 use crate::node::formation::{Formation, Receptionist};
 use crate::node::groups::{Groups, Membership};
 use crate::node::membership_file::{MembershipError, MembershipFile};
@@ -151,12 +155,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let receptionist = Arc::new(Receptionist(formation.clone()));
     let serving_peers = tokio::spawn(tcp.clone().serve(peers, host, receptionist));
     let gateway_stop = CancellationToken::new();
+    let clients_drain = ClientDrain::new(gateway_stop.clone());
+    let drain = Drain::new(clients_drain.clone(), groups.clone());
     let gateway = Gateway::new(
         router.clone(),
         Arc::new(SystemClock),
         gateway_limits(&config),
         metrics,
-        gateway_stop.clone(),
+        clients_drain,
     );
     tracing::info!(client = %config.node.client_listen, peer = %config.node.peer_listen,
         "listening");
@@ -165,7 +171,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let taking_part = take_part(&config, &shutdown, &router, &tcp, &formation, compactor, &tasks);
     let outcome = taking_part.await;
 
-    stop(&config, &router, &groups, gateway_stop, serving_clients).await;
+    stop(&config, &router, &groups, drain, gateway_stop, serving_clients).await;
     shutdown.cancel();
     tasks.close();
     tasks.wait().await;
@@ -324,17 +330,21 @@ fn gateway_limits(config: &Config) -> GatewayLimits {
     }
 }
 
-/// Stops serving so that clients notice as little as can be.
+/// Stops serving so that clients notice as little as can be: begins as a drain does.
 async fn stop(
     config: &Config,
     router: &Arc<Router>,
     groups: &Arc<Groups>,
+    drain: Drain,
     gateway_stop: CancellationToken,
     serving_clients: tokio::task::JoinHandle<()>,
 ) {
-    let deadline = tokio::time::Instant::now() + config.node.shutdown_timeout;
-    let handing_over = tokio::time::timeout_at(deadline, groups.hand_over());
-    if handing_over.await.is_err() {
+    let begin = tokio::time::Instant::now();
+    let deadline = begin + config.node.shutdown_timeout;
+    let draining = tokio::time::timeout_at(deadline, drain.start());
+    let grace = tokio::time::sleep_until(begin + config.node.drain_grace);
+    let (drained, ()) = tokio::join!(draining, grace);
+    if drained.is_err() {
         tracing::warn!("leadership could not be handed over in time");
     }
     router.stop();

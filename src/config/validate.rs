@@ -56,6 +56,14 @@ impl Config {
         }
         let shutdown = node.shutdown_timeout;
         at_least(problems, "node.shutdown_timeout", shutdown, Duration::from_secs(1));
+        if node.drain_grace >= shutdown {
+            problems.push(format!(
+                "node.drain_grace: {} leaves nothing of node.shutdown_timeout ({}) for requests to \
+                 finish; use a shorter one, or a longer node.shutdown_timeout",
+                humantime::format_duration(node.drain_grace),
+                humantime::format_duration(shutdown)
+            ));
+        }
     }
 
     fn validate_limits(&self, problems: &mut Vec<String>) {
@@ -173,6 +181,7 @@ mod tests {
         check(|c| c.node.client_listen.set_ip([0, 0, 0, 0].into()), "node.client_advertise:");
         check(|c| c.node.peer_advertise = Some("http://a:1".into()), "node.peer_advertise:");
         check(|c| c.node.join = vec!["a".into()], "node.join:");
+        check(|c| c.node.drain_grace = c.node.shutdown_timeout, "node.drain_grace:");
         check(|c| c.limits.text_bytes_max = Size(65 * 1024), "limits.text_bytes_max:");
         check(|c| c.limits.connections_max = 0, "limits.connections_max:");
         check(|c| c.limits.request_timeout = MILLISECOND * 500, "limits.request_timeout:");

@@ -6,7 +6,6 @@ use std::time::Instant;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 
 use crate::chat::command::{Actor, Command, Done, Request};
@@ -17,6 +16,7 @@ use crate::gateway::auth::{Authenticator, Credentials};
 use crate::gateway::backend::Backend;
 use crate::gateway::body::BodyBudget;
 use crate::gateway::convert;
+use crate::gateway::drain::Drain;
 use crate::gateway::limits::GatewayLimits;
 use crate::gateway::metrics::Metrics;
 use crate::id::{RequestId, RoomId, Seq};
@@ -32,8 +32,8 @@ pub struct App {
     pub limits: GatewayLimits,
     /// What they did.
     pub metrics: Metrics,
-    /// Cancelled when the node stops: streams end, readiness turns false.
-    pub shutdown: CancellationToken,
+    /// On while clients are to go elsewhere: streams end, readiness is false.
+    pub drain: Drain,
     /// What all arriving bodies take.
     pub bodies: BodyBudget,
     seats: Arc<Semaphore>,
@@ -76,7 +76,7 @@ impl App {
         clock: Arc<dyn Clock>,
         limits: GatewayLimits,
         metrics: Metrics,
-        shutdown: CancellationToken,
+        drain: Drain,
     ) -> App {
         let seats = limits.sessions_max.min(Semaphore::MAX_PERMITS);
         App {
@@ -84,7 +84,7 @@ impl App {
             clock,
             limits,
             metrics,
-            shutdown,
+            drain,
             bodies: BodyBudget::default(),
             seats: Arc::new(Semaphore::new(seats)),
             auth: Authenticator::default(),
@@ -183,8 +183,8 @@ impl App {
 
     /// Whether this node takes requests.
     pub fn readiness(&self) -> Readiness {
-        if self.shutdown.is_cancelled() {
-            return Readiness { ready: false, reason: "the node is stopping".into() };
+        if self.drain.is_on() {
+            return Readiness { ready: false, reason: "the node is being drained".into() };
         }
         self.backend.readiness()
     }
@@ -201,9 +201,10 @@ pub fn require_admin(actor: &Actor) -> Result<(), Error> {
     Err(Error::new(Code::Forbidden, "only administrators may do this"))
 }
 
-/// What streams end with when the node stops.
+/// What streams end with when the node is drained, or stops.
 pub fn shutting_down() -> Error {
-    Error::new(Code::ShuttingDown, "this node is stopping; go on with another").retry_after(100)
+    let message = "this node is drained or stops; go on with another";
+    Error::new(Code::ShuttingDown, message).retry_after(100)
 }
 
 /// Mints a salt.

@@ -10,6 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Version, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -64,7 +68,7 @@ impl Acceptor {
     pub async fn run(mut self, listener: TcpListener) {
         let mut upkeep = interval(UPKEEP_INTERVAL);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let shutdown = self.app.shutdown.clone();
+        let shutdown = self.app.drain.shutdown().clone();
         let mut deadline = None;
         loop {
             if deadline.is_some() && self.connections.is_empty() {
@@ -109,7 +113,7 @@ impl Acceptor {
         self.app.metrics.connections_total.increment(1);
         let counted = InGauge::enter(&self.app.metrics.connections);
         let connection = serve(self.app.clone(), self.routes.clone(), stream);
-        let stopping = self.app.shutdown.is_cancelled();
+        let stopping = self.app.drain.shutdown().is_cancelled();
         let set = if stopping { &mut self.latecomers } else { &mut self.connections };
         set.spawn(async move {
             let _counted = counted;
@@ -154,7 +158,8 @@ where
     let service = TowerToHyperService::new(routes);
     // hyper shuts a connection down at once that has not begun a request; one that was accepted
     // during a shutdown shall have its answer.
-    let stopping = app.shutdown.is_cancelled();
+    let shutdown = app.drain.shutdown();
+    let stopping = shutdown.is_cancelled();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(!stopping)
@@ -165,7 +170,7 @@ where
     let mut connection = pin!(connection);
     tokio::select! {
         result = connection.as_mut() => return Ok(result?),
-        () = app.shutdown.cancelled(), if !stopping => connection.as_mut().graceful_shutdown(),
+        () = shutdown.cancelled(), if !stopping => connection.as_mut().graceful_shutdown(),
     }
     Ok(connection.await?)
 }
@@ -187,11 +192,27 @@ where
         .max_header_list_size(HEADER_BYTES_MAX as u32)
         .serve_connection(io, service);
     let mut connection = pin!(connection);
+    // Streams that were opened before GOAWAY go on to their end, and the client opens others on a
+    // new connection. One made during a drain is served until the shutdown.
+    let drain = app.drain.begun();
+    let goodbye = if drain.is_cancelled() { app.drain.shutdown().clone() } else { drain };
     tokio::select! {
         result = connection.as_mut() => return Ok(result?),
-        () = app.shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = goodbye.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     Ok(connection.await?)
+}
+
+/// Closes an HTTP/1 connection after its answer while the gateway is drained, so that the next
+/// request comes over a new one, perhaps to another node. One that idles is left alone until the
+/// shutdown: its client may be sending right now.
+pub async fn close_drained(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let http1 = request.version() <= Version::HTTP_11;
+    let mut response = next.run(request).await;
+    if http1 && app.drain.is_on() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Tells an HTTP/1 client that there are too many connections; closes any other.
