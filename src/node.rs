@@ -20,6 +20,7 @@ mod guard;
 mod membership_file;
 mod registration;
 mod storage;
+pub mod systemd;
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,13 +29,14 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::gateway::drain::Drain as ClientDrain;
-use crate::gateway::limits::GatewayLimits;
+use crate::gateway::limits::{GatewayLimits, SharedLimits};
 use crate::gateway::{Gateway, metrics};
 use crate::id::ShardId;
 use crate::node::compaction::Compactor;
@@ -42,6 +44,7 @@ use crate::node::drain::Drain;
 use crate::node::formation::{Formation, Receptionist};
 use crate::node::groups::{Groups, Membership};
 use crate::node::membership_file::{MembershipError, MembershipFile};
+use crate::node::systemd::Supervisor;
 use crate::proto::internal as pb;
 use crate::router::serve::Server;
 use crate::router::{self, Control, Router};
@@ -110,11 +113,17 @@ pub enum Error {
     Metrics(String),
 }
 
-/// Runs a node until `shutdown` is cancelled.
+/// Runs a node until `shutdown` is cancelled. `supervisor` hears how it stands. What may change
+/// while a node runs is taken from `configs` whenever that changes.
 ///
 /// # Errors
 /// Why it could not start, or had to stop. Nothing on disk is changed by a start that fails.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    configs: watch::Receiver<Config>,
+    shutdown: CancellationToken,
+    supervisor: Supervisor,
+) -> Result<(), Error> {
+    let config = configs.borrow().clone();
     let directory = DataDir::open(&config.node.data_dir, &Expected::default())?;
     let data_dir = directory.path().to_path_buf();
     let clients = listen("node.client_listen", config.node.client_listen).await?;
@@ -136,7 +145,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let router = Router::new(host.clone(), tcp.clone(), Arc::new(SystemClock), options);
     host.set_upper(Arc::new(Server(Arc::downgrade(&router))));
     let join = config.node.join.clone();
+    let supervised = AbortOnDropHandle::new(tokio::spawn(supervisor.clone().watch(router.clone())));
     let formation = Formation::new(hello, join, file, router.clone(), shutdown.clone());
+    let is_new = membership.is_none();
     if let Some(membership) = membership {
         formation.resume(membership);
     }
@@ -157,20 +168,23 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let gateway_stop = CancellationToken::new();
     let clients_drain = ClientDrain::new(gateway_stop.clone());
     let drain = Drain::new(clients_drain.clone(), groups.clone());
-    let gateway = Gateway::new(
-        router.clone(),
-        Arc::new(SystemClock),
-        gateway_limits(&config),
-        metrics,
-        clients_drain,
-    );
+    let limits = SharedLimits::new(gateway_limits(&config));
+    let gateway =
+        Gateway::new(router.clone(), Arc::new(SystemClock), limits.clone(), metrics, clients_drain);
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(relimit(limits, configs.clone())));
     tracing::info!(client = %config.node.client_listen, peer = %config.node.peer_listen,
         "listening");
     let serving_clients = tokio::spawn(gateway.serve(clients));
 
-    let taking_part = take_part(&config, &shutdown, &router, &tcp, &formation, compactor, &tasks);
-    let outcome = taking_part.await;
+    if is_new {
+        supervisor.ready(); // a cluster is formed, or joined, of nodes that run
+    }
+    let started = || supervisor.ready();
+    let outcome =
+        take_part(&config, &shutdown, &router, &tcp, &formation, compactor, &tasks, started).await;
+    supervisor.stopping();
 
+    let config = configs.borrow().clone();
     stop(&config, &router, &groups, drain, gateway_stop, serving_clients).await;
     shutdown.cancel();
     tasks.close();
@@ -179,10 +193,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     if serving_peers.await.is_err() {
         tracing::error!("serving peers ended with a panic");
     }
+    drop(supervised);
     outcome
 }
 
 /// Takes part in the cluster once this node is of one, until a group fails or the node is to stop.
+/// `started` is called when the groups have.
+#[expect(clippy::too_many_arguments, reason = "the wiring of a node, called once")]
 async fn take_part(
     config: &Config,
     shutdown: &CancellationToken,
@@ -191,6 +208,7 @@ async fn take_part(
     formation: &Arc<Formation>,
     compactor: Compactor,
     tasks: &TaskTracker,
+    started: impl FnOnce(),
 ) -> Result<(), Error> {
     let Some(membership) = formation.membership().await else { return Ok(()) };
     if let Some((address, theirs)) = formation.odd_neighbour().await {
@@ -202,6 +220,7 @@ async fn take_part(
     let disk = storage::open(config, &compactor, space.clone()).await?;
     groups.start(membership.clone(), disk).await?;
     groups.register(formation.own_hello());
+    started();
     tasks.spawn(guard::run(space, shutdown.clone()));
     for task in watchers(config, router, compactor, formation, &membership) {
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(task));
@@ -327,6 +346,14 @@ fn gateway_limits(config: &Config) -> GatewayLimits {
         text_bytes_max: config.limits.text_bytes_max.as_usize(),
         drain_timeout: config.node.shutdown_timeout.min(Duration::from_secs(5)),
         ..GatewayLimits::default()
+    }
+}
+
+/// Puts the limits of a changed configuration in force.
+async fn relimit(limits: SharedLimits, mut configs: watch::Receiver<Config>) {
+    while configs.changed().await.is_ok() {
+        let config = configs.borrow_and_update().clone();
+        limits.set(gateway_limits(&config));
     }
 }
 

@@ -31,6 +31,21 @@ impl Config {
                 node.peer_listen
             ));
         }
+        let (client, peer) = (node.client_listen, node.peer_listen);
+        let overlap = client.ip().is_unspecified() || peer.ip().is_unspecified();
+        if client != peer && overlap && client.port() == peer.port() && client.port() != 0 {
+            problems.push(format!(
+                "node.peer_listen: {peer} and node.client_listen ({client}) take the same port; \
+                 give each its own"
+            ));
+        }
+        if node.client_advertise.is_some() && node.client_advertise == node.peer_advertise {
+            problems.push(
+                "node.peer_advertise: is node.client_advertise too; clients and nodes reach this \
+                 one at different ports"
+                    .into(),
+            );
+        }
         let addresses = [
             ("client", node.client_listen, &node.client_advertise),
             ("peer", node.peer_listen, &node.peer_advertise),
@@ -179,6 +194,21 @@ mod tests {
         };
         check(|c| c.node.peer_listen = c.node.client_listen, "node.peer_listen:");
         check(|c| c.node.client_listen.set_ip([0, 0, 0, 0].into()), "node.client_advertise:");
+        check(
+            |c| {
+                c.node.client_listen.set_ip([0, 0, 0, 0].into());
+                c.node.client_advertise = Some("chat1.example.org:7400".into());
+                c.node.peer_listen.set_port(7400);
+            },
+            "node.peer_listen:",
+        );
+        check(
+            |c| {
+                c.node.client_advertise = Some("chat1.example.org:7400".into());
+                c.node.peer_advertise = c.node.client_advertise.clone();
+            },
+            "node.peer_advertise:",
+        );
         check(|c| c.node.peer_advertise = Some("http://a:1".into()), "node.peer_advertise:");
         check(|c| c.node.join = vec!["a".into()], "node.join:");
         check(|c| c.node.drain_grace = c.node.shutdown_timeout, "node.drain_grace:");

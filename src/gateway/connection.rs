@@ -87,7 +87,7 @@ impl Acceptor {
                 Some(_) = self.refusals.join_next() => {}
                 _ = upkeep.tick() => self.app.metrics.upkeep(),
                 () = shutdown.cancelled(), if deadline.is_none() => {
-                    deadline = Some(Instant::now() + self.app.limits.drain_timeout);
+                    deadline = Some(Instant::now() + self.app.limits().drain_timeout);
                 }
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     warn!(connections = self.connections.len(), "closing busy client connections");
@@ -102,7 +102,7 @@ impl Acceptor {
     }
 
     fn admit(&mut self, stream: TcpStream) {
-        if self.connections.len() + self.latecomers.len() >= self.app.limits.connections_max {
+        if self.connections.len() + self.latecomers.len() >= self.app.limits().connections_max {
             self.app.metrics.connections_refused.increment(1);
             self.app.metrics.refused(Code::TooManyConnections);
             if self.refusals.len() < REFUSALS_MAX {
@@ -129,7 +129,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn serve(app: Arc<App>, routes: Router, mut stream: TcpStream) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
-    let opening = timeout(app.limits.header_read_timeout, sniff(&mut stream)).await??;
+    let opening = timeout(app.limits().header_read_timeout, sniff(&mut stream)).await??;
     let is_http2 = opening == PREFACE;
     let (reader, writer) = stream.into_split();
     let io = TokioIo::new(tokio::io::join(Cursor::new(opening).chain(reader), writer));
@@ -163,7 +163,7 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(!stopping)
-        .header_read_timeout(app.limits.header_read_timeout)
+        .header_read_timeout(app.limits().header_read_timeout)
         .max_header_size(HEADER_BYTES_MAX)
         .max_buf_size(HTTP1_BUFFER_BYTES_MAX)
         .serve_connection(io, service);
@@ -183,8 +183,8 @@ where
     // The streams' tasks end with the connection that this future owns.
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .keep_alive_interval(app.limits.keep_alive)
-        .keep_alive_timeout(app.limits.keep_alive)
+        .keep_alive_interval(app.limits().keep_alive)
+        .keep_alive_timeout(app.limits().keep_alive)
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
         .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)

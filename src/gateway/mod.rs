@@ -53,7 +53,7 @@ use crate::gateway::app::App;
 use crate::gateway::backend::Backend;
 use crate::gateway::connection::Acceptor;
 use crate::gateway::drain::Drain;
-use crate::gateway::limits::GatewayLimits;
+use crate::gateway::limits::SharedLimits;
 use crate::gateway::metrics::Metrics;
 
 /// One node's gateway.
@@ -71,7 +71,7 @@ impl Gateway {
     pub fn new(
         backend: Arc<dyn Backend>,
         clock: Arc<dyn Clock>,
-        limits: GatewayLimits,
+        limits: SharedLimits,
         metrics: PrometheusHandle,
         drain: Drain,
     ) -> Gateway {

@@ -145,7 +145,7 @@ async fn run(
     mut requests: Streaming<proto::SessionRequest>,
     out: &mpsc::Sender<Batch>,
 ) -> Result<(), Status> {
-    let in_flight_max = app.limits.posts_in_flight_per_session_max;
+    let in_flight_max = app.limits().posts_in_flight_per_session_max;
     let mut dialog = Dialog::new(app.clone(), caller);
     let mut pending = FuturesUnordered::new();
     let mut feeds = Feeds::new();

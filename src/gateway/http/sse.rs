@@ -92,7 +92,7 @@ impl Stream {
         let next = tokio::select! {
             next = self.feed.next.next() => next,
             () = self.drain.cancelled() => Some(Next::Ended(shutting_down())),
-            () = tokio::time::sleep(self.app.limits.heartbeat) => None,
+            () = tokio::time::sleep(self.app.limits().heartbeat) => None,
         };
         if let Err(error) = self.app.trust_again(&mut self.caller).await {
             return Some(self.end(&error));
