@@ -19,6 +19,7 @@ pub mod groups;
 mod guard;
 mod membership_file;
 mod registration;
+mod repair;
 mod storage;
 pub mod systemd;
 
@@ -289,6 +290,10 @@ impl Control for NodeControl {
 
     fn compact(&self) -> BoxFuture<'_, Result<(u64, u64), crate::error::Error>> {
         Box::pin(compaction::run(self.1.clone()))
+    }
+
+    fn set_aside_at_start(&self, shard: ShardId) -> BoxFuture<'_, Result<(), crate::error::Error>> {
+        Box::pin(repair::note(self.1.data_dir.clone(), shard))
     }
 
     fn disk_bytes(&self) -> u64 {

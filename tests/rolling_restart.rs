@@ -41,7 +41,9 @@ fn said(output: &Output) -> String {
 /// A command that asks the test to restart node `{id}`, and waits until it has.
 fn asks_in(directory: &Path) -> String {
     let directory = directory.display();
-    format!("touch {directory}/asked.{{id}}; until test -e {directory}/done.{{id}}; do sleep 0.02; done")
+    format!(
+        "touch {directory}/asked.{{id}}; until test -e {directory}/done.{{id}}; do sleep 0.02; done"
+    )
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub mod export;
 pub mod rooms;
 pub mod session;
 pub mod users;
+pub mod verify;
 pub mod wire;
 
 use std::convert::Infallible;
