@@ -1,5 +1,7 @@
 //! `folkmoot cluster`: form a cluster, and see how it is.
 
+mod verify;
+
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -22,6 +24,13 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  folkmoot cluster status\n  \
         folkmoot cluster status --watch\n  folkmoot cluster status --json | jq .shards")]
     Status(Status),
+    /// Compare what all replicas have of every room, and verify each one's hash chain.
+    #[command(after_help = "Examples:\n  folkmoot cluster verify\n  \
+        folkmoot cluster verify --json | jq .findings\n  \
+        folkmoot cluster verify --repair 2/5    # node 2's replica of shard 5\n\n\
+        Reads everything, on all nodes; people may go on chatting. Exits with 1 when replicas\n\
+        differ, one is damaged, or not all could be compared.")]
+    Verify(verify::Verify),
 }
 
 /// Options of `cluster init`.
@@ -55,6 +64,7 @@ pub(super) async fn run(command: Command) -> Outcome {
     match command {
         Command::Init(args) => init(args).await,
         Command::Status(args) => status(args).await,
+        Command::Verify(args) => verify::run(args).await,
     }
 }
 

@@ -378,6 +378,12 @@ impl<R: Runtime> Shard<R> {
         counted.count() > voters.len() / 2
     }
 
+    /// Returns once the group's core has taken a turn, or has ended: one that hangs takes none.
+    pub async fn turn(&self) {
+        // Why it ended is `failure`'s to tell.
+        let _ended = self.raft.with_raft_state(|_| ()).await;
+    }
+
     /// Commands that wait for an entry.
     pub fn proposals_waiting(&self) -> usize {
         self.proposals.max_capacity() - self.proposals.capacity()
