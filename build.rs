@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/folkmoot/internal/v1/route.proto",
         "proto/folkmoot/internal/v1/forward.proto",
         "proto/folkmoot/internal/v1/rows.proto",
+        "proto/folkmoot/internal/v1/verify.proto",
     ];
     let descriptors = protox::compile(files, ["proto"])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);

@@ -52,3 +52,17 @@ jepsen_tools() {
     need faketime faketime || status=1
     return "$status"
 }
+
+# jepsen_root PROGRAM: whether PROGRAM (folkmoot-jepsen) can run as root does here: found out by trying,
+# as root in a container may do neither. Says why not.
+jepsen_root() {
+    local name=fmj-trial-$$ said
+    if ! said=$(ip netns add "$name" 2>&1 && ip netns delete "$name" 2>&1); then
+        printf 'no network namespaces here: %s\n' "$said" >&2
+        return 1
+    fi
+    if ! said=$("$1" fault list --need partition,powercut,pause,kill,diskfull 2>&1 >/dev/null); then
+        printf 'not every fault works here: %s\n' "$said" >&2
+        return 1
+    fi
+}

@@ -3,18 +3,20 @@
 //! Read by `cli` from a TOML file, then `FOLKMOOT_<SECTION>_<FIELD>` from the environment, then
 //! flags; each wins over the one before. The table below is the one place where a setting has its
 //! name, type, default and description: parsing, `config print` and the environment follow from
-//! it. What [`Config::validate`] passes, the layers may rely on.
+//! it. What [`Config::validate`] passes, the layers may rely on. `reload.rs` lists what changes
+//! while a node runs.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
-
+mod file;
+mod reload;
 mod setting;
 mod validate;
 
+pub use reload::Reload;
 pub use setting::{LogFormat, Setting, Size};
 
 /// What the names of all settings in the environment begin with.
@@ -28,19 +30,16 @@ macro_rules! settings {
         }
     )*) => {
         /// The whole configuration of a node.
-        #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-        #[serde(default, deny_unknown_fields)]
+        #[derive(Debug, Clone, PartialEq, Default)]
         pub struct Config {
             $($(#[doc = $section_doc])* pub $section: $struct,)*
         }
 
         $(
             $(#[doc = $section_doc])*
-            #[derive(Debug, Clone, PartialEq, Deserialize)]
-            #[serde(default, deny_unknown_fields)]
+            #[derive(Debug, Clone, PartialEq)]
             pub struct $struct {
                 $($(#[doc = $doc])*
-                #[serde(deserialize_with = "setting::deserialize")]
                 pub $field: $type,)*
             }
 
@@ -52,8 +51,45 @@ macro_rules! settings {
         )*
 
         impl Config {
-            /// Names of the sections.
-            const SECTIONS: &[&str] = &[$(stringify!($section),)*];
+            /// Names of the sections, and of the fields of each.
+            const TABLE: &[(&str, &[&str])] =
+                &[$((stringify!($section), &[$(stringify!($field),)*]),)*];
+
+            /// One field as TOML. `None` when there is no such field.
+            fn get(&self, section: &str, field: &str) -> Option<String> {
+                match (section, field) {
+                    $($((stringify!($section), stringify!($field)) => {
+                        Some(self.$section.$field.to_toml())
+                    })*)*
+                    _ => None,
+                }
+            }
+
+            /// Takes one field over from another configuration, if there is such a field.
+            fn copy(&mut self, other: &Config, section: &str, field: &str) {
+                match (section, field) {
+                    $($((stringify!($section), stringify!($field)) => {
+                        self.$section.$field = other.$section.$field.clone();
+                    })*)*
+                    _ => {}
+                }
+            }
+
+            /// Sets one field from a TOML value. `None` when there is no such field.
+            fn set_toml(
+                &mut self,
+                section: &str,
+                field: &str,
+                value: toml::Value,
+            ) -> Option<Result<(), String>> {
+                match (section, field) {
+                    $($((stringify!($section), stringify!($field)) => {
+                        let parsed = <$type as Setting>::from_toml(value);
+                        Some(parsed.map(|value| self.$section.$field = value))
+                    })*)*
+                    _ => None,
+                }
+            }
 
             /// Sets one field from text. `None` when there is no such field.
             fn set(&mut self, section: &str, field: &str, text: &str) -> Option<Result<(), String>> {
@@ -77,6 +113,9 @@ macro_rules! settings {
                         push_comment(&mut out, &[$($doc),*]);
                         out.push_str("# Default: ");
                         out.push_str(&default.$section.$field.to_toml());
+                        if reload::RELOADED.contains(&(stringify!($section), stringify!($field))) {
+                            out.push_str("; reloaded on SIGHUP");
+                        }
                         out.push_str(concat!("\n", stringify!($field), " = "));
                         out.push_str(&self.$section.$field.to_toml());
                         out.push_str("\n\n");
@@ -109,6 +148,9 @@ settings! {
         join: Vec<String> = Vec::new();
         /// How long a stopping node may take to hand over leadership and finish requests.
         shutdown_timeout: Duration = Duration::from_secs(10);
+        /// For how long a stopping node still takes requests, though `/health/ready` says no
+        /// already. Behind a load balancer: longer than it takes to notice.
+        drain_grace: Duration = Duration::from_millis(100);
     }
 
     /// What clients may ask for.
@@ -164,7 +206,7 @@ settings! {
     /// The node's own log, on standard error.
     log: Log {
         /// `error`, `warn`, `info`, `debug` or `trace`, also by module: `info,folkmoot::shard=debug`.
-        filter: String = "info,openraft=error,raft_engine=error".to_string();
+        filter: String = "info,openraft=error,openraft::raft::stream_append=off,raft_engine=error".to_string();
         /// `text` for people, `json` for machines.
         format: LogFormat = LogFormat::Text;
     }
@@ -212,32 +254,43 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: &[Override<'_>],
     ) -> Result<Config, Invalid> {
-        let mut config = match file {
-            None => Config::default(),
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-                Config::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?
-            }
-        };
-        config.apply_environment(environment)?;
+        let (mut config, mut lines) = (Config::default(), file::Lines::default());
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            lines = file::read(&text, &mut config).map_err(|problems| Invalid {
+                problems: problems.iter().map(|problem| problem.in_file(path)).collect(),
+            })?;
+        }
+        config.apply_environment(environment, &mut lines)?;
         for (section, field, text) in overrides {
             match config.set(section, field, text) {
-                Some(Ok(())) => {}
+                Some(Ok(())) => lines.forget(section, field),
                 Some(Err(why)) => return Err(format!("{section}.{field}: {why}").into()),
                 None => return Err(format!("there is no setting {section}.{field}").into()),
             }
         }
-        config.validate()?;
-        Ok(config)
+        match (config.validate(), file) {
+            (Ok(()), _) => Ok(config),
+            (Err(invalid), None) => Err(invalid),
+            (Err(Invalid { problems }), Some(path)) => {
+                let blame = |problem| lines.blame(problem).in_file(path);
+                Err(Invalid { problems: problems.into_iter().map(blame).collect() })
+            }
+        }
     }
 
     /// Parses TOML; does not validate relations.
     ///
     /// # Errors
-    /// What is wrong, with line and column.
-    pub fn parse(text: &str) -> Result<Config, String> {
-        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())
+    /// Everything that is wrong, with its line.
+    pub fn parse(text: &str) -> Result<Config, Invalid> {
+        let mut config = Config::default();
+        let read = file::read(text, &mut config);
+        read.map_err(|problems| Invalid {
+            problems: problems.iter().map(|p| p.in_file(Path::new("line"))).collect(),
+        })?;
+        Ok(config)
     }
 
     /// Takes settings from `FOLKMOOT_<SECTION>_<FIELD>`. Other variables are not ours to judge,
@@ -245,17 +298,18 @@ impl Config {
     fn apply_environment(
         &mut self,
         environment: impl IntoIterator<Item = (String, String)>,
+        lines: &mut file::Lines,
     ) -> Result<(), Invalid> {
         let mut problems = Vec::new();
         for (name, text) in environment {
             let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
             let rest = rest.to_ascii_lowercase();
             let Some((section, field)) = rest.split_once('_') else { continue };
-            if !Config::SECTIONS.contains(&section) {
+            if !Config::TABLE.iter().any(|(known, _)| *known == section) {
                 continue;
             }
             match self.set(section, field, &text) {
-                Some(Ok(())) => {}
+                Some(Ok(())) => lines.forget(section, field),
                 Some(Err(why)) => problems.push(format!("{name}: {why}")),
                 None => problems.push(format!(
                     "{name}: section {section} has no field {field}; see `folkmoot config print`"
@@ -313,17 +367,29 @@ mod tests {
     #[test]
     fn errors_name_the_line_or_the_variable() {
         let error = Config::parse("[raft]\nheartbeat_interval = \"soon\"\n").unwrap_err();
-        assert!(error.contains("line 2") && error.contains("expected a duration"), "{error}");
-        let error = Config::parse("[raft]\n\nheartbeat = \"1s\"\n").unwrap_err();
-        assert!(error.contains("line 3") && error.contains("heartbeat_interval"), "{error}");
-        let error = Config::parse("[rafts]\n").unwrap_err();
-        assert!(error.contains("line 1") && error.contains("unknown field"), "{error}");
+        let expected = "line:2: raft.heartbeat_interval: expected a duration";
+        assert!(error.to_string().starts_with(expected), "{error}");
         for name in ["FOLKMOOT_RAFT_HEARTBEAT", "FOLKMOOT_RAFT_HEARTBEAT_INTERVAL"] {
             let error = load(&[(name, "x")], &[]).unwrap_err().to_string();
             assert!(error.starts_with(name), "{error}");
         }
         let error = load(&[], &[("raft", "heartbeat_interval", "x".into())]).unwrap_err();
         assert!(error.to_string().starts_with("raft.heartbeat_interval:"), "{error}");
+    }
+
+    #[test]
+    fn a_contradiction_names_the_file_and_the_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("node.toml");
+        std::fs::write(&file, "[log]\n[raft]\nelection_timeout_max = \"6s\"\n").unwrap();
+        let error = Config::load(Some(&file), [], &[]).unwrap_err().to_string();
+        let expected = format!("{}:3: limits.request_timeout: ", file.display());
+        assert!(error.starts_with(&expected), "{error}");
+        // It is not the file's fault where a flag says so.
+        let flag = [("raft", "election_timeout_max", "7s".to_string())];
+        let error = Config::load(Some(&file), [], &flag).unwrap_err().to_string();
+        let expected = format!("{}: limits.request_timeout: ", file.display());
+        assert!(error.starts_with(&expected), "{error}");
     }
 
     #[test]

@@ -93,7 +93,7 @@ codes! {
     DiskFull = "disk_full", temporary: true;
     /// The node has not joined a cluster, or is not caught up.
     NotReady = "not_ready", temporary: true;
-    /// The node is stopping.
+    /// The node is drained or stops.
     ShuttingDown = "shutting_down", temporary: true;
     /// The node has as many connections, or sessions and streams, as it takes.
     TooManyConnections = "too_many_connections", temporary: true;

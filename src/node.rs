@@ -7,17 +7,21 @@
 //! ```
 //!
 //! Clients and peers are answered from the first moment on; until the groups are there, with
-//! `not_ready`. Stopping goes the other way: leadership is handed over while requests are still
-//! served, then streams end, then connections, then a last checkpoint is taken.
+//! `not_ready`. Stopping goes the other way: load balancers hear of it and streams end at once,
+//! leadership is handed over while requests are still served, then connections end, then a last
+//! checkpoint is taken.
 
 mod base;
 mod compaction;
+mod drain;
 mod formation;
 pub mod groups;
 mod guard;
 mod membership_file;
 mod registration;
+mod repair;
 mod storage;
+pub mod systemd;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,18 +30,22 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::gateway::limits::GatewayLimits;
+use crate::gateway::drain::Drain as ClientDrain;
+use crate::gateway::limits::{GatewayLimits, SharedLimits};
 use crate::gateway::{Gateway, metrics};
 use crate::id::ShardId;
 use crate::node::compaction::Compactor;
+use crate::node::drain::Drain;
 use crate::node::formation::{Formation, Receptionist};
 use crate::node::groups::{Groups, Membership};
 use crate::node::membership_file::{MembershipError, MembershipFile};
+use crate::node::systemd::Supervisor;
 use crate::proto::internal as pb;
 use crate::router::serve::Server;
 use crate::router::{self, Control, Router};
@@ -58,7 +66,9 @@ pub enum Error {
     #[error(transparent)]
     Membership(#[from] MembershipError),
     /// A port cannot be listened on.
-    #[error("cannot listen on {address} ({setting}): {error}")]
+    #[error(
+        "cannot listen on {address}: {error}. Stop what uses that port, or give {setting} another"
+    )]
     Listen {
         /// The setting that names it.
         setting: &'static str,
@@ -106,11 +116,17 @@ pub enum Error {
     Metrics(String),
 }
 
-/// Runs a node until `shutdown` is cancelled.
+/// Runs a node until `shutdown` is cancelled. `supervisor` hears how it stands. What may change
+/// while a node runs is taken from `configs` whenever that changes.
 ///
 /// # Errors
 /// Why it could not start, or had to stop. Nothing on disk is changed by a start that fails.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    configs: watch::Receiver<Config>,
+    shutdown: CancellationToken,
+    supervisor: Supervisor,
+) -> Result<(), Error> {
+    let config = configs.borrow().clone();
     let directory = DataDir::open(&config.node.data_dir, &Expected::default())?;
     let data_dir = directory.path().to_path_buf();
     let clients = listen("node.client_listen", config.node.client_listen).await?;
@@ -132,7 +148,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let router = Router::new(host.clone(), tcp.clone(), Arc::new(SystemClock), options);
     host.set_upper(Arc::new(Server(Arc::downgrade(&router))));
     let join = config.node.join.clone();
+    let supervised = AbortOnDropHandle::new(tokio::spawn(supervisor.clone().watch(router.clone())));
     let formation = Formation::new(hello, join, file, router.clone(), shutdown.clone());
+    let is_new = membership.is_none();
     if let Some(membership) = membership {
         formation.resume(membership);
     }
@@ -151,21 +169,26 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let receptionist = Arc::new(Receptionist(formation.clone()));
     let serving_peers = tokio::spawn(tcp.clone().serve(peers, host, receptionist));
     let gateway_stop = CancellationToken::new();
-    let gateway = Gateway::new(
-        router.clone(),
-        Arc::new(SystemClock),
-        gateway_limits(&config),
-        metrics,
-        gateway_stop.clone(),
-    );
+    let clients_drain = ClientDrain::new(gateway_stop.clone());
+    let drain = Drain::new(clients_drain.clone(), groups.clone());
+    let limits = SharedLimits::new(gateway_limits(&config));
+    let gateway =
+        Gateway::new(router.clone(), Arc::new(SystemClock), limits.clone(), metrics, clients_drain);
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(relimit(limits, configs.clone())));
     tracing::info!(client = %config.node.client_listen, peer = %config.node.peer_listen,
         "listening");
     let serving_clients = tokio::spawn(gateway.serve(clients));
 
-    let taking_part = take_part(&config, &shutdown, &router, &tcp, &formation, compactor, &tasks);
-    let outcome = taking_part.await;
+    if is_new {
+        supervisor.ready(); // a cluster is formed, or joined, of nodes that run
+    }
+    let started = || supervisor.ready();
+    let outcome =
+        take_part(&config, &shutdown, &router, &tcp, &formation, compactor, &tasks, started).await;
+    supervisor.stopping();
 
-    stop(&config, &router, &groups, gateway_stop, serving_clients).await;
+    let config = configs.borrow().clone();
+    stop(&config, &router, &groups, drain, gateway_stop, serving_clients).await;
     shutdown.cancel();
     tasks.close();
     tasks.wait().await;
@@ -173,10 +196,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     if serving_peers.await.is_err() {
         tracing::error!("serving peers ended with a panic");
     }
+    drop(supervised);
     outcome
 }
 
 /// Takes part in the cluster once this node is of one, until a group fails or the node is to stop.
+/// `started` is called when the groups have.
+#[expect(clippy::too_many_arguments, reason = "the wiring of a node, called once")]
 async fn take_part(
     config: &Config,
     shutdown: &CancellationToken,
@@ -185,6 +211,7 @@ async fn take_part(
     formation: &Arc<Formation>,
     compactor: Compactor,
     tasks: &TaskTracker,
+    started: impl FnOnce(),
 ) -> Result<(), Error> {
     let Some(membership) = formation.membership().await else { return Ok(()) };
     if let Some((address, theirs)) = formation.odd_neighbour().await {
@@ -196,6 +223,7 @@ async fn take_part(
     let disk = storage::open(config, &compactor, space.clone()).await?;
     groups.start(membership.clone(), disk).await?;
     groups.register(formation.own_hello());
+    started();
     tasks.spawn(guard::run(space, shutdown.clone()));
     for task in watchers(config, router, compactor, formation, &membership) {
         tasks.spawn(shutdown.clone().run_until_cancelled_owned(task));
@@ -266,6 +294,10 @@ impl Control for NodeControl {
         Box::pin(compaction::run(self.1.clone()))
     }
 
+    fn set_aside_at_start(&self, shard: ShardId) -> BoxFuture<'_, Result<(), crate::error::Error>> {
+        Box::pin(repair::note(self.1.data_dir.clone(), shard))
+    }
+
     fn disk_bytes(&self) -> u64 {
         base::directory_bytes(&self.1.data_dir)
     }
@@ -324,17 +356,29 @@ fn gateway_limits(config: &Config) -> GatewayLimits {
     }
 }
 
-/// Stops serving so that clients notice as little as can be.
+/// Puts the limits of a changed configuration in force.
+async fn relimit(limits: SharedLimits, mut configs: watch::Receiver<Config>) {
+    while configs.changed().await.is_ok() {
+        let config = configs.borrow_and_update().clone();
+        limits.set(gateway_limits(&config));
+    }
+}
+
+/// Stops serving so that clients notice as little as can be: begins as a drain does.
 async fn stop(
     config: &Config,
     router: &Arc<Router>,
     groups: &Arc<Groups>,
+    drain: Drain,
     gateway_stop: CancellationToken,
     serving_clients: tokio::task::JoinHandle<()>,
 ) {
-    let deadline = tokio::time::Instant::now() + config.node.shutdown_timeout;
-    let handing_over = tokio::time::timeout_at(deadline, groups.hand_over());
-    if handing_over.await.is_err() {
+    let begin = tokio::time::Instant::now();
+    let deadline = begin + config.node.shutdown_timeout;
+    let draining = tokio::time::timeout_at(deadline, drain.start());
+    let grace = tokio::time::sleep_until(begin + config.node.drain_grace);
+    let (drained, ()) = tokio::join!(draining, grace);
+    if drained.is_err() {
         tracing::warn!("leadership could not be handed over in time");
     }
     router.stop();

@@ -309,6 +309,24 @@ fn history(admin: &User<'_>) {
     admin.is_refused("history log --after 99", "invalid_cursor");
 }
 
+/// The status tells of a node that does not answer, and is not stale for that.
+fn a_node_is_down(cluster: &TestCluster, down: usize) {
+    let status = |format: &str| {
+        let mut command = cluster.cli(0, &["cluster", "status"]);
+        run(command.args(Some(format).filter(|format| !format.is_empty()))).ok()
+    };
+    wait_for("each shard to have a leader again", Duration::from_secs(10), || {
+        let status: Value = serde_json::from_str(&status("--json")).unwrap();
+        let states = each(&status, "nodes", "state");
+        let told = states.iter().filter(|state| **state == "down").count() == 1;
+        if told && status["stale"] == false { Ok(()) } else { Err(status.to_string()) }
+    });
+    let text = status("");
+    let id = cluster.node_id(0, down);
+    assert!(text.contains(&format!("no answer from node {id}\n")), "{text}");
+    assert!(!text.contains("stale"), "{text}");
+}
+
 fn status(admin: &User<'_>) {
     let status = wait_for("each shard to have its leader", Duration::from_secs(10), || {
         let status = admin.json("cluster status");
@@ -433,6 +451,7 @@ fn tail(cluster: &mut TestCluster) {
         assert_eq!((&event["seq"], &event["text"]), (&seen.seq.into(), &(&*seen.text).into()));
         assert_eq!(event["client_msg_id"], *seen.id);
     }
+    a_node_is_down(cluster, 1);
     cluster.restart(1);
     cluster.wait_ready();
     let last = run(&mut cluster.cli(1, &["tail", "river", "-n", "2", "--count", "2"])).ok();

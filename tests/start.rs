@@ -243,9 +243,9 @@ fn a_bad_configuration_is_named_and_makes_nothing() {
     let file = directory.path().join("node.toml");
     let cases = [
         ("[raft]\nheartbeat = \"1s\"\n", "heartbeat_interval"),
-        ("[raft]\nheartbeat_interval = \"soon\"\n", "line 2"),
+        ("[raft]\nheartbeat_interval = \"soon\"\n", "node.toml:2: "),
         ("[limits]\nsessions_max = 0\n", "limits.sessions_max"),
-        ("[node\n", "line 1"),
+        ("[node\n", "node.toml:1: "),
     ];
     for (text, expected) in cases {
         std::fs::write(&file, text).unwrap();

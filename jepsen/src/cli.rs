@@ -78,14 +78,10 @@ struct CheckArgs {
     /// Show so many violations of each anomaly, with their witness; all are counted.
     #[arg(long, value_name = "N", default_value_t = Options::default().witnesses_max)]
     witnesses: u64,
-    /// Seconds within which each room has an ok once all faults are over.
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        value_parser = seconds,
-        default_value_t = Options::default().recover_within.as_secs_f64()
-    )]
-    recover_within: f64,
+    /// Seconds within which each room has an ok once all faults are over and somebody asked; by
+    /// default 30, and for the directory of a run what the run was told.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    recover_within: Option<f64>,
 }
 
 /// Options of `export`.
@@ -193,13 +189,14 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn run_check(args: &CheckArgs) -> Result<u8, Failure> {
+    let recover_within = args.recover_within.map(Duration::from_secs_f64);
     let options = Options {
         min_ok: args.min_ok,
         witnesses_max: args.witnesses,
-        recover_within: Duration::from_secs_f64(args.recover_within),
+        recover_within: recover_within.unwrap_or(Options::default().recover_within),
     };
     let (verdict, text) = if args.history.is_dir() {
-        run::check(&args.history, &options, args.json)?
+        run::check(&args.history, &options, recover_within, args.json)?
     } else {
         let report = check::check(&read(&args.history, args.json)?, &options);
         let json = args.json.then(|| format!("{}\n", json!(report)));

@@ -151,8 +151,9 @@ fn every_sort_of_witness_has_a_picture() {
     story.chain("n2", 3, "ab");
     story.fault("kill", Phase::Start, None);
     story.fault("kill", Phase::Stop, None);
+    let read = story.begin_on("n1", F::Read, Is::range(0, None));
     story.wait(31_000);
-    story.read(0, "a b c c y");
+    story.ok(&read, Is::Page { head: 5, events: events(1, "a b c c y") });
     story.final_read("n1", "a b c c");
     story.final_read("n2", "a b z c");
     let report = story.check();

@@ -317,8 +317,9 @@ const PLANTED: &[Planted] = &[
         witness: &[&[5], &[6, 7]],
         tell: |s| {
             until_faults_end(s);
+            let op = s.begin(F::Send, Value::send(id("b")));
             s.wait(31_000);
-            s.send("b", 2);
+            s.ok(&op, Value::sent(id("b"), 2));
         },
     },
     Planted {

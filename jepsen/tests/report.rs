@@ -80,7 +80,34 @@ fn a_cluster_is_held_to_what_it_does_while_a_majority_is_healthy() {
     story.read(0, "a");
     let measured = story.check().availability;
     assert_eq!((measured.healthy_operations, measured.healthy_ok, measured.heals), (3, 2, 1));
-    assert_eq!(measured.recovery_max_ms, Some(502.0));
+    assert_eq!(measured.recovery_max_ms, Some(1.0), "nobody had asked before");
+}
+
+#[test]
+fn a_room_is_slow_only_when_somebody_waits() {
+    let after_heal = |tell: fn(&mut Story)| {
+        let mut story = Story::new();
+        story.sends("a b c d e f g h i j");
+        story.fault("kill", Phase::Start, None);
+        tell(&mut story);
+        story.read(0, "a b c d e f g h i j");
+        story.check()
+    };
+    let report = after_heal(|s| {
+        s.fault("kill", Phase::Stop, None);
+        s.wait(40_000);
+    });
+    assert_eq!(report.verdict, Verdict::Valid, "{report}");
+    assert_eq!(report.availability.recovery_max_ms, Some(1.0));
+    // Asked while a fault was active: it waits from the end of that on.
+    let report = after_heal(|s| {
+        let early = s.begin(F::Read, Value::range(0, None));
+        s.fault("kill", Phase::Stop, None);
+        s.wait(40_000);
+        let events = events(1, "a b c d e f g h i j");
+        s.ok(&early, Value::Page { head: 10, events });
+    });
+    assert!(report.has(Anomaly::Unavailable), "{report}");
 }
 
 #[test]

@@ -140,6 +140,87 @@ fn a_store_without_room_is_refused_and_one_that_cannot_be_made() {
     assert!(text.contains("MiB free") && text.contains("--store"), "{text}");
 }
 
+#[test]
+fn tools_that_are_missing_are_named_with_their_packages() {
+    if !is_root() {
+        return skipped("without root they are not asked for");
+    }
+    if !has_folkmoot() {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let mut command = jepsen();
+    command.env("PATH", "/nowhere").args(["run", "--nemesis", "kill", "--store"]).arg(store.path());
+    let text = said(&command.output().unwrap());
+    assert!(text.contains("no program ip") && text.contains("apt-get install iproute2"), "{text}");
+    assert_eq!(only_entry(store.path()), None, "nothing was made");
+}
+
+#[test]
+fn attacks_that_are_all_missing_are_no_run() {
+    if !has_folkmoot() {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let mut command = jepsen();
+    // The probe of signals takes `sleep`.
+    command.env("PATH", "/nowhere").args(["run", "--quiet", "--local", "--nemesis", "kill,pause"]);
+    let text = said(&command.arg("--store").arg(store.path()).output().unwrap());
+    assert!(text.contains("MISSING: kill: sleep") && text.contains("MISSING: pause"), "{text}");
+    assert!(text.contains("fault list"), "{text}");
+    assert_eq!(only_entry(store.path()), None, "nothing was made");
+}
+
+#[test]
+fn a_run_without_an_attack_that_was_named_is_unknown() {
+    if !has_folkmoot() {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let mut command = jepsen();
+    command.env("PATH", "/nowhere").args(["run", "--quiet", "--local", "--time", "1s"]);
+    command.args(["--nemesis", "kill,partition", "--store"]).arg(store.path());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(text.contains("kill was asked for, and is missing: sleep"), "{text}");
+    assert!(text.contains("partition was asked for, and never struck"), "{text}");
+    let directory = only_entry(&only_entry(store.path()).unwrap()).unwrap();
+    let results = std::fs::read(directory.join("results.json")).unwrap();
+    let results: Value = serde_json::from_slice(&results).unwrap();
+    assert_eq!(results["missing"][0]["fault"], "kill", "{results}");
+    assert_eq!(results["verdict"], "unknown");
+    // Judged again, it is the same.
+    let checked = jepsen().args(["check", "--json"]).arg(&directory).output().unwrap();
+    assert_eq!(checked.status.code(), Some(2), "{checked:?}");
+    let again: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    assert_eq!(again["problems"], results["problems"]);
+    // And a row says so.
+    let row = jepsen().args(["report", "--row"]).arg(&directory).output().unwrap();
+    let row = String::from_utf8(row.stdout).unwrap();
+    assert!(row.contains("kill, partition (--local), without kill | 3 | 1 s"), "{row}");
+    assert!(row.contains("| unknown |"), "{row}");
+}
+
+#[test]
+fn a_calm_run_lasts_as_long_as_it_was_told_and_holds_its_limits() {
+    if !has_folkmoot() {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let begin = Instant::now();
+    let mut command = jepsen();
+    command.args(["run", "--json", "--quiet", "--local", "--nemesis", "none", "--time", "10s"]);
+    let output = command.arg("--store").arg(store.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(begin.elapsed() > Duration::from_secs(10));
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(results["verdict"], "valid", "{results}");
+    assert!(results["session_posts"].as_u64().unwrap() > 0, "nobody posted on a stream: {results}");
+    let directory = only_entry(&only_entry(store.path()).unwrap()).unwrap();
+    assert!(!directory.join("data").exists());
+}
+
 /// A run that goes on for longer than any test.
 fn start(arguments: &[&str], store: &Path) -> Child {
     let mut command = jepsen();
@@ -190,24 +271,76 @@ fn processes_below(directory: &Path) -> Vec<u32> {
     .collect()
 }
 
+/// What a run has made on the machine: namespaces, mounts, processes.
+fn made(run: &Child, store: &Path) -> (usize, usize, usize) {
+    let tag = format!("fmj{}-", run.id());
+    let output = Command::new("ip").args(["netns", "list"]).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let namespaces = text.unwrap_or_default().lines().filter(|line| line.starts_with(&tag)).count();
+    let text = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let mounts = text.lines().filter(|line| line.contains(store.to_str().unwrap())).count();
+    (namespaces, mounts, processes_below(store).len())
+}
+
 #[test]
 fn an_interrupted_run_takes_everything_away() {
     if !has_folkmoot() {
         return;
     }
-    let store = tempfile::tempdir().unwrap();
-    let mut run = start(&["--local", "--nemesis", "kill"], store.path());
-    let directory = wait_chatting(store.path(), &mut run);
-    assert!(!processes_below(&directory).is_empty());
-    signal(&run, Signal::INT);
-    let output = run.wait_with_output().unwrap();
-    let text = said(&output);
-    assert!(text.contains("interrupted by SIGINT"), "{text}");
-    assert_eq!(processes_below(&directory), Vec::<u32>::new());
-    assert!(directory.join("history.jsonl").is_file(), "what happened is kept");
-    // It was cut short, so nobody can judge it: and that is said, with the line.
-    let checked = jepsen().arg("check").arg(&directory).output().unwrap();
-    assert_eq!(checked.status.code(), Some(2), "{checked:?}");
+    let mut modes: Vec<(&[&str], _)> = vec![(&["--local", "--nemesis", "kill"], (0, 0, 3))];
+    match is_root() {
+        true => modes.push((&["--nemesis", "kill,power-cut,disk-stall"], (5, 3, 3))),
+        false => skipped("namespaces and disks take root; processes only are looked at"),
+    }
+    for ((arguments, expected), (how, name)) in
+        modes.into_iter().zip([(Signal::INT, "SIGINT"), (Signal::HUP, "SIGHUP")])
+    {
+        let store = tempfile::tempdir().unwrap();
+        let mut run = start(arguments, store.path());
+        let directory = wait_chatting(store.path(), &mut run);
+        let there = made(&run, store.path());
+        assert_eq!((there.0, there.1), (expected.0, expected.1));
+        assert!(there.2 > 0 && there.2 <= expected.2, "{there:?}");
+        signal(&run, how);
+        assert_eq!(run.wait().unwrap().code(), Some(2));
+        assert_eq!(made(&run, store.path()), (0, 0, 0));
+        let text = said(&run.wait_with_output().unwrap());
+        assert!(text.contains(&format!("interrupted by {name}")), "{text}");
+        assert!(directory.join("history.jsonl").is_file(), "what happened is kept");
+        assert!(!directory.join("data").exists(), "and nothing else");
+        // It was cut short, so nobody can judge it: and that is said, with the line.
+        let checked = jepsen().arg("check").arg(&directory).output().unwrap();
+        assert_eq!(checked.status.code(), Some(2), "{checked:?}");
+    }
+}
+
+#[test]
+fn a_run_that_is_interrupted_while_it_is_set_up_leaves_nothing() {
+    if !has_folkmoot() {
+        return;
+    }
+    if !is_root() {
+        return skipped("set-up makes nothing without root");
+    }
+    // While it probes, makes namespaces, and makes disks.
+    for (namespaces, mounts) in [(0, 0), (2, 0), (7, 2)] {
+        let store = tempfile::tempdir().unwrap();
+        let below = store.path().join("a/b");
+        let mut run = start(&["--nodes", "5", "--nemesis", "kill,power-cut,partition"], &below);
+        wait_for("set-up", || {
+            assert!(run.try_wait().unwrap().is_none(), "it ended");
+            let there = made(&run, store.path());
+            // Its first handlers are there once it has a thread for signals.
+            let threads = std::fs::read_dir(format!("/proc/{}/task", run.id())).unwrap().count();
+            (threads > 1 && there.0 >= namespaces && there.1 >= mounts).then_some(())
+        });
+        signal(&run, Signal::TERM);
+        assert_eq!(run.wait().unwrap().code(), Some(2));
+        assert_eq!(made(&run, store.path()), (0, 0, 0));
+        let text = said(&run.wait_with_output().unwrap());
+        assert!(text.contains("interrupted by SIGTERM"), "{text}");
+        assert_eq!(only_entry(store.path()), None, "the store is as it was: {text}");
+    }
 }
 
 #[test]
@@ -223,19 +356,10 @@ fn what_a_killed_run_left_is_cleaned_up() {
     let arguments: &[&str] =
         if local { &["--local", "--nemesis", "pause"] } else { &["--nemesis", "pause,power-cut"] };
     let mut run = start(arguments, store.path());
-    let directory = wait_chatting(store.path(), &mut run);
-    let tag = format!("fmj{}-", run.id());
-    let namespaces = || {
-        let output = Command::new("ip").args(["netns", "list"]).output();
-        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        text.unwrap_or_default().lines().filter(|line| line.starts_with(&tag)).count()
-    };
-    let mounts = || {
-        let text = std::fs::read_to_string("/proc/self/mounts").unwrap();
-        text.lines().filter(|line| line.contains(directory.to_str().unwrap())).count()
-    };
+    wait_chatting(store.path(), &mut run);
     if !local {
-        assert_eq!((namespaces(), mounts()), (5, 3));
+        let there = made(&run, store.path());
+        assert_eq!((there.0, there.1), (5, 3));
     }
     // Nothing of a run that is under way is touched.
     let cleanup = || jepsen().args(["cleanup", "--json"]).output().unwrap();
@@ -249,6 +373,5 @@ fn what_a_killed_run_left_is_cleaned_up() {
     assert!(output.status.success(), "{output:?}");
     let cleaned: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(cleaned["runs"].as_u64().unwrap() >= 1, "{cleaned}");
-    assert_eq!(processes_below(&directory), Vec::<u32>::new());
-    assert_eq!((namespaces(), mounts()), (0, 0));
+    assert_eq!(made(&run, store.path()), (0, 0, 0));
 }

@@ -1,5 +1,7 @@
 //! `folkmoot cluster`: form a cluster, and see how it is.
 
+mod verify;
+
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -22,6 +24,13 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  folkmoot cluster status\n  \
         folkmoot cluster status --watch\n  folkmoot cluster status --json | jq .shards")]
     Status(Status),
+    /// Compare what all replicas have of every room, and verify each one's hash chain.
+    #[command(after_help = "Examples:\n  folkmoot cluster verify\n  \
+        folkmoot cluster verify --json | jq .findings\n  \
+        folkmoot cluster verify --repair 2/5    # node 2's replica of shard 5\n\n\
+        Reads everything, on all nodes; people may go on chatting. Exits with 1 when replicas\n\
+        differ, one is damaged, or not all could be compared.")]
+    Verify(verify::Verify),
 }
 
 /// Options of `cluster init`.
@@ -55,6 +64,7 @@ pub(super) async fn run(command: Command) -> Outcome {
     match command {
         Command::Init(args) => init(args).await,
         Command::Status(args) => status(args).await,
+        Command::Verify(args) => verify::run(args).await,
     }
 }
 
@@ -113,9 +123,15 @@ fn print(args: &Status, status: &pb::StatusResponse) -> Outcome {
     if args.watch && std::io::stdout().is_terminal() {
         output::line("\x1b[H\x1b[2J")?; // home, and clear
     }
-    let stale = if status.stale { "  (stale: no leader confirms all of this)" } else { "" };
+    let stale =
+        if status.stale { "  (stale: some shard has no leader that answers)" } else { "" };
     let cluster = if status.cluster_id.is_empty() { "not formed yet" } else { &status.cluster_id };
     output::line(format!("cluster {cluster}, as node {} sees it{stale}\n", status.node_id))?;
+    let down: Vec<u64> =
+        status.nodes.iter().filter(|node| node.state == "down").map(|node| node.id).collect();
+    if !down.is_empty() {
+        output::line(format!("no answer from node {}\n", ids(&down)))?;
+    }
     output::line(nodes_table(status).render())?;
     output::line("")?;
     output::line(shards_table(status).render())?;

@@ -4,19 +4,23 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info, warn};
 
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::signal;
 use crate::config::{Config, Log, LogFormat};
+use crate::node::systemd::Supervisor;
 
 /// Options of `serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  folkmoot serve --config /etc/folkmoot/node.toml\n  \
     folkmoot serve --data-dir /var/lib/folkmoot --set log.format=json\n\n\
     Settings come from the file, then from FOLKMOOT_<SECTION>_<FIELD> in the environment, then from\n\
-    flags. `folkmoot config print` lists them all.")]
+    flags. `folkmoot config print` lists them all.\n\n\
+    SIGTERM and Ctrl-C drain the node, then stop it; a second one stops it at once. SIGHUP reads the\n\
+    file again, and puts in force what may change while the node runs.")]
 pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
@@ -88,18 +92,24 @@ impl Settings {
 /// Runs the command.
 pub(super) async fn run(args: Args) -> Outcome {
     let config = args.settings.load()?;
-    start_log(&config.log)?;
+    let log_filter = start_log(&config.log)?;
+    let supervisor =
+        Supervisor::from_environment(|name| std::env::var_os(name), std::process::id());
     let (shutdown, at_once) = (CancellationToken::new(), CancellationToken::new());
     let stopper =
         stop_on(signal::Stop::catch()?, args.until_stdin_closes, shutdown.clone(), at_once.clone());
     let stopper = tokio::spawn(stopper);
+    let (reloaded, configs) = watch::channel(config);
+    let reloader = reload_on(signal::Reload::catch()?, args.settings, log_filter, reloaded);
+    let reloader = tokio::spawn(reloader);
     let outcome = tokio::select! {
-        outcome = crate::node::run(config, shutdown) => {
+        outcome = crate::node::run(configs, shutdown, supervisor) => {
             outcome.map_err(|error| Failure::failed(error.to_string()))
         }
         () = at_once.cancelled() => Err(Failure::failed("stopped at once, as asked twice")),
     };
     stopper.abort();
+    reloader.abort();
     outcome
 }
 
@@ -127,17 +137,64 @@ async fn stop_on(
     at_once.cancel();
 }
 
-fn start_log(log: &Log) -> Outcome {
-    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
-        .map_err(|error| Failure::failed(format!("log.filter: {error}")))?;
+/// Reads the configuration again at each SIGHUP, and puts in force what may change. One that cannot
+/// be used changes nothing.
+async fn reload_on(
+    mut signal: signal::Reload,
+    settings: Settings,
+    log_filter: LogFilter,
+    configs: watch::Sender<Config>,
+) {
+    loop {
+        signal.asked().await;
+        let newer = match settings.load() {
+            Ok(newer) => newer,
+            Err(failure) => {
+                error!(%failure, "the configuration stays as it was: what was to be reloaded is bad");
+                continue;
+            }
+        };
+        let reload = configs.borrow().reload(&newer);
+        if reload.changed.iter().any(|name| name == "log.filter")
+            && let Err(why) = log_filter(&reload.config.log.filter)
+        {
+            error!(why, "the configuration stays as it was: the log's filter cannot be changed");
+            continue;
+        }
+        for setting in &reload.needs_restart {
+            warn!(setting, "changed in the configuration; takes effect at the next restart");
+        }
+        info!(changed = reload.changed.join(" "), "configuration reloaded");
+        configs.send_replace(reload.config);
+    }
+}
+
+/// Puts another filter in force.
+type LogFilter = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+fn start_log(log: &Log) -> Outcome<LogFilter> {
+    let parse = |filter: &str| {
+        tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| error.to_string())
+    };
+    let filter = parse(&log.filter).map_err(|why| Failure::failed(format!("log.filter: {why}")))?;
     // Where nobody reads the log, nothing is to be said of that either: `eprintln!` would panic.
     let log_to = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .log_internal_errors(false);
-    match log.format {
-        LogFormat::Text => log_to.with_ansi(false).init(),
-        LogFormat::Json => log_to.json().init(),
-    }
-    Ok(())
+    // The handles differ in type.
+    Ok(match log.format {
+        LogFormat::Text => {
+            let log_to = log_to.with_ansi(false).with_filter_reloading();
+            let handle = log_to.reload_handle();
+            log_to.init();
+            Box::new(move |filter| handle.reload(parse(filter)?).map_err(|e| e.to_string()))
+        }
+        LogFormat::Json => {
+            let log_to = log_to.json().with_filter_reloading();
+            let handle = log_to.reload_handle();
+            log_to.init();
+            Box::new(move |filter| handle.reload(parse(filter)?).map_err(|e| e.to_string()))
+        }
+    })
 }

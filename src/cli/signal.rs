@@ -1,4 +1,4 @@
-//! Signals that ask the program to stop.
+//! Signals that ask the program to stop, or to read its configuration again.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -28,5 +28,25 @@ impl Stop {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+/// SIGHUP, which asks a daemon to read its configuration again. While this exists, it does not end
+/// the program.
+#[derive(Debug)]
+pub(super) struct Reload(Signal);
+
+impl Reload {
+    /// Begins to catch it.
+    pub(super) fn catch() -> Outcome<Reload> {
+        let caught = signal(SignalKind::hangup());
+        caught
+            .map(Reload)
+            .map_err(|error| Failure::failed(format!("cannot catch signals: {error}")))
+    }
+
+    /// Waits for the next one. Cancel safe.
+    pub(super) async fn asked(&mut self) {
+        let _ = self.0.recv().await;
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::client::Client;
+use crate::client::wire;
 use crate::error::Error;
 use crate::proto::v1 as pb;
 use pb::cluster_client::ClusterClient;
@@ -36,6 +37,34 @@ impl Client {
         .await
     }
 
+    /// Compares all replicas of these shards, or of all. Deadlines do not apply: this takes as long
+    /// as there is to read.
+    ///
+    /// # Errors
+    /// `forbidden` unless the caller is an administrator; `not_found`; and as every call.
+    pub async fn verify(&self, shards: Vec<u32>) -> Result<Verification, Error> {
+        let stream = self
+            .read(|channel| {
+                let request = self.request(pb::VerifyRequest { shards: shards.clone() });
+                async move { ClusterClient::new(channel).verify(request).await }
+            })
+            .await?;
+        Ok(Verification { stream })
+    }
+
+    /// Has a node set its state of a shard aside at its next start, and take it from the others.
+    ///
+    /// # Errors
+    /// `invalid_argument` unless that replica, and no other, differs; and as every call.
+    pub async fn repair(&self, node: u64, shard: u32) -> Result<(), Error> {
+        let limit = self.options().deadline;
+        let repaired = self.attempts(None, limit, |channel, _| async move {
+            let request = self.request(pb::RepairRequest { node, shard });
+            ClusterClient::new(channel).repair(request).await
+        });
+        repaired.await.map(|_| ())
+    }
+
     /// Rewrites the answering node's base, so that erased data is gone from its disk. Give this
     /// client one server: that node is the one which compacts.
     ///
@@ -46,5 +75,27 @@ impl Client {
             ClusterClient::new(channel).compact(self.request(pb::CompactRequest {})).await
         })
         .await
+    }
+}
+
+/// What a comparison of replicas says while it goes on.
+#[derive(Debug)]
+pub struct Verification {
+    stream: tonic::Streaming<pb::VerifyResponse>,
+}
+
+impl Verification {
+    /// The next thing it says; `None` at the end.
+    ///
+    /// # Errors
+    /// Why it broke off.
+    pub async fn next(&mut self) -> Result<Option<pb::verify_response::Said>, Error> {
+        loop {
+            match self.stream.message().await {
+                Ok(Some(response)) if response.said.is_none() => {} // a newer node's
+                Ok(response) => return Ok(response.and_then(|response| response.said)),
+                Err(status) => return Err(wire::error_of(&status)),
+            }
+        }
     }
 }

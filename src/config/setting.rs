@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
-
 /// A type that a setting can have.
 pub trait Setting: Sized {
     /// Reads it as people write it in the environment and in flags.
@@ -28,16 +26,6 @@ pub trait Setting: Sized {
 
     /// Writes it as a TOML value.
     fn to_toml(&self) -> String;
-}
-
-/// Deserialises any setting; TOML's errors then point at the line.
-pub(super) fn deserialize<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Setting,
-{
-    let value = toml::Value::deserialize(deserializer)?;
-    T::from_toml(value).map_err(serde::de::Error::custom)
 }
 
 fn quoted(text: impl fmt::Display) -> String {

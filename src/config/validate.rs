@@ -31,6 +31,21 @@ impl Config {
                 node.peer_listen
             ));
         }
+        let (client, peer) = (node.client_listen, node.peer_listen);
+        let overlap = client.ip().is_unspecified() || peer.ip().is_unspecified();
+        if client != peer && overlap && client.port() == peer.port() && client.port() != 0 {
+            problems.push(format!(
+                "node.peer_listen: {peer} and node.client_listen ({client}) take the same port; \
+                 give each its own"
+            ));
+        }
+        if node.client_advertise.is_some() && node.client_advertise == node.peer_advertise {
+            problems.push(
+                "node.peer_advertise: is node.client_advertise too; clients and nodes reach this \
+                 one at different ports"
+                    .into(),
+            );
+        }
         let addresses = [
             ("client", node.client_listen, &node.client_advertise),
             ("peer", node.peer_listen, &node.peer_advertise),
@@ -56,6 +71,14 @@ impl Config {
         }
         let shutdown = node.shutdown_timeout;
         at_least(problems, "node.shutdown_timeout", shutdown, Duration::from_secs(1));
+        if node.drain_grace >= shutdown {
+            problems.push(format!(
+                "node.drain_grace: {} leaves nothing of node.shutdown_timeout ({}) for requests to \
+                 finish; use a shorter one, or a longer node.shutdown_timeout",
+                humantime::format_duration(node.drain_grace),
+                humantime::format_duration(shutdown)
+            ));
+        }
     }
 
     fn validate_limits(&self, problems: &mut Vec<String>) {
@@ -171,8 +194,24 @@ mod tests {
         };
         check(|c| c.node.peer_listen = c.node.client_listen, "node.peer_listen:");
         check(|c| c.node.client_listen.set_ip([0, 0, 0, 0].into()), "node.client_advertise:");
+        check(
+            |c| {
+                c.node.client_listen.set_ip([0, 0, 0, 0].into());
+                c.node.client_advertise = Some("chat1.example.org:7400".into());
+                c.node.peer_listen.set_port(7400);
+            },
+            "node.peer_listen:",
+        );
+        check(
+            |c| {
+                c.node.client_advertise = Some("chat1.example.org:7400".into());
+                c.node.peer_advertise = c.node.client_advertise.clone();
+            },
+            "node.peer_advertise:",
+        );
         check(|c| c.node.peer_advertise = Some("http://a:1".into()), "node.peer_advertise:");
         check(|c| c.node.join = vec!["a".into()], "node.join:");
+        check(|c| c.node.drain_grace = c.node.shutdown_timeout, "node.drain_grace:");
         check(|c| c.limits.text_bytes_max = Size(65 * 1024), "limits.text_bytes_max:");
         check(|c| c.limits.connections_max = 0, "limits.connections_max:");
         check(|c| c.limits.request_timeout = MILLISECOND * 500, "limits.request_timeout:");

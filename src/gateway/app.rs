@@ -1,12 +1,11 @@
 //! What every request handler has at hand: the layers below, who is calling, ids to mint.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 
 use crate::chat::command::{Actor, Command, Done, Request};
@@ -17,7 +16,8 @@ use crate::gateway::auth::{Authenticator, Credentials};
 use crate::gateway::backend::Backend;
 use crate::gateway::body::BodyBudget;
 use crate::gateway::convert;
-use crate::gateway::limits::GatewayLimits;
+use crate::gateway::drain::Drain;
+use crate::gateway::limits::{GatewayLimits, SharedLimits};
 use crate::gateway::metrics::Metrics;
 use crate::id::{RequestId, RoomId, Seq};
 use crate::router::Readiness;
@@ -28,26 +28,33 @@ pub struct App {
     pub backend: Arc<dyn Backend>,
     /// For the ids that the gateway mints.
     pub clock: Arc<dyn Clock>,
-    /// What clients may do.
-    pub limits: GatewayLimits,
     /// What they did.
     pub metrics: Metrics,
-    /// Cancelled when the node stops: streams end, readiness turns false.
-    pub shutdown: CancellationToken,
+    /// On while clients are to go elsewhere: streams end, readiness is false.
+    pub drain: Drain,
     /// What all arriving bodies take.
     pub bodies: BodyBudget,
-    seats: Arc<Semaphore>,
+    limits: SharedLimits,
+    /// Sessions, event streams and long polls there are.
+    seats: Arc<AtomicUsize>,
     auth: Authenticator,
 }
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("App").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("App").field("limits", &self.limits()).finish_non_exhaustive()
     }
 }
 
-/// One of the `sessions_max` sessions, event streams and long polls.
-pub type Seat = OwnedSemaphorePermit;
+/// One of the `sessions_max` sessions, event streams and long polls, for as long as it lives.
+#[derive(Debug)]
+pub struct Seat(Arc<AtomicUsize>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// Who makes a request, and the proof, to be shown again during a long one.
 #[derive(Debug, Clone)]
@@ -74,21 +81,25 @@ impl App {
     pub fn new(
         backend: Arc<dyn Backend>,
         clock: Arc<dyn Clock>,
-        limits: GatewayLimits,
+        limits: SharedLimits,
         metrics: Metrics,
-        shutdown: CancellationToken,
+        drain: Drain,
     ) -> App {
-        let seats = limits.sessions_max.min(Semaphore::MAX_PERMITS);
         App {
             backend,
             clock,
-            limits,
             metrics,
-            shutdown,
+            drain,
             bodies: BodyBudget::default(),
-            seats: Arc::new(Semaphore::new(seats)),
+            limits,
+            seats: Arc::default(),
             auth: Authenticator::default(),
         }
+    }
+
+    /// What clients may do, as of now.
+    pub fn limits(&self) -> Arc<GatewayLimits> {
+        self.limits.get()
     }
 
     /// Who sent these HTTP headers.
@@ -150,7 +161,7 @@ impl App {
     /// # Errors
     /// [`Code::TooLarge`], or [`Code::InvalidArgument`] when there is none.
     pub fn check_text(&self, text: &str) -> Result<(), Error> {
-        convert::text("text", text, self.limits.text_bytes_max)
+        convert::text("text", text, self.limits().text_bytes_max)
     }
 
     /// Posts a message, and counts it; also tells the id it got.
@@ -175,16 +186,18 @@ impl App {
     /// # Errors
     /// [`Code::TooManyConnections`] when there are as many as this node takes.
     pub fn take_seat(&self) -> Result<Seat, Error> {
-        self.seats.clone().try_acquire_owned().map_err(|_| {
-            let message = "this node has as many sessions and streams as it takes";
-            Error::new(Code::TooManyConnections, message).retry_after(1000)
-        })
+        let seat = Seat(self.seats.clone());
+        if self.seats.fetch_add(1, Ordering::Relaxed) < self.limits().sessions_max {
+            return Ok(seat);
+        }
+        let message = "this node has as many sessions and streams as it takes";
+        Err(Error::new(Code::TooManyConnections, message).retry_after(1000))
     }
 
     /// Whether this node takes requests.
     pub fn readiness(&self) -> Readiness {
-        if self.shutdown.is_cancelled() {
-            return Readiness { ready: false, reason: "the node is stopping".into() };
+        if self.drain.is_on() {
+            return Readiness { ready: false, reason: "the node is being drained".into() };
         }
         self.backend.readiness()
     }
@@ -201,9 +214,10 @@ pub fn require_admin(actor: &Actor) -> Result<(), Error> {
     Err(Error::new(Code::Forbidden, "only administrators may do this"))
 }
 
-/// What streams end with when the node stops.
+/// What streams end with when the node is drained, or stops.
 pub fn shutting_down() -> Error {
-    Error::new(Code::ShuttingDown, "this node is stopping; go on with another").retry_after(100)
+    let message = "this node is drained or stops; go on with another";
+    Error::new(Code::ShuttingDown, message).retry_after(100)
 }
 
 /// Mints a salt.

@@ -13,8 +13,9 @@ use crate::chat::query::{Answer, Query};
 use crate::chat::state::{Room, User};
 use crate::delivery::subscription::{Next, Subscription};
 use crate::error::Error;
-use crate::id::{Cursor, Epoch, NodeId, RoomId, Seq, UserId};
+use crate::id::{Cursor, Epoch, NodeId, RoomId, Seq, ShardId, UserId};
 use crate::proto::v1::StatusResponse;
+use crate::router::verify::Report;
 use crate::router::{Consistency, Readiness, Router};
 
 /// One followed room: where it starts, and what comes.
@@ -52,7 +53,8 @@ impl From<Subscription> for Feed {
     }
 }
 
-/// What answers the gateway's requests; each method is [`Router`]'s of the same name.
+/// What answers the gateway's requests; each method is [`Router`]'s of the same name, `verify` its
+/// `verify_shard`.
 #[expect(missing_docs, reason = "each method is Router's, and described there")]
 pub trait Backend: Send + Sync + 'static {
     fn execute(&self, request: Request) -> BoxFuture<'_, Result<Done, Error>>;
@@ -85,6 +87,13 @@ pub trait Backend: Send + Sync + 'static {
     fn status(&self) -> BoxFuture<'_, StatusResponse>;
     fn init_cluster(&self, nodes: usize, shards: u16) -> BoxFuture<'_, Result<String, Error>>;
     fn compact(&self) -> BoxFuture<'_, Result<(u64, u64), Error>>;
+    fn data_shards(&self) -> Result<Vec<ShardId>, Error>;
+    fn verify<'a>(
+        &'a self,
+        shard: ShardId,
+        report: &'a mut dyn Report,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+    fn repair(&self, shard: ShardId, node: NodeId) -> BoxFuture<'_, Result<(), Error>>;
 }
 
 impl Backend for Router {
@@ -146,5 +155,21 @@ impl Backend for Router {
 
     fn compact(&self) -> BoxFuture<'_, Result<(u64, u64), Error>> {
         Box::pin(Router::compact(self))
+    }
+
+    fn data_shards(&self) -> Result<Vec<ShardId>, Error> {
+        Router::data_shards(self)
+    }
+
+    fn verify<'a>(
+        &'a self,
+        shard: ShardId,
+        report: &'a mut dyn Report,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.verify_shard(shard, report))
+    }
+
+    fn repair(&self, shard: ShardId, node: NodeId) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(Router::repair(self, shard, node))
     }
 }

@@ -10,6 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Version, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -64,7 +68,7 @@ impl Acceptor {
     pub async fn run(mut self, listener: TcpListener) {
         let mut upkeep = interval(UPKEEP_INTERVAL);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let shutdown = self.app.shutdown.clone();
+        let shutdown = self.app.drain.shutdown().clone();
         let mut deadline = None;
         loop {
             if deadline.is_some() && self.connections.is_empty() {
@@ -83,7 +87,7 @@ impl Acceptor {
                 Some(_) = self.refusals.join_next() => {}
                 _ = upkeep.tick() => self.app.metrics.upkeep(),
                 () = shutdown.cancelled(), if deadline.is_none() => {
-                    deadline = Some(Instant::now() + self.app.limits.drain_timeout);
+                    deadline = Some(Instant::now() + self.app.limits().drain_timeout);
                 }
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     warn!(connections = self.connections.len(), "closing busy client connections");
@@ -98,7 +102,7 @@ impl Acceptor {
     }
 
     fn admit(&mut self, stream: TcpStream) {
-        if self.connections.len() + self.latecomers.len() >= self.app.limits.connections_max {
+        if self.connections.len() + self.latecomers.len() >= self.app.limits().connections_max {
             self.app.metrics.connections_refused.increment(1);
             self.app.metrics.refused(Code::TooManyConnections);
             if self.refusals.len() < REFUSALS_MAX {
@@ -109,7 +113,7 @@ impl Acceptor {
         self.app.metrics.connections_total.increment(1);
         let counted = InGauge::enter(&self.app.metrics.connections);
         let connection = serve(self.app.clone(), self.routes.clone(), stream);
-        let stopping = self.app.shutdown.is_cancelled();
+        let stopping = self.app.drain.shutdown().is_cancelled();
         let set = if stopping { &mut self.latecomers } else { &mut self.connections };
         set.spawn(async move {
             let _counted = counted;
@@ -125,7 +129,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn serve(app: Arc<App>, routes: Router, mut stream: TcpStream) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
-    let opening = timeout(app.limits.header_read_timeout, sniff(&mut stream)).await??;
+    let opening = timeout(app.limits().header_read_timeout, sniff(&mut stream)).await??;
     let is_http2 = opening == PREFACE;
     let (reader, writer) = stream.into_split();
     let io = TokioIo::new(tokio::io::join(Cursor::new(opening).chain(reader), writer));
@@ -154,18 +158,19 @@ where
     let service = TowerToHyperService::new(routes);
     // hyper shuts a connection down at once that has not begun a request; one that was accepted
     // during a shutdown shall have its answer.
-    let stopping = app.shutdown.is_cancelled();
+    let shutdown = app.drain.shutdown();
+    let stopping = shutdown.is_cancelled();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(!stopping)
-        .header_read_timeout(app.limits.header_read_timeout)
+        .header_read_timeout(app.limits().header_read_timeout)
         .max_header_size(HEADER_BYTES_MAX)
         .max_buf_size(HTTP1_BUFFER_BYTES_MAX)
         .serve_connection(io, service);
     let mut connection = pin!(connection);
     tokio::select! {
         result = connection.as_mut() => return Ok(result?),
-        () = app.shutdown.cancelled(), if !stopping => connection.as_mut().graceful_shutdown(),
+        () = shutdown.cancelled(), if !stopping => connection.as_mut().graceful_shutdown(),
     }
     Ok(connection.await?)
 }
@@ -178,8 +183,8 @@ where
     // The streams' tasks end with the connection that this future owns.
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .keep_alive_interval(app.limits.keep_alive)
-        .keep_alive_timeout(app.limits.keep_alive)
+        .keep_alive_interval(app.limits().keep_alive)
+        .keep_alive_timeout(app.limits().keep_alive)
         .max_concurrent_streams(HTTP2_STREAMS_MAX)
         .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
@@ -187,11 +192,27 @@ where
         .max_header_list_size(HEADER_BYTES_MAX as u32)
         .serve_connection(io, service);
     let mut connection = pin!(connection);
+    // Streams that were opened before GOAWAY go on to their end, and the client opens others on a
+    // new connection. One made during a drain is served until the shutdown.
+    let drain = app.drain.begun();
+    let goodbye = if drain.is_cancelled() { app.drain.shutdown().clone() } else { drain };
     tokio::select! {
         result = connection.as_mut() => return Ok(result?),
-        () = app.shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = goodbye.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     Ok(connection.await?)
+}
+
+/// Closes an HTTP/1 connection after its answer while the gateway is drained, so that the next
+/// request comes over a new one, perhaps to another node. One that idles is left alone until the
+/// shutdown: its client may be sending right now.
+pub async fn close_drained(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let http1 = request.version() <= Version::HTTP_11;
+    let mut response = next.run(request).await;
+    if http1 && app.drain.is_on() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Tells an HTTP/1 client that there are too many connections; closes any other.

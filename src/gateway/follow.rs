@@ -113,7 +113,7 @@ impl Moving {
     async fn go_on(&mut self, mut why: Error) -> Result<(), Error> {
         self.items = stream::empty().boxed(); // what served it need not be kept meanwhile
         let deadline = Instant::now() + MOVE_WITHIN;
-        while Instant::now() < deadline && !self.app.shutdown.is_cancelled() {
+        while Instant::now() < deadline && !self.app.drain.is_on() {
             sleep(MOVE_PAUSE).await;
             let after = Some(self.delivered.clone());
             let subscribed = self.app.backend.subscribe(&self.actor, &self.room, after);

@@ -30,13 +30,14 @@ pub async fn live() -> Response {
     json(StatusCode::OK, &HealthJson { status: "live", reason: String::new() })
 }
 
-/// `GET /health/ready`: 200, or 503 with the reason.
+/// `GET /health/ready`: 200, or 503 with the reason; `draining` while clients are to go elsewhere.
 pub async fn ready(State(app): State<Arc<App>>) -> Response {
     let readiness = app.readiness();
     if readiness.ready {
         return json(StatusCode::OK, &HealthJson { status: "ready", reason: readiness.reason });
     }
-    let body = HealthJson { status: "not_ready", reason: readiness.reason };
+    let status = if app.drain.is_on() { "draining" } else { "not_ready" };
+    let body = HealthJson { status, reason: readiness.reason };
     json(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
@@ -101,12 +102,14 @@ impl Health for HealthService {
                         let response = HealthCheckResponse { status: status.into() };
                         return Some((Ok(response), (app, Some(status))));
                     }
-                    if app.shutdown.is_cancelled() {
+                    if app.drain.shutdown().is_cancelled() {
                         return None;
                     }
+                    let drained = app.drain.begun();
                     tokio::select! {
                         () = tokio::time::sleep(WATCH_INTERVAL) => {}
-                        () = app.shutdown.cancelled() => {}
+                        () = app.drain.shutdown().cancelled() => {}
+                        () = drained.cancelled(), if !drained.is_cancelled() => {}
                     }
                 }
             }

@@ -3,6 +3,7 @@
 //! Made by `node.rs` from the configuration; every bound on memory or time that a client could
 //! stretch is here or in `crate::limits`.
 
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use crate::limits;
@@ -79,6 +80,28 @@ impl Default for GatewayLimits {
             heartbeat: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(5),
         }
+    }
+}
+
+/// The limits in force, which an operator may change while the gateway serves. New connections and
+/// requests heed a change; what is under way, or followed, beyond a smaller limit goes on.
+#[derive(Debug, Clone, Default)]
+pub struct SharedLimits(Arc<RwLock<Arc<GatewayLimits>>>);
+
+impl SharedLimits {
+    /// Begins with these.
+    pub fn new(limits: GatewayLimits) -> SharedLimits {
+        SharedLimits(Arc::new(RwLock::new(Arc::new(limits))))
+    }
+
+    /// Those in force now.
+    pub fn get(&self) -> Arc<GatewayLimits> {
+        self.0.read().expect("no holder of the lock panics").clone()
+    }
+
+    /// Puts others in force.
+    pub fn set(&self, limits: GatewayLimits) {
+        *self.0.write().expect("no holder of the lock panics") = Arc::new(limits);
     }
 }
 

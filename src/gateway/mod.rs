@@ -28,6 +28,7 @@ pub mod backend;
 pub mod body;
 pub mod connection;
 pub mod convert;
+pub mod drain;
 pub mod follow;
 pub mod grpc;
 pub mod health;
@@ -46,13 +47,13 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::gateway::app::App;
 use crate::gateway::backend::Backend;
 use crate::gateway::connection::Acceptor;
-use crate::gateway::limits::GatewayLimits;
+use crate::gateway::drain::Drain;
+use crate::gateway::limits::SharedLimits;
 use crate::gateway::metrics::Metrics;
 
 /// One node's gateway.
@@ -65,17 +66,19 @@ pub struct Gateway {
 impl Gateway {
     /// Makes a gateway over a router (or whatever answers like one).
     ///
-    /// `metrics` is what [`metrics::install`] returned. Cancelling `shutdown` turns readiness
-    /// false, ends streams and lets [`Gateway::serve`] return.
+    /// `metrics` is what [`metrics::install`] returned. `drain` turns readiness false and ends
+    /// streams; cancelling its shutdown lets [`Gateway::serve`] return besides.
     pub fn new(
         backend: Arc<dyn Backend>,
         clock: Arc<dyn Clock>,
-        limits: GatewayLimits,
+        limits: SharedLimits,
         metrics: PrometheusHandle,
-        shutdown: CancellationToken,
+        drain: Drain,
     ) -> Gateway {
-        let app = Arc::new(App::new(backend, clock, limits, Metrics::new(metrics), shutdown));
-        let routes = http::router(&app).merge(grpc::router(&app)).with_state(app.clone());
+        let app = Arc::new(App::new(backend, clock, limits, Metrics::new(metrics), drain));
+        let routes = http::router(&app).merge(grpc::router(&app));
+        let closing = axum::middleware::from_fn_with_state(app.clone(), connection::close_drained);
+        let routes = routes.layer(closing).with_state(app.clone());
         Gateway { app, routes }
     }
 

@@ -13,7 +13,7 @@ use crate::chat::query::{Answer, Events, Page, Query};
 use crate::chat::state::{Participant, Room, RoomKind, User};
 use crate::delivery::subscription::Next;
 use crate::error::{Code, Error};
-use crate::gateway::app::{App, require_admin, salt};
+use crate::gateway::app::{App, require_admin, salt, shutting_down};
 use crate::gateway::auth::mint_token;
 use crate::gateway::convert;
 use crate::id::{Epoch, RequestId, RoomId, UserId};
@@ -184,6 +184,7 @@ impl App {
     }
 
     /// Reads a page of a room's log; when it is empty, waits for an event as long as was asked.
+    /// A drain ends the wait; during one, [`Code::ShuttingDown`] tells who would have to wait.
     ///
     /// Cancel safe: a client that hangs up frees its subscription with this future.
     ///
@@ -199,6 +200,11 @@ impl App {
         if !events.events.is_empty() || !events.recovered || query.wait.is_zero() {
             return Ok(events);
         }
+        let drain = self.drain.begun();
+        if drain.is_cancelled() {
+            // At once, but not as if there were nothing: the client would ask again at once.
+            return Err(shutting_down());
+        }
         let _seat = self.take_seat()?;
         let subscribed = self.backend.subscribe(actor, &query.room, Some(after.clone())).await?;
         let _counted = self.metrics.subscribed();
@@ -207,7 +213,7 @@ impl App {
         tokio::select! {
             () = arrival => self.events_now(actor, &query).await,
             () = tokio::time::sleep(query.wait) => Ok(events),
-            () = self.shutdown.cancelled() => Ok(events),
+            () = drain.cancelled() => Ok(events),
         }
     }
 

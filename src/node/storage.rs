@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::node::base::NodeBase;
 use crate::node::compaction::{self, Compactor};
 use crate::node::groups::Disk;
+use crate::node::repair;
 use crate::shard::log_writer::Space;
 use crate::store::log::{self, Log, LogOptions};
 use crate::store::sled_base::{self, OpenError, SledBase, SledOptions};
@@ -40,6 +41,9 @@ pub enum StorageError {
     /// A compaction that was interrupted cannot be finished.
     #[error("the compaction that was interrupted cannot be finished: {0}")]
     Compaction(io::Error),
+    /// The state of a shard that is to be repaired cannot be set aside.
+    #[error("the state of a shard that is to be repaired cannot be set aside: {0}")]
+    Repair(io::Error),
 }
 
 /// Opens the log and the base, which the compactor then knows too.
@@ -57,10 +61,12 @@ pub(super) async fn open(
     };
     let rooms = compactor.data_dir.join(compaction::ROOMS);
     let base_options = compactor.base_options.clone();
+    let data_dir = compactor.data_dir.clone();
     let opening = tokio::task::spawn_blocking(move || {
         compaction::finish_interrupted(&rooms).map_err(StorageError::Compaction)?;
         let log = Log::open(log_options)?;
         let base = open_base(&rooms, &base_options, &log)?;
+        repair::carry_out(&data_dir, &base).map_err(StorageError::Repair)?;
         Ok::<_, StorageError>((log, NodeBase::new(Arc::new(base))))
     });
     let (log, base) = opening.await.expect("opening the disk does not panic")?;

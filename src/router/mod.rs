@@ -16,6 +16,7 @@ mod read;
 mod relay;
 pub mod serve;
 mod status;
+pub mod verify;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,6 +61,8 @@ pub trait Control: Send + Sync + 'static {
     fn init_cluster(&self, nodes: usize, shards: u16) -> BoxFuture<'_, Result<String, Error>>;
     /// Rewrites this node's base; returns its size in bytes before and after.
     fn compact(&self) -> BoxFuture<'_, Result<(u64, u64), Error>>;
+    /// Notes that this node's state of a shard is to be set aside at its next start.
+    fn set_aside_at_start(&self, shard: ShardId) -> BoxFuture<'_, Result<(), Error>>;
     /// Bytes that this node's data takes on disk.
     fn disk_bytes(&self) -> u64;
 }

@@ -33,7 +33,7 @@ impl<R: Runtime> Router<R> {
         self.map().shard_of_user(user).ok_or_else(no_cluster)
     }
 
-    pub(super) fn data_shards(&self) -> Result<Vec<ShardId>, Error> {
+    pub(crate) fn data_shards(&self) -> Result<Vec<ShardId>, Error> {
         let map = self.map();
         if !map.is_formed() {
             return Err(no_cluster());

@@ -96,25 +96,30 @@ impl<R: Runtime> Router<R> {
 
     /// Waits until this node's replica has everything that was acknowledged before.
     async fn catch_up(&self, shard: &Arc<Shard<R>>) -> Result<(), Error> {
-        let id = shard.id();
-        let mut maybe_applied = false;
-        let ask = |node| async move {
-            if Some(node) == self.node_id() {
-                return shard.read_index().await;
-            }
-            let request = forward::Request::ReadIndex(pb::ReadIndex {});
-            match self.forwarder(node).ask(id, request).await? {
-                forward::Reply::ReadIndex(index) => Ok(index),
-                _ => Err(odd_reply()),
-            }
-        };
-        let index = self.at_leader(id, &mut maybe_applied, ask).await;
-        let index = index.map_err(|error| Error { may_have_applied: false, ..error })?;
+        let index = self.read_index(shard.id()).await?;
         if mutant!(ReadWithoutWait) {
             return Ok(());
         }
         let waited = R::timeout(self.options.request_timeout, shard.wait_applied(index)).await;
         waited.map_err(|_| Error::new(Code::Timeout, "this replica does not catch up"))?
+    }
+
+    /// The index that a replica must have applied to have everything that was acknowledged before.
+    pub(super) async fn read_index(&self, shard: ShardId) -> Result<u64, Error> {
+        let mut maybe_applied = false;
+        let ask = |node| async move {
+            if Some(node) == self.node_id() {
+                let here = self.host().get(shard).ok_or_else(|| crate::shard::not_leader(None))?;
+                return here.read_index().await;
+            }
+            let request = forward::Request::ReadIndex(pb::ReadIndex {});
+            match self.forwarder(node).ask(shard, request).await? {
+                forward::Reply::ReadIndex(index) => Ok(index),
+                _ => Err(odd_reply()),
+            }
+        };
+        let index = self.at_leader(shard, &mut maybe_applied, ask).await;
+        index.map_err(|error| Error { may_have_applied: false, ..error })
     }
 
     /// The rooms of all shards that `actor` may see, ascending.

@@ -140,6 +140,13 @@ async fn answer<R: Runtime>(
             router.hand_over(&shard, NodeId(transfer.to)).await?;
             Ok(Reply::Transferring(pb::Transferring {}))
         }
+        request @ (Request::RoomSums(_) | Request::RoomChain(_)) => {
+            router.tell_of_replica(group, request).await
+        }
+        Request::Repair(ask) => {
+            let noted = router.note_repair(group).await;
+            noted.map(|()| Reply::Repair(ask)).map_err(|error| Refused { error, leader: None })
+        }
         Request::Clock(_) => Ok(Reply::ClockMs(router.clock.now_ms())),
         Request::Status(_) => Ok(Reply::Status(router.own_status().encode_to_vec().into())),
     }

@@ -1,5 +1,6 @@
 //! How this node and the cluster stand, for operators and load balancers.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ impl<R: Runtime> Router<R> {
                     shard: u32::from(shard.id().0),
                     node: node.0,
                     state: status.state.into(),
-                    leader: status.leader.map_or(0, |leader| leader.0),
+                    leader: status.leader.filter(|_| shard.has_leader()).map_or(0, |id| id.0),
                     term: status.term,
                     last_log: status.last_log,
                     commit: status.commit,
@@ -146,7 +147,6 @@ impl<R: Runtime> Router<R> {
                     status.shards.extend(answer.shards);
                 }
                 None => {
-                    status.stale = true;
                     status.nodes.push(v1::NodeStatus {
                         id: peer.id.0,
                         client_address: peer.client_address,
@@ -161,7 +161,8 @@ impl<R: Runtime> Router<R> {
         }
         status.nodes.sort_by_key(|node| node.id);
         status.shards.sort_by_key(|shard| (shard.shard, shard.node));
-        fill_lag(&mut status);
+        let led = fill_lag(&mut status);
+        status.stale = map.shards().any(|(shard, _)| !led.contains(&u32::from(shard.0)));
         status
     }
 
@@ -180,7 +181,7 @@ impl<R: Runtime> Router<R> {
     pub async fn watch_leaders(self: Arc<Self>) {
         let stalled =
             Error::new(Code::Unavailable, "this replica sees no leader: follow elsewhere");
-        let mut without = std::collections::BTreeMap::new();
+        let mut without = BTreeMap::new();
         loop {
             R::sleep(WATCH_EVERY).await;
             for shard in self.host().all() {
@@ -204,18 +205,19 @@ impl<R: Runtime> Router<R> {
     }
 }
 
-/// How far each replica trails its shard's leader.
-fn fill_lag(status: &mut v1::StatusResponse) {
-    let mut last = std::collections::BTreeMap::new();
+/// Fills in how far each replica trails its shard's leader; returns the shards whose leader
+/// answered.
+fn fill_lag(status: &mut v1::StatusResponse) -> BTreeSet<u32> {
+    let mut last = BTreeMap::new();
     for shard in &status.shards {
         if shard.leader == shard.node && shard.state == "leader" {
             last.insert(shard.shard, shard.last_log);
         }
     }
     for shard in &mut status.shards {
-        match last.get(&shard.shard) {
-            Some(last) => shard.lag = last.saturating_sub(shard.applied),
-            None => status.stale = true,
+        if let Some(last) = last.get(&shard.shard) {
+            shard.lag = last.saturating_sub(shard.applied);
         }
     }
+    last.into_keys().collect()
 }

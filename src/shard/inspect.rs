@@ -2,11 +2,13 @@
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
+use prost::Message;
 
 use crate::id::NodeId;
 use crate::shard::Shard;
 use crate::shard::runtime::Runtime;
-use crate::shard::types::{LogId, log_id_parts};
+use crate::shard::types::{Entry, LogId, log_id_parts};
+use crate::shard::wire;
 
 /// How a replica stands, for operators.
 #[derive(Debug, Clone)]
@@ -80,5 +82,17 @@ impl<R: Runtime> Shard<R> {
     pub fn has_on_disk(&self, index: u64, term: u64) -> bool {
         let durable = self.replica.read().durable().log_id;
         durable.is_some_and(|(_, durable)| durable >= index) || self.log.has_synced(index, term)
+    }
+
+    /// The entries from `first` to `last` as far as the log has them and can be read: index, term,
+    /// and a hash of what each carries. A log that has purged some begins later.
+    pub fn entries(&self, first: u64, last: u64) -> Vec<(u64, u64, [u8; 32])> {
+        let entries = self.log.read(first, last + 1, usize::MAX).unwrap_or_default();
+        let seen = |entry: &Entry| {
+            let carried = wire::entry_to(entry).encode_to_vec();
+            let (term, index) = log_id_parts(&entry.log_id);
+            (index, term, *blake3::hash(&carried).as_bytes())
+        };
+        entries.iter().map(seen).collect()
     }
 }

@@ -17,6 +17,7 @@
 //! Left out: log entries are not compressed.
 
 pub mod checkpointer;
+mod confirm;
 pub mod host;
 mod inspect;
 pub mod log_store;
@@ -161,6 +162,8 @@ impl<R: Runtime> Shard<R> {
         let acknowledged = replica.acknowledged.clone();
         let network = NetworkFactory::new(id, parts.transport.clone(), acknowledged, parts.pace);
         let config = config(id, parts)?;
+        let patience = parts.timing.election_timeout_max;
+        let voters = confirm::Voters::new(parts.node, network.clone(), patience);
         let raft = Raft::<R>::new(
             parts.node.0,
             Arc::new(config),
@@ -172,7 +175,7 @@ impl<R: Runtime> Shard<R> {
         .map_err(io::Error::other)?;
         let stamps = Arc::new(Stamps::new(parts.clock.clone()));
         let proposals = proposer::spawn::<R>(raft.clone(), stamps.clone());
-        let reads = reader::spawn::<R>(raft.clone());
+        let reads = reader::spawn::<R>(raft.clone(), voters);
         Ok(Arc::new(Shard {
             id,
             node: parts.node,
@@ -383,6 +386,12 @@ impl<R: Runtime> Shard<R> {
         let voters = self.voters();
         let counted = voters.iter().filter(|voter| **voter == self.node || counts(**voter));
         counted.count() > voters.len() / 2
+    }
+
+    /// Returns once the group's core has taken a turn, or has ended: one that hangs takes none.
+    pub async fn turn(&self) {
+        // Why it ended is `failure`'s to tell.
+        let _ended = self.raft.with_raft_state(|_| ()).await;
     }
 
     /// Commands that wait for an entry.

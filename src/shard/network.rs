@@ -13,7 +13,8 @@ use openraft::network::{
     Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
 };
 use openraft::raft::{
-    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, VoteRequest, VoteResponse,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, VoteRequest,
+    VoteResponse,
 };
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
 use openraft::{BasicNode, OptionalSend, RaftNetworkFactory};
@@ -32,6 +33,7 @@ use crate::shard::wire;
 const PIPELINE_MAX: usize = 32;
 
 /// Makes clients to the peers of one group.
+#[derive(Clone)]
 pub struct NetworkFactory {
     group: ShardId,
     transport: Arc<dyn Transport>,
@@ -68,7 +70,7 @@ impl NetworkFactory {
         NetworkFactory { group, transport, acknowledged, pace, snapshot_bytes }
     }
 
-    fn client(&mut self, target: u64, append_lane: Lane) -> Network {
+    pub(super) fn client(&self, target: u64, append_lane: Lane) -> Network {
         Network {
             acknowledged: self.acknowledged.of(target),
             group: self.group,
@@ -114,6 +116,24 @@ impl Network {
         let answer = answer.map_err(|_| unreachable::<R>(&Closed))?;
         let answer = answer.map_err(|closed| unreachable::<R>(&closed))?;
         M::decode(answer).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+    }
+
+    /// Whether the peer answers that it knows of no later vote. It takes the question for a
+    /// heartbeat: whatever its log has, that fits.
+    pub(super) async fn knows_no_later<R: Runtime>(&self, vote: Vote) -> bool {
+        let append = pb::Append { acknowledged: self.acknowledged.claim() };
+        let mut stream = self.open(Lane::Control, pb::open::Service::Append(append));
+        let heartbeat = pb::AppendEntriesRequest {
+            vote: Some(wire::vote_to(&vote)),
+            ..Default::default()
+        };
+        if stream.tx.send(heartbeat.encode_to_vec().into()).await.is_err() {
+            return false;
+        }
+        let answer = stream.recv().await.ok();
+        let answer = answer.and_then(|answer| pb::AppendEntriesResponse::decode(answer).ok());
+        let answer = answer.and_then(|answer| wire::append_result_from::<R>(answer).ok());
+        matches!(answer, Some(Ok(_) | Err(StreamAppendError::Conflict(_))))
     }
 
     async fn ask_vote<R: Runtime>(

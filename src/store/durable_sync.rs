@@ -7,7 +7,7 @@
 //! binary over the C library's: 0 of 209. On other systems sled calls `sync_all` itself.
 //!
 //! Nobody calls this but sled (raft-engine syncs with `fdatasync`). A test here holds that the symbol
-//! is ours; `tests/power_cut.rs` holds that it helps.
+//! is ours; `tests/power_cut/` holds that it helps.
 
 #![cfg_attr(
     target_os = "linux",

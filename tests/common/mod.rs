@@ -11,6 +11,7 @@ pub mod follower;
 pub mod http;
 pub mod lines;
 pub mod load;
+pub mod proxy;
 pub mod sse;
 
 use std::io::Write;

@@ -114,7 +114,8 @@ fn since(history: &History, from: usize, to: usize) -> Duration {
 }
 
 impl<'h> Recovery<'h> {
-    /// How long the room took, if this is its first ok.
+    /// How long the room took, if this is its first ok: since the faults ended, or since somebody
+    /// first asked it after that. A room that nobody asks is not slow.
     fn take(
         &mut self,
         history: &History,
@@ -133,12 +134,18 @@ impl<'h> Recovery<'h> {
         if op.kind != Kind::Ok {
             return None;
         }
-        self.waiting.remove(room);
+        let asked = self.waiting.remove(room);
         self.served.insert(room);
-        let took = since(history, self.heal, line);
+        // What was asked before the end of the faults waited from then on.
+        let before = history.partner(line).is_some_and(|invoke| invoke < self.heal);
+        let from = asked.filter(|_| !before).unwrap_or(self.heal);
+        let took = since(history, from, line);
         if took > recover_within {
             findings.add(Anomaly::Unavailable, Some(room), &[self.heal, line], || {
-                format!("the first ok came {:.1} s after the faults ended", took.as_secs_f64())
+                format!(
+                    "after the faults ended, the first ok came {:.1} s after somebody asked",
+                    took.as_secs_f64()
+                )
             });
         }
         Some(took)
@@ -153,13 +160,15 @@ fn give_up(
     recover_within: Duration,
     findings: &mut Findings,
 ) {
-    let waited = since(history, recovery.heal, line);
-    if waited <= recover_within {
-        return;
-    }
     for (room, first) in &recovery.waiting {
-        findings.add(Anomaly::Unavailable, Some(room), &[recovery.heal, *first], || {
-            format!("nothing was ok within {:.1} s after the faults ended", waited.as_secs_f64())
-        });
+        let waited = since(history, *first, line);
+        if waited > recover_within {
+            findings.add(Anomaly::Unavailable, Some(room), &[recovery.heal, *first], || {
+                format!(
+                    "after the faults ended nothing was ok within {:.1} s of being asked",
+                    waited.as_secs_f64()
+                )
+            });
+        }
     }
 }

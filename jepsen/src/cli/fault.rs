@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 mod options;
 
 pub(super) use options::Command;
-use options::{How, Lines, Node, Partition, Way};
+use options::{How, Lines, List, Node, Partition, Way};
 
 /// A fault that needs somebody to keep it going lasts no longer than this, whatever happens.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// Runs the command; its exit code.
 pub(super) fn run(command: &Command) -> u8 {
     let (json, outcome) = match command {
-        Command::List(args) => (args.json, show_list(args.json)),
+        Command::List(args) => (args.json, show_list(args)),
         command => {
             let how = how(command);
             (how.json, plans(command).and_then(|plans| carry_out(plans, how)))
@@ -38,8 +38,28 @@ pub(super) fn run(command: &Command) -> u8 {
     super::EXIT_ERROR
 }
 
-fn show_list(json: bool) -> Result<(), FaultError> {
-    let rows: Vec<_> = list::FAULTS.iter().map(|entry| (entry, (entry.probe)().err())).collect();
+fn show_list(args: &List) -> Result<(), FaultError> {
+    if let Some(name) = args.need.iter().find(|name| list::find(name).is_none()) {
+        let known: Vec<_> = list::FAULTS.iter().map(|entry| entry.name).collect();
+        let why = format!("there is no fault {name:?}; there are: {}", known.join(", "));
+        return Err(FaultError::Refused(why));
+    }
+    let wanted = |entry: &&list::Entry| {
+        args.need.is_empty() || args.need.iter().any(|name| name == entry.name)
+    };
+    let entries = list::FAULTS.iter().filter(wanted);
+    let rows: Vec<_> = entries.map(|entry| (entry, (entry.probe)().err())).collect();
+    write_list(&rows, args.json)?;
+    match rows.into_iter().find_map(|(_, missing)| missing) {
+        Some(missing) if !args.need.is_empty() => Err(missing.into()),
+        _ => Ok(()),
+    }
+}
+
+fn write_list(
+    rows: &[(&list::Entry, Option<folkmoot_jepsen::fault::Missing>)],
+    json: bool,
+) -> Result<(), FaultError> {
     if json {
         let row = |(entry, missing): &(&list::Entry, _)| {
             let missing: &Option<folkmoot_jepsen::fault::Missing> = missing;

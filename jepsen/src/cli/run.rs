@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use folkmoot_jepsen::check::{self, Verdict};
 use folkmoot_jepsen::cluster::made;
-use folkmoot_jepsen::run::options::{self, Options};
+use folkmoot_jepsen::run::options::{Asked, Options};
 use folkmoot_jepsen::run::timing::Times;
-use folkmoot_jepsen::run::verdict::Results;
+use folkmoot_jepsen::run::verdict::{Limits, Results};
 use folkmoot_jepsen::run::{self, Outcome};
 use rand::Rng;
 use serde_json::json;
@@ -21,11 +21,12 @@ use super::{EXIT_ERROR, Failure, printable, verdict_code};
 #[command(after_help = "Examples:\n  folkmoot-jepsen run --time 60s\n  \
     folkmoot-jepsen run --local --nodes 3 --time 20s --nemesis kill,pause\n  \
     folkmoot-jepsen run --nodes 5 --nemesis partition,power-cut --seed 7\n  \
-    folkmoot-jepsen run --json --time 5m | jq .failover_ms\n\n\
+    folkmoot-jepsen run --json --time 5m | jq .failover_ms\n  \
+    folkmoot-jepsen run --nemesis kill-leader --failover-within 2s --failover-median 1200ms\n\n\
     Without --local it takes root: each node gets a network namespace and a disk of its own, and\n\
     nothing of the machine's own network or disks is touched. Exits with 0 when the run is valid, 1\n\
-    when it is invalid, and 2 when there is no verdict. After a crash of this program itself,\n\
-    `folkmoot-jepsen cleanup` takes away what it left behind.")]
+    when it is invalid, and 2 when there is no verdict. It may be interrupted at any time, and takes\n\
+    away what it made. After a crash of this program itself, `folkmoot-jepsen cleanup` does that.")]
 pub(super) struct RunArgs {
     /// The folkmoot to test; by default the one beside this program.
     #[arg(long, value_name = "PATH")]
@@ -48,9 +49,20 @@ pub(super) struct RunArgs {
     /// Users who follow.
     #[arg(long, value_name = "N", default_value_t = 12)]
     subscribers: usize,
-    /// The attacks, with commas between; all; or none.
+    /// The attacks, with commas between; all; or none. One that is named must be had, and strike;
+    /// all are those that work here. What does not is named at the begin and in the results, and
+    /// `folkmoot-jepsen fault list` says what each fault needs.
     #[arg(long, value_name = "NAMES", default_value = "all")]
     nemesis: String,
+    /// A finding when, with all faults over, a room that is asked has no ok for longer.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "10s")]
+    recover_within: Duration,
+    /// A finding when the worst failover, from a node's death to the next acknowledgement, is longer.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "10s")]
+    failover_within: Duration,
+    /// A finding when the median failover is longer.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "5s")]
+    failover_median: Duration,
     /// Decides everything that is random; by default one is drawn.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -60,7 +72,7 @@ pub(super) struct RunArgs {
     /// The test's name; by default after its attacks.
     #[arg(long, value_name = "NAME")]
     test: Option<String>,
-    /// Without root: 127.0.0.1, and fewer attacks.
+    /// Without root: nodes at 127.0.0.1, 127.0.0.2, …, and fewer attacks.
     #[arg(long)]
     local: bool,
     /// A setting of the nodes, as `folkmoot serve --set` takes it.
@@ -93,7 +105,13 @@ pub(super) struct CleanupArgs {
 pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     let json = args.json;
     let failed = |message: String| Failure::Run { message, json };
-    let nemeses = options::nemeses(&args.nemesis, args.local).map_err(failed)?;
+    let asked = Asked::parse(&args.nemesis, args.local).map_err(failed)?;
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let limits = Limits {
+        recover_ms: ms(args.recover_within),
+        failover_worst_ms: ms(args.failover_within),
+        failover_median_ms: ms(args.failover_median),
+    };
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));
     let mut command: Vec<String> = std::env::args().collect();
     if args.seed.is_none() {
@@ -107,7 +125,8 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         rooms: args.rooms,
         workers: args.workers,
         subscribers: args.subscribers,
-        nemeses,
+        asked,
+        limits,
         seed,
         store: args.store,
         test: args.test,
@@ -122,7 +141,6 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         let store = outcome.store.display().to_string();
         let mut value = json!(outcome.results);
         value["store"] = json!(store);
-        value["missing"] = json!(outcome.missing);
         value["seed"] = json!(seed);
         format!("{value}\n")
     } else {
@@ -136,10 +154,11 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
 pub(super) fn check(
     directory: &Path,
     options: &check::Options,
+    recover_within: Option<Duration>,
     json: bool,
 ) -> Result<(Verdict, String), Failure> {
-    let results =
-        run::judge_again(directory, options).map_err(|message| Failure::Run { message, json })?;
+    let results = run::judge_again(directory, options, recover_within)
+        .map_err(|message| Failure::Run { message, json })?;
     let text = if json { format!("{}\n", json!(results)) } else { printable(&numbers(&results)) };
     Ok((results.report.verdict, text))
 }
@@ -153,7 +172,7 @@ pub(super) fn cleanup(args: &CleanupArgs) -> Result<u8, Failure> {
         format!("{}\n", json!(cleaned))
     } else {
         let mut text = match cleaned.runs {
-            0 => "nothing to clean up\n".to_owned(),
+            0 if cleaned.things == 0 => "nothing to clean up\n".to_owned(),
             runs => format!("{runs} runs cleaned up: {} things taken away\n", cleaned.things),
         };
         for pid in &cleaned.running {
@@ -176,9 +195,6 @@ fn print(text: &str, json: bool) -> Result<(), Failure> {
 /// What came of a run, for people.
 fn summary(outcome: &Outcome, seed: u64) -> String {
     let mut text = numbers(&outcome.results);
-    for missing in &outcome.missing {
-        let _ = writeln!(text, "MISSING: {}: {}", missing.fault, missing.why);
-    }
     let _ = writeln!(text, "seed {seed}");
     let report = outcome.store.join("report.html");
     let word = match outcome.results.report.verdict {
@@ -209,7 +225,10 @@ fn numbers(results: &Results) -> String {
         let (name, times) = (&node.name, node.stopped_by_itself);
         let _ = writeln!(text, "{name} stopped by itself, times: {times}; it last said: {why}");
     }
-    for finding in &results.outside.findings {
+    for missing in &results.outside.missing {
+        let _ = writeln!(text, "MISSING: {}: {}", missing.fault, missing.why);
+    }
+    for finding in results.outside.findings.iter().chain(&results.too_slow) {
         let _ = writeln!(text, "FOUND: {finding}");
     }
     // Otherwise they are among the reasons for the verdict.

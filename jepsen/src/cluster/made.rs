@@ -14,7 +14,12 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::interrupt::Interrupt;
 use crate::cluster::process::Running;
+
+/// What the names of all begin with that probes of faults make in the directory for temporary files;
+/// the process id and the purpose follow.
+const PROBE: &str = "folkmoot-probe-";
 
 /// Something that is there for the time of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +40,7 @@ pub enum Thing {
 /// The open record of this run.
 #[derive(Debug)]
 pub struct Made {
+    interrupt: Interrupt,
     path: PathBuf,
     state: Mutex<(File, Vec<Thing>)>,
 }
@@ -49,18 +55,18 @@ pub fn directory() -> PathBuf {
 }
 
 impl Made {
-    /// Begins a record.
+    /// Begins a record. Once somebody interrupts, nothing more is made.
     ///
     /// # Errors
     ///
     /// When it cannot be written.
-    pub fn begin() -> io::Result<Made> {
+    pub fn begin(interrupt: Interrupt) -> io::Result<Made> {
         let directory = directory();
         fs::create_dir_all(&directory)?;
         let harness = Running::this()?;
         let path = directory.join(format!("{}-{}.jsonl", harness.pid, harness.start_time));
         let file = File::options().create_new(true).append(true).open(&path)?;
-        let made = Made { path, state: Mutex::new((file, vec![])) };
+        let made = Made { interrupt, path, state: Mutex::new((file, vec![])) };
         made.note(Thing::Harness(harness))?;
         Ok(made)
     }
@@ -69,8 +75,12 @@ impl Made {
     ///
     /// # Errors
     ///
-    /// When it cannot be written: then it must not be made.
+    /// When it cannot be written, or somebody has interrupted: then it must not be made.
     pub fn note(&self, thing: Thing) -> io::Result<()> {
+        // A process is there already.
+        if !matches!(thing, Thing::Process(_)) {
+            self.interrupt.check().map_err(io::Error::other)?;
+        }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let line = format!("{}\n", serde_json::to_string(&thing)?);
         state.0.write_all(line.as_bytes())?;
@@ -110,6 +120,7 @@ pub struct Cleaned {
 /// When the records cannot be read.
 pub fn cleanup() -> io::Result<Cleaned> {
     let mut cleaned = Cleaned::default();
+    cleanup_probes(&std::env::temp_dir(), &mut cleaned);
     let entries = match fs::read_dir(directory()) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(cleaned),
@@ -136,6 +147,31 @@ pub fn cleanup() -> io::Result<Cleaned> {
         cleaned.problems.extend(problems);
     }
     Ok(cleaned)
+}
+
+/// Takes away what probes left behind in this directory whose process is no more. They are not in
+/// any record, as each takes away what it made; but for one that was killed.
+fn cleanup_probes(directory: &Path, cleaned: &mut Cleaned) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(PROBE).and_then(|rest| rest.split('-').next()?.parse().ok());
+        // Whoever has this number now may be somebody else; then it is taken away later.
+        if pid.is_none_or(|pid| Running::of(pid).is_ok_and(|process| process.is_alive())) {
+            continue;
+        }
+        let path = entry.path();
+        let removed = unmount(&path.join("mount")).and_then(|()| {
+            let removed = match path.is_dir() {
+                true => fs::remove_dir_all(&path),
+                false => fs::remove_file(&path),
+            };
+            removed.map_err(|error| format!("{}: {error}", path.display()))
+        });
+        match removed {
+            Ok(()) => cleaned.things += 1,
+            Err(problem) => cleaned.problems.push(problem),
+        }
+    }
 }
 
 /// The things of a record; a last line that was cut off is of a thing that was not made.
@@ -227,5 +263,36 @@ pub(crate) fn wait(within: Duration, mut is_so: impl FnMut() -> bool) -> bool {
             return false;
         }
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_probe_left_goes_once_its_process_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let (dead, ours) = (child.id(), std::process::id());
+        let names = [
+            format!("{PROBE}{dead}-power"),
+            format!("{PROBE}{dead}-fsync"),
+            format!("{PROBE}{ours}-power"),
+            format!("{PROBE}x-power"),
+            format!("other-{dead}-power"),
+        ];
+        let [gone, file, left @ ..] = names.map(|name| directory.path().join(name));
+        for path in [&gone].into_iter().chain(&left) {
+            fs::create_dir_all(path.join("mount")).unwrap();
+            fs::write(path.join("image"), "x").unwrap();
+        }
+        fs::write(&file, "x").unwrap();
+        let mut cleaned = Cleaned::default();
+        cleanup_probes(directory.path(), &mut cleaned);
+        assert_eq!((cleaned.things, cleaned.problems), (2, vec![]));
+        assert!(!gone.exists() && !file.exists());
+        assert!(left.iter().all(|path| path.is_dir()), "{left:?}");
     }
 }

@@ -1,5 +1,5 @@
 //! The cluster under test: real nodes on this machine, in network namespaces of their own with
-//! disks of their own (as root), or on ports of 127.0.0.1 (`--local`).
+//! disks of their own (as root), or at 127.0.0.1, 127.0.0.2, … (`--local`).
 //!
 //! ```text
 //! namespace fmj…-sw: bridge ─┬─ fmj…-n1: folkmoot serve ── data/n1, ext4 over data/n1.img
@@ -9,11 +9,13 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 pub mod disk;
+pub mod interrupt;
 pub mod made;
 pub mod network;
 pub mod node;
@@ -31,7 +33,7 @@ use proxy::Proxy;
 const CLIENT_PORT: u16 = 7400;
 const PEER_PORT: u16 = 7401;
 /// Ports that the system does not hand out by itself: a node must find its own free again.
-const LOCAL_PORTS: std::ops::Range<u16> = 10_000..30_000;
+const LOCAL_PORTS: Range<u16> = 10_000..30_000;
 
 /// What a cluster is made of.
 #[derive(Clone, Debug)]
@@ -63,6 +65,7 @@ pub struct Cluster {
     pub proxy: Option<Proxy>,
     bin: PathBuf,
     made: Arc<Made>,
+    admin: OnceLock<Admin>,
 }
 
 /// The first admin.
@@ -93,8 +96,9 @@ impl Cluster {
         for i in 0..plan.nodes {
             let ports = match &network {
                 None => {
-                    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                    let [client, peer, peer_listen] = free_ports()?.map(at);
+                    let ip = local_address(i)?;
+                    let at = |port| SocketAddr::from((ip, port));
+                    let [client, peer, peer_listen] = free_ports(ip, LOCAL_PORTS)?.map(at);
                     (client, peer, peer_listen)
                 }
                 Some(network) => {
@@ -138,7 +142,7 @@ impl Cluster {
         }
         let clients = network.map(|network| network.clients);
         let proxy = if plan.local { Some(Proxy::start(&nodes)?) } else { None };
-        Ok(Cluster { nodes, clients, proxy, bin: plan.bin.clone(), made })
+        Ok(Cluster { nodes, clients, proxy, bin: plan.bin.clone(), made, admin: OnceLock::new() })
     }
 
     /// Forms the cluster out of nodes that run.
@@ -162,13 +166,25 @@ impl Cluster {
         let formed: serde_json::Value =
             serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
         let token = formed["admin_token"].as_str().ok_or("`cluster init` printed no token")?;
-        Ok(Admin { token: token.to_owned() })
+        let admin = Admin { token: token.to_owned() };
+        Ok(self.admin.get_or_init(|| admin).clone())
+    }
+
+    /// The first admin, once the cluster is formed.
+    #[must_use]
+    pub fn admin(&self) -> Option<&Admin> {
+        self.admin.get()
     }
 
     /// The node of this name.
     #[must_use]
     pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
         self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// Lets every node end soon, and none start again.
+    pub fn close(&self) {
+        self.nodes.iter().for_each(|node| node.close());
     }
 
     /// Kills every node, and takes away all that was made. What could not be taken away is said.
@@ -197,14 +213,20 @@ fn serve(plan: &Plan, node: &Node, join: &str) -> Vec<String> {
     command
 }
 
-/// Three free ports, of which this process gets none again.
-fn free_ports() -> Result<[u16; 3], String> {
+/// An address of this machine's own for each node, the first of which is 127.0.0.1.
+fn local_address(node: usize) -> Result<Ipv4Addr, String> {
+    let last = u8::try_from(node + 1).map_err(|error| error.to_string())?;
+    Ok(Ipv4Addr::new(127, 0, 0, last))
+}
+
+/// Three free ports at an address, of which this process gets none again.
+fn free_ports(ip: Ipv4Addr, among: Range<u16>) -> Result<[u16; 3], String> {
     static TAKEN: Mutex<Vec<u16>> = Mutex::new(vec![]);
     let mut taken = TAKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let spread = (std::process::id() % 200) as u16 * 100;
+    let spread = (std::process::id() % 200) as u16 * 100 % (among.end - among.start);
     let mut found = vec![];
-    for port in (LOCAL_PORTS.start + spread..LOCAL_PORTS.end).chain(LOCAL_PORTS) {
-        if !taken.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+    for port in (among.start + spread..among.end).chain(among.clone()) {
+        if !taken.contains(&port) && TcpListener::bind((ip, port)).is_ok() {
             taken.push(port);
             found.push(port);
         }
@@ -212,7 +234,8 @@ fn free_ports() -> Result<[u16; 3], String> {
             return Ok([client, peer, peer_listen]);
         }
     }
-    Err(format!("no free port among {}-{}", LOCAL_PORTS.start, LOCAL_PORTS.end - 1))
+    let (first, last) = (among.start, among.end - 1);
+    Err(format!("{ip} has no three free ports among {first}-{last}: end what listens there"))
 }
 
 /// The product's program: as given, or beside this one.
@@ -239,4 +262,33 @@ pub fn find_bin(given: Option<&Path>) -> Result<PathBuf, String> {
         "there is no folkmoot at {}: build it with `cargo build --release`, or say where with --bin",
         path.display()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_given_away_once_and_taken_ones_never() {
+        let ip = Ipv4Addr::new(127, 0, 0, 77);
+        let base = free_ports(ip, 30_000..30_400).unwrap()[0];
+        let among = base + 10..base + 16;
+        let held: Vec<_> =
+            among.clone().take(3).map(|port| TcpListener::bind((ip, port))).collect();
+        assert!(held.iter().all(Result::is_ok), "{held:?}");
+        let mut found = free_ports(ip, among.clone()).unwrap();
+        found.sort_unstable();
+        assert_eq!(found, [base + 13, base + 14, base + 15]);
+        drop(held);
+        let rest = free_ports(ip, among.clone());
+        assert!(rest.is_ok(), "{rest:?}");
+        let said = free_ports(ip, among).unwrap_err();
+        assert!(said.contains("127.0.0.77") && said.contains("free ports"), "{said}");
+    }
+
+    #[test]
+    fn each_local_node_has_an_address_of_its_own() {
+        let all: Vec<_> = (0..5).map(|node| local_address(node).unwrap().to_string()).collect();
+        assert_eq!(all, ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"]);
+    }
 }

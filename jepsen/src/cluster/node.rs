@@ -1,12 +1,12 @@
 //! One node: a `folkmoot serve` that is started, ended and started again.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -19,8 +19,12 @@ use crate::cluster::process::Running;
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 /// How long it may take to say whether it is ready.
 const ASK_WITHIN: Duration = Duration::from_secs(1);
+/// How long it may take to rewrite its base.
+const COMPACT_WITHIN: Duration = Duration::from_secs(30);
 /// Lines of a node's log that say why it stopped.
 const LAST_LINES: usize = 4;
+/// What a node says that must not go on under its id, as its log has lost something.
+const LOST: &str = "must not vote";
 
 /// A node of the cluster under test.
 #[derive(Debug)]
@@ -52,15 +56,27 @@ pub(super) struct State {
     running: Option<Running>,
     /// Times that it ended though nobody had asked it to.
     exits: Vec<Exit>,
+    /// Where in its log the present life began, in bytes.
+    life: u64,
+    /// How far its log was looked through for panics, in bytes.
+    read: u64,
+    /// Further options of its next start.
+    extra: Vec<String>,
+    /// It is not started any more.
+    closed: bool,
 }
 
 /// A node ended by itself.
 #[derive(Clone, Debug)]
 pub struct Exit {
+    /// When that was noticed.
+    pub at: Instant,
     /// How.
     pub status: String,
     /// The last lines of its log.
     pub said: String,
+    /// Whether it said that its log has lost what it had acknowledged.
+    pub lost: bool,
 }
 
 impl Node {
@@ -78,10 +94,19 @@ impl Node {
         if state.child.is_some() {
             return Ok(());
         }
+        if state.closed {
+            return Err(io::Error::other("the run is over"));
+        }
         let log = File::options().create(true).append(true).open(&self.log)?;
+        state.life = log.metadata()?.len();
         let (program, arguments) = self.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
+        command
+            .args(arguments)
+            .args(&state.extra)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("FOLKMOOT_") {
                 command.env_remove(name);
@@ -112,7 +137,67 @@ impl Node {
     fn note_exit(&self, state: &mut State, status: ExitStatus) {
         state.child = None;
         state.running = None;
-        state.exits.push(Exit { status: status.to_string(), said: self.last_lines() });
+        let exit = self.exit(state, status);
+        state.exits.push(exit);
+    }
+
+    fn exit(&self, state: &State, status: ExitStatus) -> Exit {
+        let life = String::from_utf8_lossy(&self.log_from(state.life)).into_owned();
+        let lines: Vec<&str> = life.lines().collect();
+        Exit {
+            at: Instant::now(),
+            status: status.to_string(),
+            said: lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"),
+            lost: life.contains(LOST),
+        }
+    }
+
+    /// Its log from a byte on.
+    fn log_from(&self, from: u64) -> Vec<u8> {
+        let mut read = vec![];
+        let whole = File::open(&self.log).and_then(|mut file| {
+            file.seek(SeekFrom::Start(from))?;
+            file.read_to_end(&mut read)
+        });
+        // A log that is not there says nothing.
+        drop(whole);
+        read
+    }
+
+    /// Lines of its log that should never be there, and that were not told before.
+    pub fn new_panics(&self) -> Vec<String> {
+        let mut state = self.state();
+        let new = self.log_from(state.read);
+        // A line that is still being written is for the next time.
+        let whole = new.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        state.read += whole as u64;
+        let text = String::from_utf8_lossy(&new[..whole]);
+        text.lines().filter(|line| line.contains("panicked at")).map(ToOwned::to_owned).collect()
+    }
+
+    /// How long its log is now, in bytes.
+    pub fn log_length(&self) -> u64 {
+        fs::metadata(&self.log).map_or(0, |meta| meta.len())
+    }
+
+    /// How often its log has this from a byte on.
+    pub fn said_since(&self, from: u64, what: &str) -> usize {
+        String::from_utf8_lossy(&self.log_from(from)).matches(what).count()
+    }
+
+    /// Options that come after the others from its next start on.
+    pub fn set_extra(&self, options: &[&str]) {
+        self.state().extra = options.iter().map(ToString::to_string).collect();
+    }
+
+    /// Lets it end soon, and never start again.
+    pub fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        if let Some(child) = &mut state.child {
+            // It may have ended meanwhile.
+            let _ = child.kill();
+        }
     }
 
     /// How often it ended by itself, and why.
@@ -160,8 +245,9 @@ impl Node {
         }
         match status {
             Some(status) if !status.success() => {
-                let said = self.last_lines();
-                self.state().exits.push(Exit { status: status.to_string(), said });
+                let mut state = self.state();
+                let exit = self.exit(&state, status);
+                state.exits.push(exit);
                 Err(format!("{} stopped with {status} when asked to stop", self.name))
             }
             _ => Ok(()),
@@ -179,27 +265,43 @@ impl Node {
 
     /// Whether it answers that it is ready. To be asked where clients belong.
     pub fn is_ready(&self) -> bool {
-        let ask = || -> io::Result<String> {
-            let mut stream = TcpStream::connect_timeout(&self.client, ASK_WITHIN)?;
-            stream.set_read_timeout(Some(ASK_WITHIN))?;
-            stream.write_all(b"GET /health/ready HTTP/1.0\r\n\r\n")?;
-            let mut line = String::new();
-            BufReader::new(stream).read_line(&mut line)?;
-            Ok(line)
-        };
-        ask().is_ok_and(|line| line.split(' ').nth(1) == Some("200"))
+        self.ask("GET", "/health/ready", "", ASK_WITHIN).is_ok()
+    }
+
+    /// The cluster as it sees it. To be asked where clients belong.
+    pub fn cluster(&self) -> Option<serde_json::Value> {
+        serde_json::from_str(&self.ask("GET", "/v1/cluster", "", ASK_WITHIN).ok()?).ok()
+    }
+
+    /// Lets it rewrite its base, as this admin. To be asked where clients belong.
+    ///
+    /// # Errors
+    ///
+    /// When it does not, or not in time.
+    pub fn compact(&self, token: &str) -> io::Result<()> {
+        self.ask("POST", "/v1/node/compact", token, COMPACT_WITHIN).map(drop)
+    }
+
+    /// What it answers, if that is 200.
+    fn ask(&self, method: &str, path: &str, token: &str, within: Duration) -> io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&self.client, ASK_WITHIN)?;
+        stream.set_read_timeout(Some(within))?;
+        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n", self.client);
+        head += "connection: close\r\ncontent-length: 0\r\n";
+        if !token.is_empty() {
+            head += &format!("authorization: Bearer {token}\r\n");
+        }
+        stream.write_all(format!("{head}\r\n").as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        match (answer.split(' ').nth(1), answer.split_once("\r\n\r\n")) {
+            (Some("200"), Some((_, body))) => Ok(body.to_owned()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 
     /// Sends a signal; whether it ran.
     pub fn signal(&self, signal: Signal) -> bool {
         self.running().is_some_and(|running| running.signal(signal))
-    }
-
-    /// What its log ends with, without tracing's time stamps being parsed or cut.
-    fn last_lines(&self) -> String {
-        let text = fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,11 +33,7 @@ impl Proxy {
         let (cut, watching) = watch::channel(Cut::new());
         let mut listeners = vec![];
         for node in nodes {
-            let bound = std::net::TcpListener::bind(node.peer).and_then(|listener| {
-                listener.set_nonblocking(true)?;
-                Ok(listener)
-            });
-            listeners.push(bound.map_err(|error| format!("{}: {error}", node.peer))?);
+            listeners.push(listen(node.peer)?);
         }
         let nodes: Arc<[Arc<Node>]> = nodes.into();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -51,6 +47,15 @@ impl Proxy {
     pub fn set(&self, links: Cut) {
         self.cut.send_replace(links);
     }
+}
+
+/// Listens at a node's peer address.
+fn listen(address: SocketAddr) -> Result<std::net::TcpListener, String> {
+    let bound = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|error| format!("{address}: {error}: something else listens there; try again"))
 }
 
 async fn serve(
@@ -83,11 +88,10 @@ async fn accept(
 /// The node whose end of a connection has this address.
 fn owner(nodes: &[Arc<Node>], address: SocketAddr) -> Option<usize> {
     let table = fs::read_to_string("/proc/net/tcp").ok()?;
-    let local = format!(":{:04X}", address.port());
+    let local = in_table(address)?;
     let inode = table.lines().find_map(|line| {
         let mut fields = line.split_whitespace().skip(1);
-        let ends_so = fields.next()?.ends_with(&local);
-        ends_so.then(|| fields.nth(7))?
+        (fields.next()? == local).then(|| fields.nth(7))?
     })?;
     let socket = format!("socket:[{inode}]");
     nodes.iter().position(|node| {
@@ -97,6 +101,16 @@ fn owner(nodes: &[Arc<Node>], address: SocketAddr) -> Option<usize> {
             fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == socket.as_str())
         })
     })
+}
+
+/// An address as `/proc/net/tcp` has it: the bytes of an IPv4 address as one number of the machine's.
+fn in_table(address: SocketAddr) -> Option<String> {
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            Some(format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port()))
+        }
+        IpAddr::V6(_) => None,
+    }
 }
 
 async fn link(
@@ -133,5 +147,28 @@ async fn pump(
             // Dropping the half ends this direction.
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_taken_is_named() {
+        let held = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+        let address = held.local_addr().unwrap();
+        let said = listen(address).unwrap_err();
+        assert!(said.contains(&address.to_string()) && said.contains("something else"), "{said}");
+        drop(held);
+        listen(address).unwrap();
+    }
+
+    #[test]
+    fn a_connection_is_found_in_the_table_by_its_whole_address() {
+        let listener = std::net::TcpListener::bind("127.0.0.3:0").unwrap();
+        let here = in_table(listener.local_addr().unwrap()).unwrap();
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        assert!(table.split_whitespace().any(|field| field == here), "{here}: {table}");
     }
 }

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -199,13 +200,40 @@ pub fn restore(data_dir: &Path) -> Result<Plan, FaultError> {
     Ok(Plan::new("restore", &[]).inject_by(Restore(unit("log"))).inject_by(Restore(unit("rooms"))))
 }
 
-/// Damage needs nothing but a file.
+/// Damages a file of its own, and puts it back.
 ///
 /// # Errors
 ///
-/// None.
+/// Why files cannot be changed, or copied back, here.
 pub fn probe() -> Result<(), Missing> {
-    Ok(())
+    static PROBES: AtomicU32 = AtomicU32::new(0);
+    let number = PROBES.fetch_add(1, Ordering::Relaxed);
+    let name = format!("folkmoot-probe-{}-files-{number}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    let tried = try_damage(&directory);
+    // It may not have been made.
+    let _ = remove(&directory);
+    let how = "a directory for temporary files (TMPDIR) that can be written is needed";
+    tried.map_err(|error| Missing::new(format!("{}: {error}", directory.display()), how))
+}
+
+/// Flips a bit, cuts the file short, and copies back what was there.
+fn try_damage(directory: &Path) -> io::Result<()> {
+    const TEXT: &[u8] = b"what was written";
+    let [file, kept] = ["file", "kept"].map(|name| directory.join(name));
+    fs::create_dir(directory)?;
+    fs::write(&file, TEXT)?;
+    copy(&file, &kept)?;
+    let reads = |expected: &[u8]| match fs::read(&file)? == expected {
+        true => Ok(()),
+        false => Err(io::Error::other("a file has not what was written to it")),
+    };
+    flip_bit(&file, 3, 0)?;
+    reads(b"whau was written")?;
+    cut_short(&file, 4)?;
+    reads(b"whau")?;
+    copy(&kept, &file)?;
+    reads(TEXT)
 }
 
 /// A file, and a place in what was written there: any byte of them all is as likely.

@@ -12,7 +12,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,11 @@ use crate::fault::{FaultError, Missing, Plan, Target};
 
 /// The nft table of all faults.
 const TABLE: &str = "inet folkmoot_fault";
+
+/// So many connections of a probe: half of the packets of each are lost, at least.
+const PROBE_CONNECTIONS: u32 = 12;
+/// How long one of them may take; a first packet is sent again after a second only.
+const PROBE_WITHIN: Duration = Duration::from_millis(700);
 
 /// Which packets of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -355,18 +360,42 @@ pub(super) fn nobody() -> (Target, Links) {
     (target, Links { peers: vec![at(2, 7401)], clients: true })
 }
 
-/// Tries rules with this verdict in a namespace of its own: loads and removes them.
+/// Tries rules with this verdict in a namespace of its own: connections are made, then are not,
+/// and once the rules are gone are made again.
 fn probe_verdict(verdict: &str) -> Result<(), Missing> {
     let tried = Scratch::new().and_then(|scratch| {
-        let (target, links) = nobody();
         let namespace = scratch.namespace()?;
+        let up = Tool::new("ip", ["link", "set", "lo", "up"]);
+        Inside::new(&namespace, up).run(&mut Held::default())?;
+        let listen = || {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+                .map_err(FaultError::io("a port for a probe"))
+        };
+        let listener = namespace.inside(listen)?;
+        let peer = listener.local_addr().map_err(FaultError::io("a port for a probe"))?;
+        let (mut target, _) = nobody();
+        target.peer.set_ip(peer.ip());
+        let links = Links { peers: vec![peer], clients: false };
         let rules = inject_rules("probe", &target, &links, Direction::Both, verdict);
-        for ruleset in [rules, heal_rules("probe")] {
-            Inside::nft(&namespace, ruleset).run(&mut Held::default())?;
-        }
-        Ok(())
+        let all_connect = || namespace.inside(|| Ok(all_connect(peer)));
+        let told = |so: bool, what: &str| match so {
+            true => Ok(()),
+            false => {
+                Err(FaultError::Tool { command: format!("nft … {verdict}"), said: what.into() })
+            }
+        };
+        told(all_connect()?, "there was no connection even without the rule")?;
+        Inside::nft(&namespace, rules).run(&mut Held::default())?;
+        told(!all_connect()?, "the rule did nothing to packets")?;
+        Inside::nft(&namespace, heal_rules("probe")).run(&mut Held::default())?;
+        told(all_connect()?, "there was no connection after the rule was removed")
     });
     tried.map_err(|error| error.missing("a kernel with nf_tables is needed"))
+}
+
+/// Whether each of a few connections is made at once.
+fn all_connect(address: SocketAddr) -> bool {
+    (0..PROBE_CONNECTIONS).all(|_| TcpStream::connect_timeout(&address, PROBE_WITHIN).is_ok())
 }
 
 /// Tries to drop packets.
@@ -394,4 +423,19 @@ pub fn probe_loss() -> Result<(), Missing> {
 /// What is missing.
 pub fn probe_reset() -> Result<(), Missing> {
     probe_verdict("reject with tcp reset")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_fails_when_a_rule_does_nothing_to_packets() {
+        // Needs what the probe needs.
+        if probe_drop().is_err() {
+            return;
+        }
+        let missing = probe_verdict("accept").unwrap_err();
+        assert!(missing.to_string().contains("did nothing"), "{missing}");
+    }
 }

@@ -2,7 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,6 +23,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("umount", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("ip", "iproute2"),
 ];
 
 /// A command line.
@@ -142,16 +146,24 @@ impl Step for Tool {
 }
 
 /// Says how to get a program.
-pub(super) fn missing(program: &str) -> Missing {
+pub(crate) fn missing(program: &str) -> Missing {
     let package = PACKAGES.iter().find(|(name, _)| *name == program);
     let package = package.map_or(program, |(_, package)| package);
     Missing::new(format!("no program {program}"), format!("apt-get install {package}"))
 }
 
-/// Whether a program is installed.
-pub(super) fn is_there(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+/// Whether a program is found where it would be looked for when it is run: on `PATH`.
+pub(crate) fn is_there(program: &str) -> bool {
+    // Without a PATH the C library looks in these two.
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    is_on(&path, program)
+}
+
+fn is_on(path: &OsStr, program: &str) -> bool {
+    let may_run = |file: &Path| {
+        fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 > 0)
+    };
+    std::env::split_paths(path).any(|directory| may_run(&directory.join(program)))
 }
 
 /// Some faults are for root only.
@@ -190,4 +202,24 @@ pub(super) fn await_that(
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_there_when_it_would_be_found_and_may_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().as_os_str();
+        let file = directory.path().join("nft");
+        assert!(!is_on(path, "nft"));
+        fs::write(&file, "").unwrap();
+        assert!(!is_on(path, "nft"), "it may not be run");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(is_on(path, "nft"));
+        assert!(!is_on(OsStr::new(""), "nft"));
+        fs::create_dir(directory.path().join("ip")).unwrap();
+        assert!(!is_on(path, "ip"), "a directory is no program");
+    }
 }

@@ -49,7 +49,15 @@ pub(super) fn head(run: &Run, recovery: &Recovery, over_time: &OverTime) -> Stri
     }
     out.push_str("</dl>\n<dl class=\"more\">\n");
     for (label, value) in more(run, recovery, over_time) {
-        out.push_str(&format!("<div><dt>{label}</dt><dd>{}</dd></div>\n", Text(value)));
+        let class = match (label, slowest_heal(run, recovery)) {
+            (SLOWEST_HEAL, Some(ms)) => match within(run, &[("recover_ms", Some(ms))]) {
+                Some(true) => " class=\"good\"",
+                Some(false) => " class=\"bad\"",
+                None => "",
+            },
+            _ => "",
+        };
+        out.push_str(&format!("<div{class}><dt>{label}</dt><dd>{}</dd></div>\n", Text(value)));
     }
     out.push_str("</dl>\n</header>\n");
     out
@@ -83,7 +91,9 @@ fn explain(run: &Run, verdict: &str) -> String {
         "invalid" => {
             let anomalies = run.results["anomalies"].as_object();
             let found = anomalies.into_iter().flatten().map(|(name, n)| format!("{n} {name}"));
-            let found: Vec<String> = found.chain(strings(&run.results["findings"])).collect();
+            let findings = strings(&run.results["findings"]);
+            let slow = strings(&run.results["too_slow"]);
+            let found: Vec<String> = found.chain(findings).chain(slow).collect();
             let found = Text(sentence(&found.join(", ")));
             format!("<p><a href=\"#anomalies\">{found}</a>. {done}</p>")
         }
@@ -156,12 +166,36 @@ fn numbers(run: &Run, recovery: &Recovery) -> [Number; 4] {
         counted("lost", &["lost-write", "unseen"]),
         counted("duplicate", &["duplicate"]),
         counted("gap", &["gap", "poll-skip"]),
-        Number { label: "failover", value: median.map_or("–".into(), millis), below, good: None },
+        Number {
+            label: "failover",
+            value: median.map_or("–".into(), millis),
+            below,
+            good: within(run, &[("failover_median_ms", median), ("failover_worst_ms", worst)]),
+        },
     ]
+}
+
+/// Whether what was measured is within the limits that the run had; `None` when it had none, or
+/// nothing was measured.
+fn within(run: &Run, measured: &[(&str, Option<f64>)]) -> Option<bool> {
+    let judged = measured.iter().filter_map(|(limit, took)| {
+        let limit = run.results["limits"][limit].as_f64()?;
+        Some((*took)? <= limit)
+    });
+    judged.reduce(|all, one| all && one)
 }
 
 fn median(sorted: &[f64]) -> Option<f64> {
     sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+}
+
+const SLOWEST_HEAL: &str = "slowest heal";
+
+/// In milliseconds.
+fn slowest_heal(run: &Run, recovery: &Recovery) -> Option<f64> {
+    let last = recovery.heals.iter().filter_map(|heal| heal.last_room_ms);
+    let told = run.results["first_ok_after_heal_ms"]["worst"].as_f64();
+    told.or(last.max_by(f64::total_cmp))
 }
 
 /// Further numbers, smaller.
@@ -177,10 +211,8 @@ fn more(run: &Run, recovery: &Recovery, over_time: &OverTime) -> Vec<(&'static s
     {
         more.push(("ok with a majority", format!("{:.2} %", ok as f64 / all as f64 * 100.0)));
     }
-    let last = recovery.heals.iter().filter_map(|heal| heal.last_room_ms);
-    let told = run.results["first_ok_after_heal_ms"]["worst"].as_f64();
-    if let Some(last) = told.or(last.max_by(f64::total_cmp)) {
-        more.push(("slowest heal", millis(last)));
+    if let Some(slowest) = slowest_heal(run, recovery) {
+        more.push((SLOWEST_HEAL, millis(slowest)));
     }
     let sends = over_time.kinds.iter().find(|kind| kind.name == "send");
     if let Some(all) = sends.and_then(|sends| sends.all) {
@@ -334,5 +366,17 @@ mod tests {
         let test = json!({ "command": ["run", "--seed", "9", "--store", "it's $HOME"], "seed": 9 });
         assert_eq!(command(&test).unwrap(), "run --seed 9 --store 'it'\\''s $HOME'");
         assert_eq!(command(&json!({ "seed": 7 })), None);
+    }
+
+    #[test]
+    fn what_was_measured_is_held_to_the_limits_of_the_run() {
+        let limits = json!({ "limits": { "recover_ms": 3000, "failover_worst_ms": 2000 } });
+        let run = Run::new(crate::history::History::new(), json!({}), limits);
+        assert_eq!(within(&run, &[("recover_ms", Some(3000.0))]), Some(true));
+        assert_eq!(within(&run, &[("recover_ms", Some(3000.5))]), Some(false));
+        let both = [("recover_ms", Some(1.0)), ("failover_worst_ms", Some(2001.0))];
+        assert_eq!(within(&run, &both), Some(false));
+        assert_eq!(within(&run, &[("recover_ms", None)]), None);
+        assert_eq!(within(&run, &[("failover_median_ms", Some(1.0))]), None, "it had none");
     }
 }

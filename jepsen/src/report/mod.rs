@@ -23,6 +23,7 @@ mod html;
 mod operations;
 mod page;
 mod points;
+pub mod row;
 mod series;
 mod store;
 mod tables;

@@ -21,6 +21,19 @@ pub enum ReportError {
         .0.display()
     )]
     NoHistory(PathBuf),
+    /// A page shows one run.
+    #[error(
+        "a page shows one run, and {0} directories are named: leave the others away, or use --row"
+    )]
+    Several(usize),
+    /// The directory has no results.
+    #[error("{}: {why}: a row is made of test.json and results.json, which a run writes", directory.display())]
+    NoResults {
+        /// The directory.
+        directory: PathBuf,
+        /// What is wrong with them.
+        why: String,
+    },
     /// The history is malformed; without it there is nothing to show.
     #[error("{}: {error}", path.display())]
     History {
@@ -116,7 +129,7 @@ fn judge(history: &History) -> Value {
 }
 
 /// A file with a JSON object, or why there is none.
-fn object(directory: &Path, name: &str) -> Result<Value, String> {
+pub(super) fn object(directory: &Path, name: &str) -> Result<Value, String> {
     let text = match std::fs::read(directory.join(name)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -23,14 +23,26 @@ const READ_WITHIN: Duration = Duration::from_secs(20);
 const DRAIN_WITHIN: Duration = Duration::from_secs(60);
 const PAGE: u32 = 1000;
 
+/// What came of waiting.
+#[derive(Debug, Default)]
+pub struct Converged {
+    /// Nodes that are ready.
+    pub ready: BTreeSet<usize>,
+    /// Nodes that said only now that their logs had lost something, as was to be expected.
+    pub lost: BTreeSet<usize>,
+    /// What is wrong with the others.
+    pub problems: Vec<String>,
+}
+
 /// Starts what does not run, but for nodes that are lost, and waits until all are ready and agree.
-/// Those that are, and what is wrong with the others.
+/// `suspects` may turn out to be lost.
 pub async fn converge(
     cluster: &Arc<Cluster>,
     status: &mut Status,
     placement: &Placement,
     lost: &BTreeSet<usize>,
-) -> (BTreeSet<usize>, Vec<String>) {
+    suspects: &BTreeSet<usize>,
+) -> Converged {
     let starting = cluster.clone();
     let left: Vec<usize> = (0..cluster.nodes.len()).filter(|node| !lost.contains(node)).collect();
     let nodes = left.clone();
@@ -47,14 +59,18 @@ pub async fn converge(
     let deadline = Instant::now() + CONVERGE_WITHIN;
     let mut waiting: BTreeMap<usize, String> =
         left.into_iter().map(|node| (node, String::new())).collect();
-    let mut ready = BTreeSet::new();
+    let (mut ready, mut found_lost) = (BTreeSet::new(), BTreeSet::new());
     while !waiting.is_empty() && Instant::now() < deadline {
         for node in waiting.keys().copied().collect::<Vec<_>>() {
             if cluster.nodes[node].running().is_none() {
                 let ended = cluster.nodes[node].exits().pop();
+                waiting.remove(&node);
+                if suspects.contains(&node) && ended.as_ref().is_some_and(|exit| exit.lost) {
+                    found_lost.insert(node);
+                    continue;
+                }
                 let why = ended.map(|exit| exit.said).unwrap_or_default();
                 problems.push(format!("{} does not run: {why}", cluster.nodes[node].name));
-                waiting.remove(&node);
                 continue;
             }
             match status.ready(node).await {
@@ -81,7 +97,7 @@ pub async fn converge(
             Err(_) => sleep(Duration::from_millis(50)).await,
         }
     }
-    (ready, problems)
+    Converged { ready, lost: found_lost, problems }
 }
 
 /// Reads every room on each of these nodes, and asks for its hash chain; the rooms' heads.
@@ -144,17 +160,13 @@ async fn read_node(
     heads
 }
 
-/// Lets every subscriber have what it is due; how many of them got less.
-pub async fn drain(subscribers: Vec<Subscriber>, heads: &BTreeMap<Name, u64>) -> usize {
+/// Lets every subscriber have what it is due. Who gets less has it in the history, as `unseen`.
+pub async fn drain(subscribers: Vec<Subscriber>, heads: &BTreeMap<Name, u64>) {
     let deadline = Instant::now() + DRAIN_WITHIN;
     let mut draining = tokio::task::JoinSet::new();
     for subscriber in subscribers {
         let head = heads.get(&subscriber.room).copied().unwrap_or(0);
         draining.spawn(subscriber.drain(head, deadline));
     }
-    let mut short = 0;
-    while let Some(drained) = draining.join_next().await {
-        short += usize::from(!drained.unwrap_or(false));
-    }
-    short
+    while draining.join_next().await.is_some() {}
 }

@@ -13,13 +13,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::check;
+use crate::cluster::interrupt::Interrupt;
 use crate::cluster::made::Made;
 use crate::cluster::{Admin, Cluster, Plan, find_bin};
 use crate::history;
@@ -52,19 +53,20 @@ use record::Recorder;
 use status::{Placement, Status};
 use store::{Missing, Store, Test, TestNode};
 use verdict::{Outside, Results};
+use workload::World;
+use workload::chat::Chat;
 use workload::rooms::Rooms;
-use workload::subscriber::Subscriber;
 use workload::worker::Worker;
-use workload::{User, World};
 
 /// How long clients go on after the last fault.
 const SETTLE: Duration = Duration::from_secs(5);
-/// How long workers may take to come to an end.
-const WORKERS_END_WITHIN: Duration = Duration::from_secs(120);
+/// How long rooms may take to be created when no fault is active.
+const ROOMS_WITHIN: Duration = Duration::from_secs(60);
+/// How long what is under way may take to end when a run does: a frozen disk thaws by itself within
+/// 30 s.
+const TASKS_END_WITHIN: Duration = Duration::from_secs(45);
 /// Posts after which a room makes way for a fresh one.
 const POSTS_PER_ROOM: u64 = 300;
-/// How long a subscriber stays with one room, at most.
-const SUBSCRIBER_STAYS_MAX: Duration = Duration::from_secs(30);
 
 /// What came of a run.
 #[derive(Debug)]
@@ -77,25 +79,65 @@ pub struct Outcome {
     pub results: Results,
 }
 
-/// Runs it all.
+/// Runs it all. SIGINT, SIGTERM and SIGHUP end it at any time.
 ///
 /// # Errors
 ///
 /// Why there is no verdict: something is missing or broken here, or somebody interrupted. What was
-/// made is taken away all the same.
+/// made is taken away all the same; of the store that is left which says what happened.
 pub fn run(options: Options) -> Result<Outcome, String> {
-    let mut options = options;
+    let interrupt = Interrupt::listen().map_err(|error| format!("signals: {error}"))?;
+    let ran = prepare(&options, &interrupt).and_then(|ready| {
+        let store = ready.store.clone();
+        let ran = in_store(&options, ready, &interrupt);
+        if !options.keep_data {
+            store.remove_data();
+        }
+        let cut_short = interrupt.check().is_err();
+        let nothing = || match store.history().exists() {
+            true => false,
+            false if cut_short => store.remove(),
+            false => store.remove_if_empty(),
+        };
+        ran.map_err(|why| match nothing() {
+            true => why,
+            false => format!("{why}\nWhat there is of it is in {}", store.directory.display()),
+        })
+    });
+    // Tools that a signal ended as well say other things.
+    match (ran, interrupt.check()) {
+        (Err(why), Err(interrupted)) if !why.contains(&interrupted) => {
+            Err(format!("{interrupted}: {why}"))
+        }
+        (ran, _) => ran,
+    }
+}
+
+/// What a run needs before it makes anything on the machine but its directory.
+struct Ready {
+    bin: PathBuf,
+    named: Named,
+    probed: setup::Probed,
+    store: Store,
+}
+
+fn prepare(options: &Options, interrupt: &Interrupt) -> Result<Ready, String> {
     options.check()?;
     let bin = find_bin(options.bin.as_deref())?;
     let version = setup::version(&bin)?;
-    let (kinds, missing) = setup::probe(&options)?;
-    let name = options.test_name();
-    options.nemeses = kinds;
-    let begun = setup::now();
-    let store = Store::create(&options.store, &name, &begun.replace(':', ""))?;
-    setup::space(&store.directory, &options)?;
+    setup::space(&options.store, options)?;
+    let probed = setup::probe(options, interrupt)?;
+    let (name, date) = (options.test_name(), setup::now());
+    interrupt.check()?;
+    let store = Store::create(&options.store, &name, &date.replace(':', ""))?;
+    Ok(Ready { bin, named: Named { name, version, date }, probed, store })
+}
+
+/// Makes a cluster, attacks it, takes it away and judges.
+fn in_store(options: &Options, ready: Ready, interrupt: &Interrupt) -> Result<Outcome, String> {
+    let Ready { bin, named, probed, store } = ready;
     let made =
-        Arc::new(Made::begin().map_err(|error| {
+        Arc::new(Made::begin(interrupt.clone()).map_err(|error| {
             format!("{}: {error}", crate::cluster::made::directory().display())
         })?);
     let plan = Plan {
@@ -104,18 +146,29 @@ pub fn run(options: Options) -> Result<Outcome, String> {
         local: options.local,
         directory: store.directory.clone(),
         disk_bytes: setup::DISK_BYTES,
-        settings: setup::settings(&options),
-        clocks: options.nemeses.contains(&Kind::Clock),
+        settings: setup::settings(options),
+        clocks: probed.kinds.contains(&Kind::Clock),
     };
     let cluster = match Cluster::make(&plan, made.clone()) {
         Ok(cluster) => Arc::new(cluster),
         Err(why) => return Err(also(why, made.undo())),
     };
-    let test = describe(&options, &cluster, Named { name, version, date: begun }, missing.clone());
+    let test = describe(options, &cluster, named, probed.missing.clone());
     let ran = store.write("test.json", &test).and_then(|()| {
         let runtime = runtime(&cluster)?;
-        let ran = runtime.block_on(attack(options.clone(), cluster.clone(), store.clone()));
-        runtime.shutdown_background();
+        let attacking = attack(
+            options.clone(),
+            probed.clone(),
+            cluster.clone(),
+            store.clone(),
+            interrupt.clone(),
+        );
+        let ran = runtime.block_on(attacking);
+        if ran.is_err() {
+            // Whatever waits for a node need not wait any more, and starts none.
+            cluster.close();
+        }
+        runtime.shutdown_timeout(TASKS_END_WITHIN);
         ran
     });
     let left = cluster.remove();
@@ -126,13 +179,12 @@ pub fn run(options: Options) -> Result<Outcome, String> {
         }
         Err(why) => return Err(also(why, left)),
     };
+    interrupt.check()?;
     let results = judge(&store, outside, &check::Options::default())?;
+    interrupt.check()?;
     report::write(&store.directory, &store.directory.join("report.html"))
         .map_err(|error| error.to_string())?;
-    if !options.keep_data {
-        let _ = std::fs::remove_dir_all(store.directory.join("data"));
-    }
-    Ok(Outcome { store: store.directory, missing, results })
+    Ok(Outcome { store: store.directory, missing: probed.missing, results })
 }
 
 /// What is told of a test beside its options.
@@ -162,7 +214,7 @@ fn describe(options: &Options, cluster: &Cluster, named: Named, missing: Vec<Mis
             "workers": options.workers, "subscribers": options.subscribers,
             "settings": setup::settings(options),
         }),
-        nemeses: options.nemeses.iter().map(|kind| kind.name().to_owned()).collect(),
+        nemeses: options.asked.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
         missing,
     }
 }
@@ -190,26 +242,31 @@ fn runtime(cluster: &Cluster) -> Result<tokio::runtime::Runtime, String> {
 }
 
 /// Everything that takes place while nodes run, until somebody interrupts it.
-async fn attack(options: Options, cluster: Arc<Cluster>, store: Store) -> Result<Outside, String> {
+async fn attack(
+    options: Options,
+    probed: setup::Probed,
+    cluster: Arc<Cluster>,
+    store: Store,
+    interrupt: Interrupt,
+) -> Result<Outside, String> {
     // On a worker thread, since this one is not where the clients belong.
     let attacking = tokio::spawn(async move {
-        let (admin, status, placement) = setup::form(&cluster).await?;
-        play(options, cluster, store, admin, status, placement).await
+        let formed = setup::form(&cluster).await?;
+        play(options, probed, cluster, store, formed).await
     });
     tokio::select! {
         attacked = attacking => attacked.map_err(|error| error.to_string())?,
-        signal = setup::interrupted() => Err(format!("interrupted by {signal}")),
+        signal = interrupt.wait() => Err(format!("interrupted by {signal}")),
     }
 }
 
 /// Chats and attacks.
 async fn play(
     options: Options,
+    probed: setup::Probed,
     cluster: Arc<Cluster>,
     store: Store,
-    admin: Admin,
-    mut status: Status,
-    placement: Placement,
+    (admin, mut status, placement): (Admin, Status, Placement),
 ) -> Result<Outside, String> {
     let nodes: Vec<_> = cluster.nodes.iter().map(|node| (node.name.clone(), node.client)).collect();
     let users = setup::users(&nodes, &admin, options.workers + 1).await?;
@@ -221,82 +278,67 @@ async fn play(
         (0..options.workers).map(|n| Worker::new(&world, &users[n], n)).collect();
     for slot in 0..world.rooms.count() {
         let creator = slot % workers.len();
-        workers[creator].create(slot).await;
+        workers[creator].create(slot, ROOMS_WITHIN).await?;
     }
     let progress = Progress::start(&world, options.time, options.quiet);
-    let working: Vec<JoinHandle<()>> =
-        workers.into_iter().map(|worker| tokio::spawn(worker.run())).collect();
     let follower = users[options.workers].clone();
-    let following: Vec<JoinHandle<Vec<Subscriber>>> = (0..options.subscribers)
-        .map(|n| tokio::spawn(follow(world.clone(), follower.clone(), n)))
-        .collect();
+    let chat = Chat::begin(&world, workers, &follower, options.subscribers);
     let attack_status = Status::new(&nodes, &admin.token);
     let nemesis = Nemesis::new(
         world.clone(),
         cluster.clone(),
         attack_status,
         placement.clone(),
-        options.nemeses.clone(),
+        probed.kinds.clone(),
     );
-    let nemesis = nemesis.run(Instant::now() + options.time).await;
+    let mut nemesis = nemesis.run(Instant::now() + options.time).await;
     sleep(SETTLE).await;
     world.finish();
-    let mut problems = nemesis.problems;
-    for worker in working {
-        if timeout(WORKERS_END_WITHIN, worker).await.is_err() {
-            problems.push("a worker did not come to an end".into());
-        }
-    }
-    let mut subscribers = vec![];
-    for follower in following {
-        subscribers.extend(follower.await.map_err(|error| error.to_string())?);
-    }
+    let mut problems = std::mem::take(&mut nemesis.problems);
+    problems.extend(options.asked.unshown(&probed.missing, &nemesis.kinds_struck));
+    let (mut workers, subscribers) = chat.end(&mut problems).await?;
     progress.say("waiting for the nodes to agree");
-    let (ready, not_well) =
-        finish::converge(&cluster, &mut status, &placement, &nemesis.lost).await;
+    nemesis.look();
+    let suspects = nemesis.suspects.keys().copied().collect();
+    let converged =
+        finish::converge(&cluster, &mut status, &placement, &nemesis.lost, &suspects).await;
+    nemesis.findings.extend(converged.problems);
+    for worker in &mut workers {
+        problems.extend(worker.create_rest(ROOMS_WITHIN).await.err());
+    }
     progress.say("reading every room on every node");
-    let heads = finish::read_all(&world, &follower, &ready).await;
+    let heads = finish::read_all(&world, &follower, &converged.ready).await;
     finish::drain(subscribers, &heads).await;
     progress.end();
     world.recorder.finish().map_err(|error| format!("history.jsonl: {error}"))?;
-    let mut findings = nemesis.findings;
-    findings.extend(not_well);
-    let nodes = setup::node_results(&cluster, &ready, &nemesis.lost);
-    if !options.nemeses.iter().any(|kind| kind.may_end_nodes()) {
-        let ended =
-            nodes.iter().filter(|node| node.stopped_by_itself > 0 || !node.panics.is_empty());
-        findings.extend(ended.map(|node| {
-            let said = [&node.why[..], &node.panics[..]].concat().join("; ");
-            format!("{} ended or panicked, and nothing was wrong with its disk: {said}", node.name)
-        }));
-    }
-    Ok(Outside { nodes, findings, problems, attacks: nemesis.struck })
-}
-
-/// Follows one room after another.
-async fn follow(world: Arc<World>, user: User, number: usize) -> Vec<Subscriber> {
-    let mut done = vec![];
-    for n in 0_usize.. {
-        if world.is_over() {
-            break;
-        }
-        let subscriber = Subscriber::new(&world, &user, number + n * 1_000);
-        done.push(subscriber.run(Instant::now() + SUBSCRIBER_STAYS_MAX).await);
-    }
-    done
+    nemesis.lost.extend(converged.lost);
+    nemesis.conclude();
+    Ok(Outside {
+        nodes: setup::node_results(&cluster, &converged.ready, &nemesis.lost, &nemesis.excuses),
+        findings: nemesis.findings,
+        problems,
+        attacks: nemesis.struck,
+        missing: probed.missing,
+        limits: options.limits,
+        session_posts: world.session_posts.load(Ordering::Relaxed),
+    })
 }
 
 /// Judges the history of a run anew, and writes down the results; what happened to the nodes is as
-/// the run saw it.
+/// the run saw it, and so are its limits, but for those that are given here.
 ///
 /// # Errors
 ///
 /// When the directory is not one of a run, or the results cannot be written.
-pub fn judge_again(directory: &Path, options: &check::Options) -> Result<Results, String> {
-    let store = Store { directory: directory.to_owned() };
+pub fn judge_again(
+    directory: &Path,
+    options: &check::Options,
+    recover_within: Option<Duration>,
+) -> Result<Results, String> {
+    let store = Store::open(directory);
     let path = directory.join("results.json");
     // A run that was cut short has none.
-    let outside = match std::fs::read(&path) {
+    let mut outside: Outside = match std::fs::read(&path) {
         Ok(text) => {
             serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?
         }
@@ -306,6 +348,9 @@ pub fn judge_again(directory: &Path, options: &check::Options) -> Result<Results
         },
         Err(error) => return Err(format!("{}: {error}", path.display())),
     };
+    if let Some(recover) = recover_within {
+        outside.limits.recover_ms = u64::try_from(recover.as_millis()).unwrap_or(u64::MAX);
+    }
     judge(&store, outside, options)
 }
 

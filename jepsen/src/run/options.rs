@@ -1,9 +1,12 @@
 //! What to run.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::run::nemesis::kind::Kind;
+use crate::run::store::Missing;
+use crate::run::verdict::Limits;
 
 /// Options of a run.
 #[derive(Clone, Debug)]
@@ -22,8 +25,10 @@ pub struct Options {
     pub workers: usize,
     /// Users who follow.
     pub subscribers: usize,
-    /// The kinds of attack.
-    pub nemeses: Vec<Kind>,
+    /// The attacks.
+    pub asked: Asked,
+    /// How long clients may wait.
+    pub limits: Limits,
     /// Decides everything random.
     pub seed: u64,
     /// The directory for results.
@@ -49,7 +54,7 @@ impl Options {
         if let Some(test) = &self.test {
             return test.clone();
         }
-        let kinds: Vec<&str> = self.nemeses.iter().map(|kind| kind.name()).collect();
+        let kinds: Vec<&str> = self.asked.kinds.iter().map(|kind| kind.name()).collect();
         let attacks = match kinds.len() {
             0 => "calm".into(),
             1..=3 => kinds.join("+"),
@@ -94,32 +99,116 @@ impl Options {
     }
 }
 
-/// The kinds that a list on the command line names; `all` stands for all that work here.
-///
-/// # Errors
-///
-/// The name that there is not, and those that there are.
-pub fn nemeses(names: &str, local: bool) -> Result<Vec<Kind>, String> {
-    let all = || Kind::MIXED.iter().copied().filter(|kind| !local || kind.is_local());
-    let mut kinds = vec![];
-    for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-        if name == "none" {
-            continue;
+/// The attacks that are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// All of them, each once, in the order of kinds.
+    pub kinds: Vec<Kind>,
+    /// Those that were named, and not only meant by `all`: without one of these a run says nothing.
+    pub named: Vec<Kind>,
+    /// Those that `all` would mean if it were not for `--local`, as they take root.
+    pub left_out: Vec<Kind>,
+}
+
+impl Asked {
+    /// What a list on the command line asks for; `all` stands for all that there are in this mode.
+    ///
+    /// # Errors
+    ///
+    /// The name that there is not, and those that there are.
+    pub fn parse(names: &str, local: bool) -> Result<Asked, String> {
+        let mut asked = Asked::default();
+        for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            if name == "none" {
+                continue;
+            }
+            if name == "all" {
+                let (here, root): (Vec<_>, Vec<_>) =
+                    Kind::MIXED.iter().partition(|kind| !local || kind.is_local());
+                asked.kinds.extend(here);
+                asked.left_out = root;
+                continue;
+            }
+            let known = || Kind::all().map(Kind::name).collect::<Vec<_>>().join(", ");
+            let kind = Kind::parse(name).ok_or_else(|| {
+                format!("there is no nemesis {name:?}; there are: {}, all, none", known())
+            })?;
+            if local && !kind.is_local() {
+                return Err(format!("the nemesis {name} takes root: leave --local away"));
+            }
+            asked.kinds.push(kind);
+            asked.named.push(kind);
         }
-        if name == "all" {
-            kinds.extend(all());
-            continue;
+        for kinds in [&mut asked.kinds, &mut asked.named] {
+            kinds.sort_unstable();
+            kinds.dedup();
         }
-        let known = || Kind::all().map(Kind::name).collect::<Vec<_>>().join(", ");
-        let kind = Kind::parse(name).ok_or_else(|| {
-            format!("there is no nemesis {name:?}; there are: {}, all, none", known())
-        })?;
-        if local && !kind.is_local() {
-            return Err(format!("the nemesis {name} takes root: leave --local away"));
-        }
-        kinds.push(kind);
+        Ok(asked)
     }
-    kinds.sort_unstable();
-    kinds.dedup();
-    Ok(kinds)
+
+    /// What is missing though nothing was tried.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Missing> {
+        let why = "takes root, and was left out as of --local";
+        let missing = |kind: &Kind| Missing { fault: kind.name().into(), why: why.into() };
+        self.left_out.iter().map(missing).collect()
+    }
+
+    /// What a run does not show that it was asked to: attacks that could not be had, or that never
+    /// struck. Of `all` only what could not be had is left out, as its order is random.
+    #[must_use]
+    pub fn unshown(&self, missing: &[Missing], struck: &BTreeSet<Kind>) -> Vec<String> {
+        let unshown = |kind: &Kind| {
+            if let Some(missing) = missing.iter().find(|missing| missing.fault == kind.name()) {
+                return Some(format!(
+                    "{} was asked for, and is missing: {}",
+                    kind.name(),
+                    missing.why
+                ));
+            }
+            (!struck.contains(kind)).then(|| {
+                format!(
+                    "{} was asked for, and never struck: with a longer --time each has its turn",
+                    kind.name()
+                )
+            })
+        };
+        self.named.iter().filter_map(unshown).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_leaves_out_for_want_of_root_is_missing() {
+        let asked = Asked::parse("all", true).unwrap();
+        assert!(asked.kinds.contains(&Kind::Kill) && !asked.kinds.contains(&Kind::PowerCut));
+        assert!(asked.named.is_empty());
+        let missing = asked.missing();
+        assert_eq!(missing.len() + asked.kinds.len(), Kind::MIXED.len());
+        assert!(missing.iter().any(|m| m.fault == "power-cut" && m.why.contains("takes root")));
+        assert_eq!(Asked::parse("all", false).unwrap().missing(), []);
+    }
+
+    #[test]
+    fn what_is_named_must_be_had_and_strike() {
+        let asked = Asked::parse("kill, pause,all,kill", false).unwrap();
+        assert_eq!(asked.named, [Kind::Pause, Kind::Kill]);
+        let missing = [Kind::Pause, Kind::Clock].map(|kind| Missing {
+            fault: kind.name().into(),
+            why: "no such thing; get one".into(),
+        });
+        let said = asked.unshown(&missing, &BTreeSet::new());
+        assert_eq!(said.len(), 2, "the clock was not named: {said:?}");
+        assert!(said[0].contains("pause") && said[0].contains("get one"), "{said:?}");
+        assert!(said[1].contains("kill") && said[1].contains("never struck"), "{said:?}");
+        assert_eq!(asked.unshown(&[], &[Kind::Kill, Kind::Pause].into()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn none_is_none() {
+        assert_eq!(Asked::parse("none", true).unwrap(), Asked::default());
+    }
 }

@@ -1,20 +1,24 @@
 //! Before a run: is everything there, and does the cluster form?
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
+use crate::cluster::interrupt::Interrupt;
 use crate::cluster::node::Node;
 use crate::cluster::{Admin, Cluster};
+use crate::fault::tool;
 use crate::run::client::Outcome;
 use crate::run::client::rest::Rest;
+use crate::run::nemesis::excuses::Excuses;
 use crate::run::nemesis::kind::Kind;
+use crate::run::nemesis::storm;
 use crate::run::options::Options;
 use crate::run::status::{Placement, Status};
 use crate::run::store::Missing;
@@ -27,9 +31,8 @@ const FORM_WITHIN: Duration = Duration::from_secs(60);
 pub const DISK_BYTES: u64 = 1 << 30;
 /// What a node's disk takes while a run lasts, more or less.
 const DISK_BYTES_USED: u64 = 400 << 20;
-/// Tools that root mode needs, and the Debian packages that have them.
-const TOOLS: &[(&str, &str)] =
-    &[("ip", "iproute2"), ("mkfs.ext4", "e2fsprogs"), ("mount", "mount"), ("umount", "mount")];
+/// Tools that root mode needs.
+const TOOLS: &[&str] = &["ip", "mkfs.ext4", "mount", "umount"];
 
 /// Now, as people write it.
 #[must_use]
@@ -61,45 +64,60 @@ pub fn commit() -> String {
     String::from_utf8_lossy(&text.unwrap_or_default()).trim().to_owned()
 }
 
+/// What works here of what was asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Probed {
+    /// The attacks that do.
+    pub kinds: Vec<Kind>,
+    /// What is missing for the others.
+    pub missing: Vec<Missing>,
+}
+
 /// Tries every attack that is asked for; those that work here, and what is missing for the others.
+/// What is missing is said at once.
 ///
 /// # Errors
 ///
-/// What is missing for any run.
-pub fn probe(options: &Options) -> Result<(Vec<Kind>, Vec<Missing>), String> {
-    if !options.local {
-        for (tool, package) in TOOLS {
-            if !is_there(tool) {
-                return Err(format!(
-                    "{tool} is missing: `apt-get install {package}`, or run with --local"
-                ));
+/// What is missing for any run; or for all attacks that were asked for; or who interrupted.
+pub fn probe(options: &Options, interrupt: &Interrupt) -> Result<Probed, String> {
+    if !options.local
+        && let Some(tool) = TOOLS.iter().find(|tool| !tool::is_there(tool))
+    {
+        return Err(format!("{}, or run with --local", tool::missing(tool)));
+    }
+    let mut probed = Probed { kinds: vec![], missing: options.asked.missing() };
+    for kind in &options.asked.kinds {
+        interrupt.check()?;
+        // A busy machine may be too slow once.
+        match kind.probe(options.local).or_else(|_| kind.probe(options.local)) {
+            Ok(()) => probed.kinds.push(*kind),
+            Err(why) => {
+                let why = why.to_string();
+                probed.missing.push(Missing { fault: kind.name().into(), why });
             }
         }
     }
-    let (mut kinds, mut missing) = (vec![], vec![]);
-    for kind in &options.nemeses {
-        // A busy machine may be too slow once.
-        match kind.probe(options.local).or_else(|_| kind.probe(options.local)) {
-            Ok(()) => kinds.push(*kind),
-            Err(why) => missing.push(Missing { fault: kind.name().into(), why: why.to_string() }),
-        }
+    for missing in &probed.missing {
+        eprintln!("MISSING: {}: {}", missing.fault, missing.why);
     }
-    Ok((kinds, missing))
+    if probed.kinds.is_empty() && !options.asked.kinds.is_empty() {
+        return Err("none of the attacks that were asked for works here: `folkmoot-jepsen fault \
+             list` says of each what is missing; `--nemesis none` runs without any"
+            .into());
+    }
+    Ok(probed)
 }
 
-fn is_there(tool: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/sbin", "/sbin"].map(Into::into);
-    std::env::split_paths(&path).chain(system).any(|directory| directory.join(tool).is_file())
-}
-
-/// Whether there is room for the nodes' disks.
+/// Whether there is room for the nodes' disks, where a store is or is going to be.
 ///
 /// # Errors
 ///
 /// How much is missing.
 pub fn space(directory: &Path, options: &Options) -> Result<(), String> {
-    let stat = rustix::fs::statvfs(directory).map_err(|error| error.to_string())?;
+    let whole = std::path::absolute(directory).map_err(|error| error.to_string())?;
+    let there = whole.ancestors().find(|above| above.exists()).unwrap_or(&whole);
+    let stat = rustix::fs::statvfs(there)
+        .map_err(|error| format!("{}: {}", there.display(), io::Error::from(error)))?;
     let free = stat.f_bavail * stat.f_frsize;
     let needed = options.nodes as u64 * DISK_BYTES_USED;
     if free >= needed {
@@ -199,38 +217,24 @@ pub async fn users(
     Ok(users)
 }
 
-/// Waits for somebody to interrupt; which signal it was.
-pub async fn interrupted() -> &'static str {
-    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    match (interrupt, terminate) {
-        (Ok(mut interrupt), Ok(mut terminate)) => tokio::select! {
-            _ = interrupt.recv() => "SIGINT",
-            _ = terminate.recv() => "SIGTERM",
-        },
-        // Then it cannot be interrupted but by its end.
-        _ => std::future::pending().await,
-    }
-}
-
 /// What happened to each node.
 #[must_use]
 pub fn node_results(
     cluster: &Cluster,
     well: &BTreeSet<usize>,
     lost: &BTreeSet<usize>,
+    excuses: &Excuses,
 ) -> Vec<NodeResult> {
     let result = |(place, node): (usize, &Arc<Node>)| {
         let exits = node.exits();
-        let log = std::fs::read(&node.log).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let panics = log.lines().filter(|line| line.contains("panicked at"));
         NodeResult {
             name: node.name.clone(),
             stopped_by_itself: exits.len() as u64,
             why: exits.into_iter().map(|exit| format!("{}\n{}", exit.status, exit.said)).collect(),
-            panics: panics.map(ToOwned::to_owned).collect(),
+            panics: excuses.panics(place),
             well: well.contains(&place),
             lost: lost.contains(&place),
+            snapshots_installed: node.said_since(0, storm::INSTALLED) as u64,
         }
     };
     cluster.nodes.iter().enumerate().map(result).collect()

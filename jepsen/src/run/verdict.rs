@@ -2,11 +2,13 @@
 //! long everything took. All but what happened to the nodes follows from the history alone.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Anomaly, Report, Verdict};
 use crate::history::{F, History, Kind, Phase, Value};
+use crate::run::store::Missing;
 use crate::run::timing::{self, Quantiles, Times};
 
 /// What happened to a node.
@@ -24,6 +26,50 @@ pub struct NodeResult {
     pub well: bool,
     /// Whether its disk had forgotten what it had acknowledged, so that it refused to go on.
     pub lost: bool,
+    /// How often it installed a snapshot.
+    #[serde(default)]
+    pub snapshots_installed: u64,
+}
+
+/// How long clients may wait: whoever waits longer is a finding. The defaults hold on a machine of
+/// two cores that has other things to do, too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// From the end of all faults to the first ok, in the slowest room; in milliseconds.
+    pub recover_ms: u64,
+    /// From the death of a node to the next acknowledgement, the worst, in milliseconds.
+    pub failover_worst_ms: u64,
+    /// The same, the median.
+    pub failover_median_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { recover_ms: 10_000, failover_worst_ms: 10_000, failover_median_ms: 5_000 }
+    }
+}
+
+impl Limits {
+    /// What took longer.
+    #[must_use]
+    pub fn exceeded(&self, failovers: &Times, heals: &Times) -> Vec<String> {
+        let judged = [
+            ("the worst failover", failovers.worst, self.failover_worst_ms),
+            ("the median failover", failovers.median, self.failover_median_ms),
+            ("the slowest first ok after healing", heals.worst, self.recover_ms),
+        ];
+        let slow = judged.into_iter().filter_map(|(what, took, limit)| {
+            let took = took.filter(|took| *took > limit as f64)?;
+            Some(format!("{what} took {took:.0} ms, and the limit is {limit} ms"))
+        });
+        slow.collect()
+    }
+
+    /// The longest time until a first ok after healing.
+    #[must_use]
+    pub fn recover_within(&self) -> Duration {
+        Duration::from_millis(self.recover_ms)
+    }
 }
 
 /// What is known beside the history.
@@ -35,8 +81,17 @@ pub struct Outside {
     pub findings: Vec<String>,
     /// What went wrong with the run itself: its verdict is then `unknown` at best.
     pub problems: Vec<String>,
-    /// How often each kind of attack struck.
+    /// How often each kind of attack struck, and what came of it where that differs.
     pub attacks: BTreeMap<String, u64>,
+    /// The attacks that were asked for and could not be had.
+    #[serde(default)]
+    pub missing: Vec<Missing>,
+    /// How long clients may wait.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Messages that were posted on a session's own stream and acknowledged.
+    #[serde(default)]
+    pub session_posts: u64,
 }
 
 /// Everything that came of a run.
@@ -60,6 +115,8 @@ pub struct Results {
     pub failover_ms: Times,
     /// From the end of all faults to the first ok, in the slowest of the rooms that were asked.
     pub first_ok_after_heal_ms: Times,
+    /// What took longer than the limits allow.
+    pub too_slow: Vec<String>,
     /// How long operations took, by what they do and how they ended.
     pub latency_ms: BTreeMap<String, BTreeMap<String, Quantiles>>,
     /// Operations that were ok a second.
@@ -73,12 +130,14 @@ impl Results {
     /// Puts together what is known.
     #[must_use]
     pub fn new(history: &History, mut report: Report, outside: Outside) -> Results {
+        let (failovers, heals) = (timing::failovers(history), timing::heals(history));
+        let too_slow = outside.limits.exceeded(&failovers, &heals);
         if report.verdict != Verdict::Invalid {
             report.unknown.extend(outside.problems.iter().cloned());
             if !report.unknown.is_empty() {
                 report.verdict = Verdict::Unknown;
             }
-            if !outside.findings.is_empty() {
+            if !outside.findings.is_empty() || !too_slow.is_empty() {
                 report.verdict = Verdict::Invalid;
             }
         }
@@ -91,8 +150,9 @@ impl Results {
             gap: count(&[Anomaly::Gap, Anomaly::PollSkip]),
             stale_read: count(&[Anomaly::StaleRead]),
             diverged: count(&[Anomaly::Diverged]),
-            failover_ms: timing::failovers(history),
-            first_ok_after_heal_ms: timing::heals(history),
+            failover_ms: failovers,
+            first_ok_after_heal_ms: heals,
+            too_slow,
             latency_ms: timing::latencies(history),
             throughput_per_s: throughput(history),
             report,
@@ -120,5 +180,42 @@ pub(super) fn fault(value: &Value) -> Option<(&str, Phase)> {
     match value {
         Value::Fault(fault) => Some((fault.fault.as_str(), fault.phase)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn times(median: f64, worst: f64) -> Times {
+        Times { count: 2, median: Some(median), worst: Some(worst), all: vec![median, worst] }
+    }
+
+    #[test]
+    fn each_limit_is_held() {
+        let limits = Limits { recover_ms: 3000, failover_worst_ms: 2000, failover_median_ms: 1200 };
+        let fine = limits.exceeded(&times(1200.0, 2000.0), &times(10.0, 3000.0));
+        assert_eq!(fine, Vec::<String>::new());
+        let slow = |failovers, heals| limits.exceeded(&failovers, &heals).join("; ");
+        let (good, none) = (times(1.0, 2.0), Times::default());
+        assert!(slow(times(1201.0, 1999.0), none.clone()).contains("median failover took 1201 ms"));
+        assert!(slow(times(1.0, 2001.0), good.clone()).starts_with("the worst failover took 2001"));
+        assert!(slow(good, times(1.0, 3001.0)).contains("healing took 3001 ms"));
+        assert_eq!(slow(none.clone(), none), "", "what was not measured is not slow");
+    }
+
+    #[test]
+    fn what_is_slow_makes_a_run_invalid_and_what_is_missing_unknown() {
+        let history = History::new();
+        let judged = |outside: Outside| {
+            let mut report = crate::check::check(&history, &crate::check::Options::default());
+            (report.verdict, report.unknown) = (Verdict::Valid, vec![]);
+            Results::new(&history, report, outside).report.verdict
+        };
+        assert_eq!(judged(Outside::default()), Verdict::Valid);
+        let problems = vec!["kill was asked for, and never struck".into()];
+        assert_eq!(judged(Outside { problems, ..Outside::default() }), Verdict::Unknown);
+        let findings = vec!["n1 panicked".into()];
+        assert_eq!(judged(Outside { findings, ..Outside::default() }), Verdict::Invalid);
     }
 }

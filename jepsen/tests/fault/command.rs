@@ -50,6 +50,24 @@ fn the_list_says_of_each_fault_whether_it_works() {
 }
 
 #[test]
+fn what_is_needed_is_tried_and_told_by_the_exit_code() {
+    let output = jepsen(&["list", "--need", "pause,bitflip", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let names: Vec<_> = rows.as_array().unwrap().iter().map(|row| &row["fault"]).collect();
+    assert_eq!(names, ["pause", "bitflip"]);
+    // The probe of a pause takes `sleep`; the file of that of a flipped bit must be somewhere.
+    let mut command = jepsen(&["list", "--need", "pause"]);
+    let text = said(&command.env("PATH", "/nowhere").output().unwrap());
+    assert!(text.contains("sleep"), "{text}");
+    let mut command = jepsen(&["list", "--need", "bitflip"]);
+    let text = said(&command.env("TMPDIR", "/nowhere").output().unwrap());
+    assert!(text.contains("TMPDIR"), "{text}");
+    let text = refused(&["list", "--need", "pause,flood"]);
+    assert!(text.contains("flood") && text.contains("powercut"), "{text}");
+}
+
+#[test]
 fn a_dry_run_says_all_and_does_nothing() {
     let cluster = TestCluster::start(1);
     let pid = cluster.pid(0).to_string();

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use crate::gateway::app::App;
-use crate::gateway::grpc::answer;
+use crate::error::{Code, Error};
+use crate::gateway::app::{App, require_admin};
+use crate::gateway::grpc::{answer, verify};
 use crate::gateway::operations::FIRST_ADMIN;
+use crate::id::{NodeId, ShardId};
 use crate::proto::v1 as proto;
 use crate::proto::v1::cluster_server::Cluster;
 
@@ -52,6 +54,32 @@ impl Cluster for ClusterService {
         answer(&self.app, request, |app, caller, _| async move {
             let (bytes_before, bytes_after) = app.compact(&caller.actor).await?;
             Ok(proto::CompactResponse { bytes_before, bytes_after })
+        })
+        .await
+    }
+
+    type VerifyStream = verify::VerifyStream;
+
+    async fn verify(
+        &self,
+        request: Request<proto::VerifyRequest>,
+    ) -> Result<Response<Self::VerifyStream>, Status> {
+        answer(&self.app, request, |app, caller, request| async move {
+            verify::stream(app, &caller, request)
+        })
+        .await
+    }
+
+    async fn repair(
+        &self,
+        request: Request<proto::RepairRequest>,
+    ) -> Result<Response<proto::RepairResponse>, Status> {
+        answer(&self.app, request, |app, caller, request| async move {
+            require_admin(&caller.actor)?;
+            let missing = || Error::new(Code::NotFound, "there is no such shard");
+            let shard = ShardId(u16::try_from(request.shard).map_err(|_| missing())?);
+            app.backend.repair(shard, NodeId(request.node)).await?;
+            Ok(proto::RepairResponse {})
         })
         .await
     }

@@ -179,7 +179,7 @@ impl Dialog {
     fn follow(&mut self, follow: proto::Follow) -> Result<Work, Error> {
         let room = RoomId::parse(&follow.room)?;
         let after = follow.after.map(convert::cursor).transpose()?;
-        let rooms_max = self.app.limits.follows_per_session_max;
+        let rooms_max = self.app.limits().follows_per_session_max;
         if self.following.len() >= rooms_max && !self.following.contains_key(&room) {
             let message = format!("a session follows at most {rooms_max} rooms");
             return Err(Error::new(Code::LimitReached, message));

@@ -87,7 +87,7 @@ impl Export {
         if self.last >= self.room.head {
             return Ok(None);
         }
-        if self.app.shutdown.is_cancelled() {
+        if self.app.drain.shutdown().is_cancelled() {
             return Err(shutting_down());
         }
         let page = match self.page.take() {

@@ -8,6 +8,7 @@ pub mod export;
 pub mod rooms;
 pub mod session;
 pub mod users;
+pub mod verify;
 pub mod wire;
 
 use std::convert::Infallible;
@@ -123,7 +124,7 @@ fn reflection(mut router: Router<Arc<App>>) -> Router<Arc<App>> {
 
 /// Bounds what a request may take to arrive, and shapes tonic's own refusals.
 async fn bound(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let timeout = app.limits.body_read_timeout;
+    let timeout = app.limits().body_read_timeout;
     let budget = app.bodies.clone();
     let request = request.map(|body| Body::new(BoundedBody::new(body, timeout, budget)));
     let response = status::reshape_grpc(next.run(request).await);

@@ -82,6 +82,9 @@ impl StreamingService<proto::SessionRequest> for SessionMethod {
         Box::pin(async move {
             let caller = app.grpc_caller(request.metadata()).await;
             let caller = app.metrics.count(caller)?;
+            if app.drain.is_on() {
+                return app.metrics.count(Err(shutting_down())).map_err(Status::from);
+            }
             let seat = app.metrics.count(app.take_seat())?;
             Ok(tonic::Response::new(SessionStream::open(app, caller, seat, request.into_inner())))
         })
@@ -142,14 +145,14 @@ async fn run(
     mut requests: Streaming<proto::SessionRequest>,
     out: &mpsc::Sender<Batch>,
 ) -> Result<(), Status> {
-    let in_flight_max = app.limits.posts_in_flight_per_session_max;
+    let in_flight_max = app.limits().posts_in_flight_per_session_max;
     let mut dialog = Dialog::new(app.clone(), caller);
     let mut pending = FuturesUnordered::new();
     let mut feeds = Feeds::new();
     let (mut asked, mut outcomes, mut arrived) = (Vec::new(), Vec::new(), Vec::new());
     let (mut open, mut stopping) = (true, false);
-    let shutdown = app.shutdown.clone();
-    let mut shutdown = pin!(shutdown.cancelled());
+    let drain = app.drain.begun();
+    let mut drain = pin!(drain.cancelled());
     loop {
         if dialog.waiting() > 0
             && let Ok(permit) = out.try_reserve()
@@ -187,7 +190,7 @@ async fn run(
                     dialog.deliver(&room, generation, next);
                 }
             }
-            () = shutdown.as_mut(), if !stopping => {
+            () = drain.as_mut(), if !stopping => {
                 (open, stopping) = (false, true);
                 dialog.end_all(&shutting_down());
             }

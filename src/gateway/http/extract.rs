@@ -94,7 +94,7 @@ async fn read(request: Request, app: &App, needs_type: bool) -> Result<Bytes, Er
         return Err(too_large());
     }
     let media_type = request.headers().get(CONTENT_TYPE).cloned();
-    let timeout = app.limits.body_read_timeout;
+    let timeout = app.limits().body_read_timeout;
     let body = BoundedBody::new(request.into_body(), timeout, app.bodies.clone());
     let bytes = match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(collected) => collected.to_bytes(),

@@ -21,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::delivery::subscription::Next;
 use crate::error::Error;
@@ -39,6 +40,8 @@ struct Stream {
     room: RoomId,
     feed: Feed,
     last: Seq,
+    /// Cancelled when the stream's client is to go elsewhere.
+    drain: CancellationToken,
     ended: bool,
     _seat: Seat,
     _counted: InGauge,
@@ -63,8 +66,9 @@ pub async fn stream(
     let first = Bytes::from(format!("retry: {RETRY_MS}\nevent: followed\ndata: {followed}\n\n"));
     let counted = app.metrics.subscribed();
     let last = follow::start(&feed, after.as_ref());
-    let state =
-        Stream { app, caller, room, feed, last, ended: false, _seat: seat, _counted: counted };
+    let drain = app.drain.begun();
+    let (_seat, _counted) = (seat, counted);
+    let state = Stream { app, caller, room, feed, last, drain, ended: false, _seat, _counted };
     let rest = stream::unfold(state, |mut state| async {
         let chunk = state.chunk().await?;
         Some((chunk, state))
@@ -87,8 +91,8 @@ impl Stream {
         }
         let next = tokio::select! {
             next = self.feed.next.next() => next,
-            () = self.app.shutdown.cancelled() => Some(Next::Ended(shutting_down())),
-            () = tokio::time::sleep(self.app.limits.heartbeat) => None,
+            () = self.drain.cancelled() => Some(Next::Ended(shutting_down())),
+            () = tokio::time::sleep(self.app.limits().heartbeat) => None,
         };
         if let Err(error) = self.app.trust_again(&mut self.caller).await {
             return Some(self.end(&error));

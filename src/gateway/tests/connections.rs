@@ -128,3 +128,23 @@ async fn a_shutdown_does_not_wait_for_ever() {
     server.shutdown.cancel();
     soon(server.serving).await.unwrap();
 }
+
+#[tokio::test]
+async fn limits_change_while_the_gateway_serves() {
+    let server = Server::start().await;
+    server.post("twelve bytes").await;
+    server.limits.set(GatewayLimits { text_bytes_max: 4, ..Default::default() });
+    let post = |text: &str| format!(r#"{{"text":"{text}"}}"#);
+    let path = "/v1/rooms/general/messages";
+    let refused = server.send(&server.ann, "POST", path, &post("twelve bytes")).await;
+    assert_eq!((refused.status, refused.code().as_str()), (413, "too_large"));
+    server.post("four").await;
+    server.limits.set(GatewayLimits { sessions_max: 0, ..Default::default() });
+    let wait = "/v1/rooms/general/events?after=3&wait=1s";
+    assert_eq!(server.get(&server.ann, wait).await.code(), "too_many_connections");
+    server.limits.set(GatewayLimits { sessions_max: 1, ..Default::default() });
+    for _ in 0..2 {
+        let wait = "/v1/rooms/general/events?after=3&wait=1ms";
+        assert_eq!(server.get(&server.ann, wait).await.status, 200, "a seat is given back");
+    }
+}

@@ -17,8 +17,9 @@ use crate::delivery::encoded::Encoded;
 use crate::delivery::subscription::Next;
 use crate::error::{Code, Error};
 use crate::gateway::backend::{Backend, Feed};
-use crate::id::{Cursor, Epoch, NodeId, RoomId, Seq, UserId};
+use crate::id::{Cursor, Epoch, NodeId, RoomId, Seq, ShardId, UserId};
 use crate::proto::v1::StatusResponse;
+use crate::router::verify::{Finding, Kind, Report};
 use crate::router::{Consistency, Readiness};
 
 /// The backend, with knobs.
@@ -254,6 +255,35 @@ impl Backend for Arc<Fake> {
 
     fn compact(&self) -> BoxFuture<'_, Result<(u64, u64), Error>> {
         async { Ok((100, 40)) }.boxed()
+    }
+
+    fn data_shards(&self) -> Result<Vec<ShardId>, Error> {
+        Ok(vec![ShardId(1), ShardId(2)])
+    }
+
+    /// Shard 2 is said to have something wrong.
+    fn verify<'a>(
+        &'a self,
+        shard: ShardId,
+        report: &'a mut dyn Report,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        report.verified(3, 40);
+        if shard == ShardId(2) {
+            let (kind, nodes) = (Kind::Differs, vec![NodeId(1)]);
+            let detail = "as planted".into();
+            report.found(Finding { shard, room: None, kind, seq: Seq(7), nodes, detail });
+        }
+        async { Ok(()) }.boxed()
+    }
+
+    fn repair(&self, _shard: ShardId, node: NodeId) -> BoxFuture<'_, Result<(), Error>> {
+        async move {
+            match node {
+                NodeId(1) => Ok(()),
+                _ => Err(Error::invalid("it differs from nobody")),
+            }
+        }
+        .boxed()
     }
 }
 

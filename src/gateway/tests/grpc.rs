@@ -282,3 +282,34 @@ async fn reflection_lists_the_services() {
     let file = replies.message().await.unwrap().unwrap().message_response;
     assert!(matches!(file, Some(MessageResponse::FileDescriptorResponse(_))));
 }
+
+#[tokio::test]
+async fn replicas_are_verified_and_repaired_for_admins() {
+    use proto::verify_response::Said;
+    let server = Server::start().await;
+    let mut cluster = ClusterClient::new(server.channel().await);
+    let ask = |shards: &[u32]| proto::VerifyRequest { shards: shards.to_vec() };
+    let refused = cluster.verify(with_token(&server.ann, ask(&[]))).await.unwrap_err();
+    assert_eq!(code(&refused), "forbidden");
+    let refused = cluster.verify(with_token(&server.root, ask(&[1, 70_000]))).await.unwrap_err();
+    assert_eq!(code(&refused), "not_found");
+    let said = cluster.verify(with_token(&server.root, ask(&[]))).await.unwrap();
+    let mut said = said.into_inner();
+    let (mut findings, mut last) = (vec![], proto::VerifyProgress::default());
+    while let Some(response) = soon(said.message()).await.unwrap() {
+        match response.said.unwrap() {
+            Said::Finding(finding) => findings.push(finding),
+            Said::Progress(progress) => last = progress,
+        }
+    }
+    assert_eq!((last.shards, last.shards_verified, last.done), (2, 2, true));
+    assert_eq!((last.rooms, last.events), (6, 80));
+    assert_eq!((findings.len(), findings[0].shard, &*findings[0].kind), (1, 2, "differs"));
+
+    let repair = |node| proto::RepairRequest { node, shard: 2 };
+    let refused = cluster.repair(with_token(&server.ann, repair(1))).await.unwrap_err();
+    assert_eq!(code(&refused), "forbidden");
+    let refused = cluster.repair(with_token(&server.root, repair(9))).await.unwrap_err();
+    assert_eq!(code(&refused), "invalid_argument");
+    cluster.repair(with_token(&server.root, repair(1))).await.unwrap();
+}

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod connections;
+mod drains;
 mod fake;
 mod grpc;
 mod rest;

@@ -18,7 +18,8 @@ use crate::chat::command::{Actor, Command, Request};
 use crate::clock::Clock;
 use crate::gateway::Gateway;
 use crate::gateway::auth::mint_token;
-use crate::gateway::limits::GatewayLimits;
+use crate::gateway::drain::Drain;
+use crate::gateway::limits::{GatewayLimits, SharedLimits};
 use crate::gateway::metrics;
 use crate::id::{RequestId, UserId};
 
@@ -44,6 +45,8 @@ pub struct Server {
     pub address: SocketAddr,
     pub fake: Arc<Fake>,
     pub shutdown: CancellationToken,
+    pub drain: Drain,
+    pub limits: SharedLimits,
     pub root: String,
     pub ann: String,
     pub bob: String,
@@ -88,15 +91,17 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
+        let drain = Drain::new(shutdown.clone());
+        let limits = SharedLimits::new(limits);
         let gateway = Gateway::new(
             Arc::new(fake.clone()),
             Arc::new(FixedClock),
-            limits,
+            limits.clone(),
             recorder(),
-            shutdown.clone(),
+            drain.clone(),
         );
         let serving = tokio::spawn(gateway.serve(listener));
-        let server = Server { address, fake, shutdown, root, ann, bob, serving };
+        let server = Server { address, fake, shutdown, drain, limits, root, ann, bob, serving };
         let created = server
             .send(&server.ann, "POST", "/v1/rooms", r#"{"room":"general","kind":"public"}"#)
             .await;

@@ -16,13 +16,13 @@ use crate::proto::v1::rooms_client::RoomsClient;
 use crate::proto::v1::session_request::Request as Ask;
 use crate::proto::v1::session_response::Response as Said;
 
-struct Session {
+pub(super) struct Session {
     requests: mpsc::Sender<proto::SessionRequest>,
-    responses: Streaming<proto::SessionResponse>,
+    pub(super) responses: Streaming<proto::SessionResponse>,
 }
 
 impl Session {
-    async fn open(server: &Server, token: &str) -> Result<Session, Status> {
+    pub(super) async fn open(server: &Server, token: &str) -> Result<Session, Status> {
         let (requests, receiver) = mpsc::channel(2048);
         let mut rooms = RoomsClient::new(server.channel().await);
         let stream = with_token(token, ReceiverStream::new(receiver));
@@ -30,23 +30,23 @@ impl Session {
         Ok(Session { requests, responses })
     }
 
-    async fn ask(&self, id: u64, request: Ask) {
+    pub(super) async fn ask(&self, id: u64, request: Ask) {
         let request = proto::SessionRequest { request: Some(request), id };
         self.requests.send(request).await.unwrap();
     }
 
-    async fn follow(&self, id: u64, room: &str, after: Option<u64>) {
+    pub(super) async fn follow(&self, id: u64, room: &str, after: Option<u64>) {
         let after = after.map(|seq| proto::Cursor { epoch: String::new(), seq });
         self.ask(id, Ask::Follow(proto::Follow { room: room.into(), after })).await;
     }
 
-    async fn hear(&mut self) -> (u64, Said) {
+    pub(super) async fn hear(&mut self) -> (u64, Said) {
         let response = soon(self.responses.message()).await.unwrap().unwrap();
         (response.id, response.response.unwrap())
     }
 
     /// Hears until a followed room has caught up; returns the seqs delivered.
-    async fn catch_up(&mut self) -> Vec<u64> {
+    pub(super) async fn catch_up(&mut self) -> Vec<u64> {
         let mut seqs = Vec::new();
         loop {
             match self.hear().await {
@@ -62,7 +62,7 @@ impl Session {
     }
 }
 
-fn post(text: &str) -> Ask {
+pub(super) fn post(text: &str) -> Ask {
     Ask::Post(proto::PostRequest {
         room: "general".into(),
         text: text.into(),

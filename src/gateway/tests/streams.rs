@@ -10,7 +10,7 @@ use super::server::{Server, read_until, soon, until};
 use crate::error::{Code, Error};
 use crate::gateway::limits::GatewayLimits;
 
-async fn stream(server: &Server, token: &str, query: &str, headers: &str) -> TcpStream {
+pub(super) async fn stream(server: &Server, token: &str, query: &str, headers: &str) -> TcpStream {
     let mut stream = server.connect().await;
     let request = format!(
         "GET /v1/rooms/general/events{query} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\

@@ -6,6 +6,7 @@ mod model;
 pub(crate) mod random;
 mod snapshots;
 mod speed;
+mod sums;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

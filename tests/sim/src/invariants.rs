@@ -16,8 +16,12 @@ use crate::runtime::Sim;
 pub struct Invariants {
     /// Who led a group in a term.
     leaders: BTreeMap<(ShardId, u64), NodeId>,
-    /// The term of each committed entry that was looked at.
-    committed: BTreeMap<(ShardId, u64), u64>,
+    /// The term of each committed entry, and a hash of what it carries once a log was read.
+    committed: BTreeMap<(ShardId, u64), (u64, Option<[u8; 32]>)>,
+    /// Up to where the entries of each process' logs were read.
+    read: BTreeMap<(ShardId, String), u64>,
+    /// The head of each room of each process, up to which its events were looked at.
+    heads: BTreeMap<(RoomId, String), Seq>,
     /// A room's chain at a seq, and who had it first.
     chains: BTreeMap<(RoomId, Seq), ([u8; 32], NodeId)>,
     /// Up to where each process was seen to have a group's log on its disk, as it is committed. The
@@ -67,7 +71,8 @@ impl Invariants {
                 ));
             }
         }
-        let before = self.applied.insert((id, node, process), status.applied).unwrap_or(0);
+        let applied_before = (id, node, process.clone());
+        let before = self.applied.insert(applied_before, status.applied).unwrap_or(0);
         if before > status.applied {
             cluster.violation(format!(
                 "node {node} had applied entry {before} of shard {id}, and now {}",
@@ -82,22 +87,82 @@ impl Invariants {
             ));
         }
         // A disk that fails ends the process by a panic, wherever it is read.
-        let rooms = || shard.replica().read().rooms(None, usize::MAX);
+        let rooms = || {
+            let rooms = shard.replica().read().rooms(None, usize::MAX);
+            self.dense(cluster, node, &process, shard, &rooms);
+            rooms
+        };
         let rooms = catch_unwind(AssertUnwindSafe(rooms)).unwrap_or_default();
         self.rooms(cluster, node, rooms);
         // What openraft says of the commit comes a little after the apply; both must be final.
         let applied = shard.replica().read().applied().log_id;
         let finals = [shard.committed(), applied].into_iter().flatten();
         for (term, index) in finals.clone() {
-            let first = *self.committed.entry((id, index)).or_insert(term);
-            if first != term {
+            self.committed(cluster, node, (id, index), term, None);
+        }
+        let last = finals.map(|(term, index)| (index, term)).max();
+        if let Some((last, _)) = last {
+            let read = self.read.entry((id, process)).or_insert(0);
+            let entries = shard.entries(*read + 1, last);
+            *read = entries.last().map_or(*read, |(index, ..)| *index);
+            for (index, term, carried) in entries {
+                self.committed(cluster, node, (id, index), term, Some(carried));
+            }
+        }
+        last
+    }
+
+    /// A committed entry is the same in every log, at any time.
+    fn committed(
+        &mut self,
+        cluster: &Cluster,
+        node: NodeId,
+        (shard, index): (ShardId, u64),
+        term: u64,
+        carried: Option<[u8; 32]>,
+    ) {
+        let (first, known) = self.committed.entry((shard, index)).or_insert((term, carried));
+        *known = known.or(carried);
+        if *first != term {
+            cluster.violation(format!(
+                "committed entry {index} of shard {shard} is of term {first}, and on node {node} \
+                 of {term}"
+            ));
+        } else if carried.is_some() && *known != carried {
+            cluster.violation(format!(
+                "committed entry {index} of shard {shard} carries something else on node {node}"
+            ));
+        }
+    }
+
+    /// What a room gained since the last look has each seq once, in order.
+    fn dense(
+        &mut self,
+        cluster: &Cluster,
+        node: NodeId,
+        process: &str,
+        shard: &Shard<Sim>,
+        rooms: &[Arc<Room>],
+    ) {
+        for room in rooms {
+            let before = self.heads.entry((room.id.clone(), process.into())).or_default();
+            if *before == room.head {
+                continue;
+            }
+            let first = Seq(before.0 + 1).max(room.first_seq);
+            *before = room.head;
+            let state = shard.replica().read();
+            let events = state.events(&room.id, first, room.head, usize::MAX, usize::MAX);
+            let found = events.iter().map(|event| event.seq);
+            if !found.eq((first.0..=room.head.0).map(Seq)) {
                 cluster.violation(format!(
-                    "committed entry {index} of shard {id} is of term {first}, and on node {node} \
-                     of {term}"
+                    "seqs: room {} on node {node} has {} events from {first} to {}",
+                    room.id,
+                    events.len(),
+                    room.head
                 ));
             }
         }
-        finals.map(|(term, index)| (index, term)).max()
     }
 
     /// Equal seq, equal chain: on every replica, at any time.

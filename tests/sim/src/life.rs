@@ -2,6 +2,7 @@
 //! everything is looked at.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,23 +60,33 @@ pub struct Outcomes {
     pub took: Duration,
 }
 
+/// Lives it: what failed, the history, polls, and the virtual time that it took.
+async fn lived(plan: &Plan, trace: Arc<Trace>) -> (Vec<String>, History, u64, Duration) {
+    let life = Life::new(plan, trace);
+    let ending = life.run().await;
+    let history = life.world.recorder.take();
+    let mut failures = life.cluster.violations();
+    failures.extend(ending);
+    for node in life.cluster.nodes.values() {
+        life.cluster.kill(node);
+    }
+    failures.extend(runtime::take_panics().iter().map(ToString::to_string));
+    (failures, history, runtime::polls(), elapsed())
+}
+
 /// Lives a life.
 pub fn live(plan: &Plan, spoken: bool) -> Outcomes {
     let trace = Arc::new(Trace::new(spoken));
     let told = trace.clone();
-    let (failures, history, polls, took) = runtime::run(plan.seed, plan.machine.clone(), async {
-        let life = Life::new(plan, told);
-        let ending = life.run().await;
-        let history = life.world.recorder.take();
-        let mut failures = life.cluster.violations();
-        failures.extend(ending);
-        for node in life.cluster.nodes.values() {
-            life.cluster.kill(node);
-        }
-        failures.extend(runtime::take_panics().iter().map(ToString::to_string));
-        (failures, history, runtime::polls(), elapsed())
+    let living = || runtime::run(plan.seed, plan.machine.clone(), lived(plan, told));
+    // A node's state is looked at from outside, too.
+    let lived = catch_unwind(AssertUnwindSafe(living)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref().copied()).unwrap_or_default();
+        let failure = format!("panicked while the state was looked at: {text}");
+        (vec![failure], History::default(), 0, Duration::ZERO)
     });
-    let mut failures = failures;
+    let (mut failures, history, polls, took) = lived;
     let report = check::check(
         &history,
         &check::Options { recover_within: END_WITHIN, min_ok: 1, ..Default::default() },

@@ -214,7 +214,10 @@ fn main() -> ExitCode {
             bar.suspend(|| report(outcome, &run.wishes));
         }
         if args.seed.is_some() {
-            println!("{}", outcome.plan);
+            match args.trace {
+                true => println!("{:#?}", outcome.plan),
+                false => println!("{}", outcome.plan),
+            }
             println!("trace {}, {} steps, {:?} virtual", outcome.hash, outcome.steps, outcome.took);
         }
         if let Some(path) = &args.history {
@@ -259,7 +262,9 @@ fn report(outcome: &Outcomes, wishes: &Wishes) {
     if outcome.failures.len() > 5 {
         eprintln!("  … and {} more", outcome.failures.len() - 5);
     }
-    eprintln!("  again: {} --trace", command(outcome.plan.seed, wishes));
+    let differs = outcome.failures.iter().any(|failure| failure.starts_with("determinism:"));
+    let twice = if differs { " --twice" } else { "" };
+    eprintln!("  again: {} --trace{twice}", command(outcome.plan.seed, wishes));
 }
 
 /// The command that lives a life again.

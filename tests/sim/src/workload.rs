@@ -146,7 +146,7 @@ impl World {
         T: Send + 'static,
         Fut: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        let Some(running) = node.running().filter(|running| !running.process.is_paused()) else {
+        let Some(running) = node.running() else {
             return Outcome::Failed("refused".into());
         };
         let process = running.process.clone();

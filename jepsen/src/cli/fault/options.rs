@@ -18,7 +18,8 @@ use folkmoot_jepsen::fault::files::What;
 pub(crate) enum Command {
     /// Say which faults work on this machine, and what is missing.
     #[command(
-        after_help = "Example:\n  folkmoot-jepsen fault list --json | jq '.[] | select(.missing)'"
+        after_help = "Examples:\n  folkmoot-jepsen fault list --json | jq '.[] | select(.missing)'\n  \
+            folkmoot-jepsen fault list --need partition,powercut"
     )]
     List(List),
     /// Cut nodes off from other nodes.
@@ -105,6 +106,9 @@ pub(crate) enum Command {
 /// Options of `list`.
 #[derive(Debug, Args)]
 pub(crate) struct List {
+    /// Try these only, and exit with 2 when one of them does not work here.
+    #[arg(long, value_name = "FAULTS", value_delimiter = ',')]
+    pub need: Vec<String>,
     /// Write JSON for programs.
     #[arg(long)]
     pub json: bool,

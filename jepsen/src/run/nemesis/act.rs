@@ -9,15 +9,12 @@ use crate::cluster::node::Node;
 use crate::fault::delay::Delay;
 use crate::fault::network::{self, Direction, Links};
 use crate::fault::{self, FaultError, Plan, Target};
+use crate::run::nemesis::cut::Cut;
 use crate::run::nemesis::damage::Damage;
+use crate::run::nemesis::storm::{self, Checkpoints};
 
 /// How long a node may take to be ready once it was started.
 pub(super) const READY_WITHIN: Duration = Duration::from_secs(60);
-/// How long to wait for a moment to hit.
-const AIM_WITHIN: Duration = Duration::from_secs(4);
-/// How long a node is away so that the others' logs no longer reach back to it.
-pub(super) const FALL_BEHIND: Duration = Duration::from_millis(3_500);
-
 /// How long a node may take to stop once its syncs fail.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -74,6 +71,13 @@ pub enum Act {
         /// Who.
         node: usize,
     },
+    /// A node takes checkpoints and rewrites its base all the time.
+    CheckpointStorm {
+        /// Who.
+        node: usize,
+        /// Whether it loses power in the end; else it is killed.
+        cut: bool,
+    },
 }
 
 /// A node, its peers, with clients or not, and what happens to packets between them.
@@ -92,26 +96,6 @@ pub enum Packets {
     Wait(Delay),
 }
 
-/// A power cut.
-#[derive(Debug)]
-pub struct Cut {
-    /// Whose.
-    pub nodes: Vec<usize>,
-    /// The moment to hit; `None`: any.
-    pub aim: Option<Aim>,
-}
-
-/// A moment of a node's that a power cut is aimed at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aim {
-    /// The state is being written to the base.
-    Checkpoint,
-    /// Entries of the log that are no longer needed are being dropped.
-    Purge,
-    /// A node that fell behind is taking a snapshot.
-    Snapshot,
-}
-
 /// How an attack is undone. The default undoes nothing.
 #[derive(Default)]
 pub struct Undo {
@@ -120,9 +104,12 @@ pub struct Undo {
     proxy: bool,
     /// Nodes to start.
     pub(super) start: Vec<usize>,
-    /// A node whose files are to be put back, unless it has run on what was left of them.
-    pub(super) damaged: Option<(usize, fault::Active)>,
-    /// What came of it, worth counting.
+    /// Nodes whose files are to be put back, unless they have run on what was left of them.
+    pub(super) damaged: Vec<(usize, fault::Active)>,
+    /// Nodes that go on with a log that was damaged: what that means may show later.
+    pub suspects: Vec<usize>,
+    pub(super) checkpoints: Option<Checkpoints>,
+    /// What came of it, worth counting: of each node, where it hits several.
     pub notes: Vec<String>,
     /// What a node should not have done.
     pub findings: Vec<String>,
@@ -163,7 +150,7 @@ impl Act {
                 let target = target(node(*place))?;
                 undo.put(plan_links(&target, peers, *clients, *packets))
             }),
-            Act::PowerCut(cut) => power_cut(cluster, cut, undo),
+            Act::PowerCut(cut) => cut.inject(cluster, undo),
             Act::Fill { node: place, leave } => {
                 undo.put(fault::full::fill(&target(node(*place))?, *leave))
             }
@@ -183,11 +170,11 @@ impl Act {
                 node(*place).stop()?;
                 start(node(*place))
             }),
-            Act::Storm { node: place } => (0..3).try_for_each(|_| {
-                node(*place).kill();
-                std::thread::sleep(FALL_BEHIND);
-                start(node(*place))
-            }),
+            Act::Storm { node: place } => storm::snapshots(cluster, *place, undo),
+            Act::CheckpointStorm { node: place, cut } => {
+                undo.checkpoints = Some(Checkpoints::begin(cluster, *place, *cut)?);
+                Ok(())
+            }
         }
     }
 }
@@ -239,33 +226,45 @@ impl Undo {
         Ok(())
     }
 
-    /// Undoes it. A node that cannot be undone is lost.
-    ///
-    /// # Errors
-    ///
-    /// What went wrong, once all was tried.
-    pub fn heal(self, cluster: &Cluster) -> Result<Option<usize>, String> {
-        let mut problems = vec![];
-        let mut lost = None;
-        if let Some((place, damage)) = self.damaged {
+    /// Undoes it, and tells what came of that.
+    pub fn heal(self, cluster: &Cluster) -> Healed {
+        let mut healed = Healed::default();
+        for (place, damage) in self.damaged {
             match damage.heal() {
                 Ok(()) => {}
-                Err(FaultError::Refused(_)) => lost = Some(place),
-                Err(error) => problems.push(error.to_string()),
+                Err(FaultError::Refused(_)) => healed.lost.push(place),
+                Err(error) => healed.problems.push(error.to_string()),
             }
         }
         if let Some(proxy) = cluster.proxy.as_ref().filter(|_| self.proxy) {
             proxy.set(BTreeSet::new());
         }
         for active in self.active {
-            problems.extend(active.heal().err().map(|error| error.to_string()));
+            healed.problems.extend(active.heal().err().map(|error| error.to_string()));
         }
-        for place in self.start.into_iter().filter(|place| Some(*place) != lost) {
+        match self.checkpoints.map(|checkpoints| checkpoints.end(cluster)) {
+            Some(Ok(times)) => healed.compactions = times,
+            Some(Err(problem)) => healed.problems.push(problem),
+            None => {}
+        }
+        for place in self.start.into_iter().filter(|place| !healed.lost.contains(place)) {
             let node = &cluster.nodes[place];
-            problems.extend(node.start().err().map(|error| format!("{}: {error}", node.name)));
+            let failed = node.start().err().map(|error| format!("{}: {error}", node.name));
+            healed.problems.extend(failed);
         }
-        if problems.is_empty() { Ok(lost) } else { Err(problems.join("; ")) }
+        healed
     }
+}
+
+/// What came of undoing an attack.
+#[derive(Debug, Default)]
+pub struct Healed {
+    /// Nodes that cannot be undone: their disks forgot what they had acknowledged.
+    pub lost: Vec<usize>,
+    /// How often a base was rewritten.
+    pub compactions: u64,
+    /// What went wrong; all was tried.
+    pub problems: Vec<String>,
 }
 
 /// A node as faults know it.
@@ -331,39 +330,5 @@ fn plan_links(
         Packets::Lose(percent) => network::loss(target, &Links { peers, clients }, percent),
         Packets::Reset(percent) => network::reset(target, &Links { peers, clients }, percent),
         Packets::Wait(how) => fault::delay::delay(target, &Links { peers, clients }, how),
-    }
-}
-
-fn power_cut(cluster: &Cluster, cut: &Cut, undo: &mut Undo) -> Result<(), String> {
-    undo.start.extend(&cut.nodes);
-    if let (Some(aim), Some(place)) = (cut.aim, cut.nodes.first()) {
-        let node = &cluster.nodes[*place];
-        if aim == Aim::Snapshot {
-            node.kill();
-            std::thread::sleep(FALL_BEHIND);
-            node.start().map_err(|error| format!("{}: {error}", node.name))?;
-        }
-        await_moment(node, aim);
-    }
-    end(cluster, &cut.nodes, |targets| {
-        let targets: Vec<&Target> = targets.iter().collect();
-        if targets.is_empty() { Ok(()) } else { keep(fault::power::cut(&targets)?) }
-    })
-}
-
-/// Waits until a node's files change in the way that tells the moment; for some seconds at most.
-fn await_moment(node: &Node, aim: Aim) {
-    let path = match aim {
-        Aim::Checkpoint | Aim::Snapshot => node.data_dir.join("rooms/db"),
-        Aim::Purge => node.data_dir.join("log"),
-    };
-    let state = || {
-        let meta = std::fs::metadata(&path).ok()?;
-        Some((meta.modified().ok()?, meta.len()))
-    };
-    let before = state();
-    let begin = std::time::Instant::now();
-    while state() == before && begin.elapsed() < AIM_WITHIN {
-        std::thread::sleep(Duration::from_micros(200));
     }
 }

@@ -45,6 +45,8 @@ pub enum Kind {
     RollingRestart,
     /// One node falls behind again and again, so that it needs a snapshot each time.
     Storm,
+    /// One node takes checkpoints and rewrites its base all the time, and loses power over it.
+    CheckpointStorm,
 }
 
 impl Kind {
@@ -67,6 +69,7 @@ impl Kind {
         Kind::Clock,
         Kind::RollingRestart,
         Kind::Storm,
+        Kind::CheckpointStorm,
     ];
 
     /// Kinds that are part of another.
@@ -101,6 +104,7 @@ impl Kind {
             Kind::Clock => "clock",
             Kind::RollingRestart => "rolling-restart",
             Kind::Storm => "storm",
+            Kind::CheckpointStorm => "checkpoint-storm",
         }
     }
 
@@ -113,8 +117,10 @@ impl Kind {
     /// Whether it works without root, namespaces and disks.
     #[must_use]
     pub const fn is_local(self) -> bool {
-        use Kind::{Kill, KillLeader, KillPause, Partition, Pause, RollingRestart, Storm};
-        matches!(self, Kill | KillLeader | KillPause | Partition | Pause | RollingRestart | Storm)
+        use Kind::{CheckpointStorm, RollingRestart, Storm};
+        use Kind::{Kill, KillLeader, KillPause, Partition, Pause};
+        matches!(self, Kill | KillLeader | KillPause | Partition | Pause)
+            || matches!(self, RollingRestart | Storm | CheckpointStorm)
             || self.damages()
     }
 
@@ -137,7 +143,10 @@ impl Kind {
             Kind::FsyncFail => fsync::probe(),
             Kind::BitFlip | Kind::Truncate | Kind::Rollback => files::probe(),
             Kind::Clock => clock::probe(),
+            // Nodes are stopped and started, which no run is without.
             Kind::RollingRestart | Kind::Storm => Ok(()),
+            Kind::CheckpointStorm if local => Ok(()),
+            Kind::CheckpointStorm => power::probe(),
         }
     }
 
@@ -156,6 +165,7 @@ impl Kind {
             | Kind::Truncate
             | Kind::Rollback => (0, 1_500),
             Kind::Clock => (2_000, 10_000),
+            Kind::CheckpointStorm => (3_000, 6_000),
             Kind::DiskStall => (500, 5_000),
             Kind::DiskFull => (2_000, 8_000),
             Kind::Partition | Kind::Delay | Kind::Loss | Kind::Reset | Kind::Pause => {

@@ -1,7 +1,7 @@
 //! Attacks the cluster: one fault after another, at times two at once, with quiet phases between.
 //!
-//! Whom an attack hits is in `strike.rs`, and how it is done in `act.rs`; here is when. All of it follows from the
-//! seed, but for how long nodes take.
+//! Whom an attack hits is in `strike.rs`, and how it is done in `act.rs`; here is when, and in
+//! `excuses.rs` who may end over it. All of it follows from the seed, but for how long nodes take.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,13 +18,20 @@ use crate::run::status::{Placement, Status};
 use crate::run::workload::World;
 
 pub mod act;
+pub mod cut;
 pub mod damage;
+pub mod excuses;
 pub mod kind;
+pub mod storm;
 pub mod strike;
 
-use act::Undo;
+use act::{Healed, Undo};
+use excuses::Excuses;
 use kind::Kind;
 use strike::{Ground, Strike};
+
+/// How often whom to hit is drawn, where the draw hits nobody.
+const PLANS: usize = 4;
 
 /// What attacks.
 pub struct Nemesis {
@@ -38,6 +45,13 @@ pub struct Nemesis {
     /// Nodes whose disks forgot what they had acknowledged, and that refuse to go on, as they must:
     /// they would have to be replaced.
     pub lost: BTreeSet<usize>,
+    /// Nodes that went on with a log that was damaged, each with what was done: what they forgot may
+    /// come to light later.
+    pub suspects: BTreeMap<usize, String>,
+    /// Who may end.
+    pub excuses: Excuses,
+    /// The kinds that struck.
+    pub kinds_struck: BTreeSet<Kind>,
     /// What went wrong with the attack itself.
     pub problems: Vec<String>,
     /// What nodes did and should not have.
@@ -50,6 +64,8 @@ pub struct Nemesis {
 struct Active {
     name: String,
     on: Vec<String>,
+    /// Nodes that it may end.
+    may_end: BTreeSet<usize>,
     /// Nodes that cannot take part.
     broken: BTreeSet<usize>,
     undo: Undo,
@@ -68,6 +84,7 @@ impl Nemesis {
         let rng = SmallRng::seed_from_u64(world.seed);
         Nemesis {
             world,
+            excuses: Excuses::new(cluster.clone()),
             cluster,
             status,
             placement,
@@ -75,13 +92,15 @@ impl Nemesis {
             rng,
             active: vec![],
             lost: BTreeSet::new(),
+            suspects: BTreeMap::new(),
+            kinds_struck: BTreeSet::new(),
             problems: vec![],
             findings: vec![],
             struck: BTreeMap::new(),
         }
     }
 
-    /// Attacks until then; all is healed when this returns.
+    /// Attacks until then, and no shorter; all is healed when this returns.
     pub async fn run(mut self, until: Instant) -> Nemesis {
         let mut bag: Vec<Kind> = vec![];
         let time = until.saturating_duration_since(Instant::now());
@@ -110,6 +129,7 @@ impl Nemesis {
             sleep_until((Instant::now() + lasts).min(until)).await;
             self.heal_all().await;
         }
+        sleep_until(until).await;
         self
     }
 
@@ -130,24 +150,47 @@ impl Nemesis {
         active.chain(self.lost.iter().copied()).collect()
     }
 
-    async fn strike(&mut self, kind: Kind, late: bool) {
-        if kind.damages() && !self.lost.is_empty() {
-            return; // what two nodes forgot, nobody may remember
+    /// Nodes that have forgotten what they had acknowledged, or may have.
+    fn forgetful(&self) -> BTreeSet<usize> {
+        self.lost.iter().chain(self.suspects.keys()).copied().collect()
+    }
+
+    /// Whom an attack of this kind hits. `None`: nobody, as things are.
+    async fn plan(&mut self, kind: Kind, late: bool, hit: &BTreeSet<usize>) -> Option<Strike> {
+        let local = self.cluster.proxy.is_some();
+        for _ in 0..PLANS {
+            let leader = self.status.leader(&self.placement, &mut self.rng).await;
+            let count = self.cluster.nodes.len();
+            let forgetful = self.forgetful();
+            let ground = Ground::new(count, hit, leader, (late, local), &mut self.rng);
+            let ground = ground.forgotten(forgetful.len());
+            let Some(strike) = Strike::plan(kind, &ground, &mut self.rng) else { continue };
+            // What a majority of a shard's replicas forgets, nobody remembers.
+            let all = forgetful.union(&strike.broken).copied().collect();
+            if !kind.damages() || self.placement.has_majority(&all) {
+                return Some(strike);
+            }
         }
+        None
+    }
+
+    async fn strike(&mut self, kind: Kind, late: bool) {
         let mut hit = self.broken();
         let nodes = self.cluster.nodes.iter().enumerate();
         hit.extend(nodes.filter(|(_, node)| node.running().is_none()).map(|(place, _)| place));
-        let leader = self.status.leader(&self.placement, &mut self.rng).await;
-        let local = self.cluster.proxy.is_some();
-        let ground =
-            Ground::new(self.cluster.nodes.len(), &hit, leader, (late, local), &mut self.rng);
-        let Some(strike) = Strike::plan(kind, &ground, &mut self.rng) else { return };
+        let Some(strike) = self.plan(kind, late, &hit).await else { return };
         let name = strike.name.clone();
         let on: Vec<String> =
             strike.on.iter().map(|node| self.cluster.nodes[*node].name.clone()).collect();
+        let mut may_end = BTreeSet::new();
+        if kind.may_end_nodes() {
+            self.excuses.excuse(&strike.on);
+            may_end.extend(&strike.on);
+        }
         let broken: BTreeSet<usize> = hit.union(&strike.broken).copied().collect();
         let majority = Some(strike.clear && self.placement.has_majority(&broken));
         self.world.recorder.fault(&name, Phase::Start, &on, majority);
+        self.kinds_struck.insert(kind);
         let broken = strike.broken.clone();
         let cluster = self.cluster.clone();
         let injecting = tokio::task::spawn_blocking(move || {
@@ -156,26 +199,80 @@ impl Nemesis {
             (undo, injected)
         });
         let undo = match injecting.await {
-            Ok((mut undo, injected)) => {
-                self.findings.append(&mut undo.findings);
-                let came = match undo.notes.last() {
-                    Some(note) => format!("{name}: {note}"),
-                    None => name.clone(),
-                };
-                *self.struck.entry(came).or_default() += 1;
+            Ok((undo, injected)) => {
                 self.problems.extend(injected.err().map(|problem| format!("{name}: {problem}")));
-                undo
+                self.take(&name, undo)
             }
             Err(error) => {
                 self.problems.push(format!("{name}: {error}"));
                 Undo::default()
             }
         };
-        self.active.push(Active { name, on, broken, undo });
+        self.active.push(Active { name, on, may_end, broken, undo });
+    }
+
+    /// Notes what came of an attack.
+    fn take(&mut self, name: &str, mut undo: Undo) -> Undo {
+        self.findings.append(&mut undo.findings);
+        if undo.notes.is_empty() {
+            self.count(name.to_owned(), 1);
+        }
+        for note in undo.notes.drain(..) {
+            self.count(format!("{name}: {note}"), 1);
+        }
+        for place in undo.suspects.drain(..) {
+            self.excuses.excuse_for_good(place);
+            // Only an old log is whole in itself, so that nothing may come to light.
+            if name.starts_with(Kind::Rollback.name()) {
+                self.suspects.insert(place, name.to_owned());
+            }
+        }
+        undo
+    }
+
+    fn count(&mut self, what: String, times: u64) {
+        *self.struck.entry(what).or_default() += times;
+    }
+
+    /// Looks at what has happened to all nodes. One that says that its log has lost something, once
+    /// it has run on that, is lost.
+    pub fn look(&mut self) {
+        for place in 0..self.cluster.nodes.len() {
+            if !self.excuses.look(place) || self.cluster.nodes[place].running().is_some() {
+                continue;
+            }
+            self.lost.insert(place);
+            if let Some(name) = self.suspects.remove(&place) {
+                self.count(format!("{name}: noticed later"), 1);
+            }
+        }
+    }
+
+    /// What is known in the end: logs that were put back to before, and nobody noticed, were filled
+    /// again by the leaders.
+    pub fn conclude(&mut self) {
+        self.look();
+        for (_, name) in std::mem::take(&mut self.suspects) {
+            self.count(format!("{name}: refilled"), 1);
+        }
+        self.findings.append(&mut self.excuses.findings);
+    }
+
+    /// Takes excuses from nodes that are well again, once what hit them is over.
+    async fn forgive(&mut self) {
+        let hit: BTreeSet<usize> =
+            self.active.iter().flat_map(|active| active.may_end.iter().copied()).collect();
+        for place in self.excuses.waiting().difference(&hit) {
+            if self.status.ready(*place).await.is_ok() {
+                self.excuses.well(*place);
+            }
+        }
     }
 
     /// Starts nodes that ended by themselves, as whatever watches over them would.
     async fn revive(&mut self) {
+        self.look();
+        self.forgive().await;
         let (cluster, lost) = (self.cluster.clone(), self.lost.clone());
         let reviving = tokio::task::spawn_blocking(move || {
             let left = (0..cluster.nodes.len()).filter(|place| !lost.contains(place));
@@ -190,17 +287,18 @@ impl Nemesis {
     pub async fn heal_all(&mut self) {
         while !self.active.is_empty() {
             let active = self.active.remove(0);
-            let (cluster, undo, name) = (self.cluster.clone(), active.undo, active.name.clone());
+            let (cluster, undo) = (self.cluster.clone(), active.undo);
             let healed = tokio::task::spawn_blocking(move || undo.heal(&cluster)).await;
-            let problem = match healed {
-                Ok(Ok(lost)) => {
-                    self.lost.extend(lost);
-                    None
-                }
-                Ok(Err(problem)) => Some(problem),
-                Err(error) => Some(error.to_string()),
-            };
-            self.problems.extend(problem.map(|problem| format!("healing {name}: {problem}")));
+            let healed = healed.unwrap_or_else(|error| Healed {
+                problems: vec![error.to_string()],
+                ..Healed::default()
+            });
+            self.lost.extend(healed.lost);
+            if healed.compactions > 0 {
+                self.count(format!("{}: bases rewritten", active.name), healed.compactions);
+            }
+            let problem = |problem| format!("healing {}: {problem}", active.name);
+            self.problems.extend(healed.problems.into_iter().map(problem));
             let broken = self.broken();
             let majority = (!self.active.is_empty()).then(|| self.placement.has_majority(&broken));
             self.world.recorder.fault(&active.name, Phase::Stop, &active.on, majority);

@@ -10,7 +10,8 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use crate::fault::delay::Delay;
 use crate::fault::files::What;
 use crate::fault::network::Direction;
-use crate::run::nemesis::act::{Act, Aim, Cut, Packets};
+use crate::run::nemesis::act::{Act, Packets};
+use crate::run::nemesis::cut::{Aim, Cut};
 use crate::run::nemesis::damage::{Damage, How};
 use crate::run::nemesis::kind::Kind;
 
@@ -43,8 +44,10 @@ pub struct Ground {
     leader: Option<usize>,
     /// The end is near.
     late: bool,
-    /// Clients' links cannot be cut.
+    /// Neither clients' links nor power can be cut.
     local: bool,
+    /// So many more nodes may forget what they acknowledged.
+    may_forget: usize,
 }
 
 impl Ground {
@@ -60,7 +63,14 @@ impl Ground {
         let mut free: Vec<usize> = (0..count).filter(|node| !hit.contains(node)).collect();
         free.shuffle(rng);
         let leader = leader.filter(|leader| free.contains(leader));
-        Ground { count, free, leader, late, local }
+        Ground { count, free, leader, late, local, may_forget: (count - 1) / 2 }
+    }
+
+    /// So many have forgotten something already, for good.
+    #[must_use]
+    pub fn forgotten(mut self, nodes: usize) -> Ground {
+        self.may_forget = self.may_forget.saturating_sub(nodes);
+        self
     }
 
     fn others(&self, nodes: &[usize]) -> Vec<usize> {
@@ -164,6 +174,11 @@ impl Strike {
                 let node = *ground.free.first()?;
                 Strike::new(kind.name(), vec![node], Act::Storm { node })
             }
+            Kind::CheckpointStorm => {
+                let node = ground.one(rng)?;
+                let cut = !ground.local && rng.random_bool(0.7);
+                Strike::new(kind.name(), vec![node], Act::CheckpointStorm { node, cut }).unclear()
+            }
         })
     }
 }
@@ -187,26 +202,42 @@ fn packets(kind: Kind, ground: &Ground, rng: &mut SmallRng) -> Option<Strike> {
     Some(Strike::new(kind.name(), vec![node], act).unclear())
 }
 
-/// Files of one node change behind its back.
+/// Files of a few nodes change behind their backs: of so many at most that a majority remembers.
 fn damage(kind: Kind, ground: &Ground, rng: &mut SmallRng) -> Option<Strike> {
-    let node = ground.one(rng)?;
+    let most = ground.may_forget.min(ground.free.len());
+    if most == 0 {
+        return None;
+    }
+    let first = ground.one(rng)?;
+    let others = ground.free.iter().copied().filter(|node| *node != first);
+    let nodes: Vec<usize> =
+        std::iter::once(first).chain(others).take(rng.random_range(1..=most)).collect();
     let seed = rng.random();
-    let (name, what) = match (kind, rng.random_range(0..10)) {
-        // A node finds out about an old log only once it has run on it, and is lost then.
-        (Kind::Rollback, 0..5) if ground.late => ("log", What::Log),
-        (Kind::Rollback, _) => ("sled", What::Sled),
-        (_, 0..5) => ("log", What::Log),
-        (_, 5..8) => ("sled", What::Sled),
-        (_, 8) => ("identity", What::Identity),
-        _ => ("watermark", What::Watermark),
+    let drawn = rng.random_range(0..10);
+    let (name, what) = match kind {
+        Kind::Rollback => match drawn {
+            // A node finds out about an old log only once it has run on it, and is lost then.
+            0..5 if ground.late => ("log", What::Log),
+            0..6 => ("sled", What::Sled),
+            6 => ("watermark", What::Watermark),
+            7 => ("identity", What::Identity),
+            _ => ("foreign-identity", What::Identity),
+        },
+        _ => match drawn {
+            0..5 => ("log", What::Log),
+            5..8 => ("sled", What::Sled),
+            8 => ("identity", What::Identity),
+            _ => ("watermark", What::Watermark),
+        },
     };
     let how = match kind {
         Kind::BitFlip => How::Flip,
         Kind::Truncate => How::Truncate,
+        _ if name == "foreign-identity" => How::Foreign,
         _ => How::RollBack,
     };
-    let act = Act::Damage(Damage { node, what, how, seed });
-    Some(Strike::new(format!("{}-{name}", kind.name()), vec![node], act))
+    let act = Act::Damage(Damage { nodes: nodes.clone(), what, how, seed });
+    Some(Strike::new(format!("{}-{name}", kind.name()), nodes, act))
 }
 
 fn power_cut(ground: &Ground, rng: &mut SmallRng) -> Option<Strike> {
@@ -233,39 +264,45 @@ fn partition(ground: &Ground, rng: &mut SmallRng) -> Option<Strike> {
     let node = *ground.free.first()?;
     let links = |node, peers, direction| (node, peers, direction);
     let count = ground.count;
-    let (name, on, links, broken) = match rng.random_range(0..if ground.local { 6 } else { 7 }) {
+    let all: Vec<usize> = (0..count).collect();
+    let (name, on, links, broken) = match rng.random_range(0..if ground.local { 8 } else { 9 }) {
         0 | 1 => {
-            let leader = ground.leader;
-            let (name, node) = leader.map_or(("one", node), |leader| ("leader", leader));
+            let node = ground.leader?;
             let cut = links(node, ground.others(&[node]), Direction::Both);
-            (name, vec![node], vec![cut], Some(vec![node]))
+            ("leader", vec![node], vec![cut], Some(vec![node]))
         }
         2 => {
+            let node = *ground.free.iter().find(|node| Some(**node) != ground.leader)?;
+            let cut = links(node, ground.others(&[node]), Direction::Both);
+            ("one", vec![node], vec![cut], Some(vec![node]))
+        }
+        3 => {
             let minority = ground.free.get(..(count - 1) / 2)?.to_vec();
             let others = ground.others(&minority);
             let cut = minority.iter().map(|node| links(*node, others.clone(), Direction::Both));
             ("halves", minority.clone(), cut.collect(), Some(minority.clone()))
         }
-        3 => {
+        4 => {
             // Nobody hears anybody.
-            let all: Vec<usize> = (0..count).collect();
             let cut = all.iter().map(|node| links(*node, ground.others(&[*node]), Direction::Both));
             ("all", all.clone(), cut.collect(), Some(all.clone()))
         }
-        4 => {
-            // Each hears its neighbours in a ring only; of three that is everybody, so one link goes.
-            let all: Vec<usize> = (0..count).collect();
-            let far = |node: usize| match count {
-                3 => vec![(node + 1) % 3],
-                _ => ground.others(&[(node + count - 1) % count, node, (node + 1) % count]),
+        5 if count > 3 => {
+            // Each hears its neighbours in a ring only.
+            let far = |node: usize| {
+                ground.others(&[(node + count - 1) % count, node, (node + 1) % count])
             };
-            let cut: Vec<_> = match count {
-                3 => vec![links(node, far(node), Direction::Both)],
-                _ => all.iter().map(|node| links(*node, far(*node), Direction::Both)).collect(),
-            };
-            (if count == 3 { "bridge" } else { "ring" }, all, cut, None)
+            let cut = all.iter().map(|node| links(*node, far(*node), Direction::Both));
+            ("ring", all.clone(), cut.collect(), None)
         }
-        5 => {
+        5 | 6 => {
+            // Two halves, and one node that both hear.
+            let around: Vec<usize> = ground.others(&[node]);
+            let (left, right) = around.split_at(around.len() / 2);
+            let cut = left.iter().map(|node| links(*node, right.to_vec(), Direction::Both));
+            ("bridge", all.clone(), cut.collect(), None)
+        }
+        7 => {
             let direction = if rng.random_bool(0.5) { Direction::In } else { Direction::Out };
             let cut = links(node, ground.others(&[node]), direction);
             ("one-way", vec![node], vec![cut], None)
@@ -317,12 +354,65 @@ mod tests {
         let mut seen = BTreeSet::new();
         for seed in 0..200 {
             let mut rng = SmallRng::seed_from_u64(seed);
-            let ground = Ground::new(5, &BTreeSet::new(), Some(1), (false, false), &mut rng);
-            seen.insert(partition(&ground, &mut rng).expect("all are free").name);
+            let strike = partition(&ground(5, &mut rng), &mut rng).expect("all are free");
+            for (name, leads) in [("partition-leader", true), ("partition-one", false)] {
+                assert!(strike.name != name || (strike.on == [1]) == leads, "{strike:?}");
+            }
+            seen.insert(strike.name);
         }
-        let expected = ["all", "clients", "halves", "leader", "one-way", "ring"];
+        let expected = ["all", "bridge", "clients", "halves", "leader", "one", "one-way", "ring"];
         let expected: BTreeSet<_> =
             expected.iter().map(|name| format!("partition-{name}")).collect();
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_bridge_has_two_halves_that_do_not_hear_each_other() {
+        for count in [3, 5] {
+            let bridge = (0..200).find_map(|seed| {
+                let mut rng = SmallRng::seed_from_u64(seed);
+                let ground = ground(count, &mut rng);
+                partition(&ground, &mut rng).filter(|strike| strike.name == "partition-bridge")
+            });
+            let strike = bridge.expect("a bridge comes up");
+            let Act::Links(links) = strike.act else { panic!("{:?}", strike.act) };
+            let cut: BTreeSet<(usize, usize)> = links
+                .iter()
+                .flat_map(|(node, peers, ..)| peers.iter().map(|peer| (*node, *peer)))
+                .collect();
+            let half = (count - 1) / 2;
+            assert_eq!(cut.len(), half * half, "{cut:?}");
+            let joined = |node: usize| !cut.iter().any(|(a, b)| *a == node || *b == node);
+            assert_eq!((0..count).filter(|node| joined(*node)).count(), 1, "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn a_minority_is_damaged_at_most_and_two_of_five_at_times() {
+        let mut most = [0; 4];
+        let mut names = BTreeSet::new();
+        for seed in 0..400 {
+            let mut rng = SmallRng::seed_from_u64(seed);
+            for (n, (count, forgotten)) in [(3, 0), (5, 0), (5, 1), (3, 1)].into_iter().enumerate()
+            {
+                for kind in [Kind::BitFlip, Kind::Truncate, Kind::Rollback] {
+                    let ground = ground(count, &mut rng).forgotten(forgotten);
+                    let Some(strike) = Strike::plan(kind, &ground, &mut rng) else { continue };
+                    assert_eq!(strike.on.iter().collect::<BTreeSet<_>>().len(), strike.on.len());
+                    most[n] = strike.on.len().max(most[n]);
+                    names.insert(strike.name);
+                }
+            }
+        }
+        assert_eq!(most, [1, 2, 1, 0]);
+        let expected = ["sled", "watermark", "identity", "foreign-identity"];
+        for what in expected {
+            assert!(names.contains(&format!("rollback-{what}")), "{names:?}");
+        }
+        assert!(!names.contains("rollback-log"), "it is not late: {names:?}");
+    }
+
+    fn ground(count: usize, rng: &mut SmallRng) -> Ground {
+        Ground::new(count, &BTreeSet::new(), Some(1), (false, false), rng)
     }
 }

@@ -1,13 +1,19 @@
 //! What clients do while the cluster is being attacked: send, send again, read, follow.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::history::Name;
-use crate::run::client::Client;
+use crate::run::client::{Client, new_id};
 use crate::run::record::Recorder;
 
+pub mod chat;
+pub mod poster;
 pub mod rooms;
 pub mod subscriber;
 pub mod worker;
@@ -35,8 +41,10 @@ pub struct World {
     /// Decides everything that is random.
     pub seed: u64,
     over: AtomicBool,
-    /// Sends that were refused for the text, as they had to be.
-    pub refused_texts: AtomicU64,
+    /// The id under which the user that subscribers are joins each room.
+    joining: Mutex<BTreeMap<Name, Uuid>>,
+    /// Messages that were posted on a session's own stream and acknowledged.
+    pub session_posts: AtomicU64,
 }
 
 impl World {
@@ -49,8 +57,9 @@ impl World {
         interval: Duration,
         seed: u64,
     ) -> World {
-        let (over, refused_texts) = (AtomicBool::new(false), AtomicU64::new(0));
-        World { recorder, nodes, rooms, interval, seed, over, refused_texts }
+        let (over, session_posts) = (AtomicBool::new(false), AtomicU64::new(0));
+        let joining = Mutex::default();
+        World { recorder, nodes, rooms, interval, seed, over, joining, session_posts }
     }
 
     /// Lets workers come to an end.
@@ -69,6 +78,13 @@ impl World {
         let client =
             |(name, address): &(String, SocketAddr)| Client::new(name, *address, &user.token);
         self.nodes.iter().map(client).collect()
+    }
+
+    /// The one id under which the user that subscribers are joins a room, however often.
+    #[must_use]
+    pub fn joining(&self, room: &Name) -> Uuid {
+        let mut joining = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
+        *joining.entry(room.clone()).or_insert_with(new_id)
     }
 
     /// Rooms as the history has them.

@@ -1,5 +1,6 @@
 //! A user who follows rooms: over server-sent events or a gRPC session, dropping the stream and
-//! taking it up again elsewhere, at times slowly, at times not at all for a while.
+//! taking it up again elsewhere, at times slowly, at times not at all for a while. Over some of the
+//! sessions they post as well (`poster.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::history::{F, Name, Op, Process, Value};
 use crate::run::client::session::{Item, Stream};
 use crate::run::client::{Client, Outcome};
+use crate::run::workload::poster::Poster;
 use crate::run::workload::{User, World};
 
 /// How long a stream may be silent while more is due before it is taken up elsewhere.
@@ -31,6 +33,7 @@ pub struct Subscriber {
     pub delivered: Option<u64>,
     epoch: Option<String>,
     slow: bool,
+    poster: Poster,
 }
 
 impl Subscriber {
@@ -48,6 +51,7 @@ impl Subscriber {
             rng,
             delivered: None,
             epoch: None,
+            poster: Poster::new(world, number.is_multiple_of(3)),
             slow: number % 4 == 3,
         }
     }
@@ -64,11 +68,12 @@ impl Subscriber {
         self
     }
 
-    /// Takes what is still due, up to the room's head; whether all of it came in time.
-    pub async fn drain(mut self, head: u64, deadline: Instant) -> bool {
+    /// Takes what is still due, up to the room's head. What did not come in time shows in the history,
+    /// which says in the end how far it waited.
+    pub async fn drain(mut self, head: u64, deadline: Instant) {
         self.slow = false;
         if self.delivered.is_none() {
-            return true; // it never got to follow
+            return; // it never got to follow
         }
         let mut node = 0;
         while self.delivered.unwrap_or(0) < head && Instant::now() < deadline {
@@ -82,7 +87,6 @@ impl Subscriber {
         let value =
             Value::Subscription { subscription: self.subscription, after: None, head: Some(head) };
         self.world.recorder.push(op.ok(0, value));
-        self.delivered.unwrap_or(0) >= head
     }
 
     /// Follows on one node until the stream breaks, `until`, or the seq that is waited for.
@@ -110,16 +114,42 @@ impl Subscriber {
         let after = after.unwrap_or(followed.head);
         self.delivered = Some(after);
         self.epoch = Some(followed.epoch);
+        self.take_in(&mut stream, &node, until, last).await;
+        self.poster.leave();
+    }
+
+    /// Takes what comes on a stream, and posts on it, if it can.
+    async fn take_in(
+        &mut self,
+        stream: &mut Stream,
+        node: &str,
+        until: Instant,
+        last: Option<u64>,
+    ) {
+        if let (Stream::Session(_), None) = (&*stream, last)
+            && let Some(place) = self.clients.iter().position(|client| client.node == node)
+        {
+            self.poster.enter(&mut self.clients[place], &self.room).await;
+        }
         while last.is_none_or(|last| self.delivered.unwrap_or(0) < last) {
+            if let (Stream::Session(session), None) = (&mut *stream, last) {
+                self.poster.post(session, node, &self.room, &mut self.rng);
+            }
             let next = match last {
-                None => timeout_at(until, stream.next()).await,
+                None => timeout_at(self.poster.until(until), stream.next()).await,
                 Some(_) => timeout(SILENCE, stream.next()).await,
             };
-            let Ok(Ok(item)) = next else { return };
-            if let Item::Event(event) = item {
-                let op = Op::delivery(0, self.process, self.subscription, event);
-                self.world.recorder.push(op.node(node.as_str()).room(&self.room));
-                self.delivered = Some(event.seq);
+            match next {
+                Ok(Ok(Item::Event(event))) => {
+                    let op = Op::delivery(0, self.process, self.subscription, event);
+                    self.world.recorder.push(op.node(node).room(&self.room));
+                    self.delivered = Some(event.seq);
+                }
+                Ok(Ok(Item::Posted(outcome))) => self.poster.take(&outcome),
+                Ok(Ok(Item::Other)) => {}
+                // It is time to post again, or to give up waiting for an answer.
+                Err(_) if last.is_none() && Instant::now() < until => self.poster.tick(),
+                Ok(Err(_)) | Err(_) => return,
             }
             if self.slow && last.is_none() {
                 self.dawdle().await;

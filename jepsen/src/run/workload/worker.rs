@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -15,7 +14,7 @@ use crate::history::{Admin, F, Name, Process, Value};
 use crate::run::client::{Api, Client, Outcome, Page, id, new_id};
 use crate::run::workload::{User, World, text_of};
 
-/// How long a worker tries to send one message, or to join a room, before it gives up.
+/// How long a worker tries to send one message, to join a room, or to create one, before it gives up.
 const TRIES_FOR: Duration = Duration::from_secs(15);
 /// Messages that a worker remembers, to send them again.
 const REMEMBERED: usize = 500;
@@ -44,6 +43,8 @@ pub struct Worker {
     acked: Vec<Acked>,
     /// Where each room that it read ended.
     heads: HashMap<Name, u64>,
+    /// Rooms that it could not create so far.
+    left: Vec<(String, Uuid)>,
 }
 
 impl Worker {
@@ -60,11 +61,12 @@ impl Worker {
             joined: HashSet::new(),
             acked: vec![],
             heads: HashMap::new(),
+            left: vec![],
         }
     }
 
     /// Works until the world is over.
-    pub async fn run(mut self) {
+    pub async fn run(mut self) -> Worker {
         let mut pace = interval(self.world.interval);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.world.is_over() {
@@ -79,6 +81,7 @@ impl Worker {
                 _ => self.read(F::ReadLocal).await,
             }
         }
+        self
     }
 
     fn node(&mut self) -> usize {
@@ -107,7 +110,8 @@ impl Worker {
             if self.attempt(f, node, &room.name, uuid, false).await {
                 self.remember(Acked { room: room.name.clone(), id: uuid });
                 if let Some(slot) = self.world.rooms.count_post(&room) {
-                    self.create(slot).await;
+                    // The old room goes on where that fails.
+                    let _ = self.create(slot, TRIES_FOR).await;
                 }
                 return;
             }
@@ -144,9 +148,6 @@ impl Worker {
         let op = self.world.recorder.begin(self.process, f, &client.node, room, value(None));
         let outcome = client.post(api, room.as_str(), uuid, &text).await;
         self.process = self.world.recorder.end(&op, &outcome, |ack| value(Some(ack.seq)));
-        if other_body && outcome.code() == Some("id_reused") {
-            self.world.refused_texts.fetch_add(1, Ordering::Relaxed);
-        }
         matches!(outcome, Outcome::Ok(_))
     }
 
@@ -225,10 +226,36 @@ impl Worker {
         false
     }
 
-    /// Creates a fresh room for a slot, and does not give up before it is there.
-    pub async fn create(&mut self, slot: usize) {
+    /// Creates a fresh room for a slot. A room that does not come about in time, or before the world
+    /// is over, is left for [`Worker::create_rest`]; the slot keeps the room that it has.
+    ///
+    /// # Errors
+    ///
+    /// What the last answer was.
+    pub async fn create(&mut self, slot: usize, within: Duration) -> Result<(), String> {
         let name = self.world.rooms.fresh_name(slot);
-        let (room, uuid) = (Name::from(name.as_str()), new_id());
+        let made = self.try_create(&name, new_id(), within).await;
+        if made.is_ok() {
+            self.world.rooms.put(slot, &name);
+        }
+        made
+    }
+
+    /// Creates what it had to leave: it may be there already, and then is read like any other.
+    ///
+    /// # Errors
+    ///
+    /// Which room is still not there, and why.
+    pub async fn create_rest(&mut self, within: Duration) -> Result<(), String> {
+        for (name, uuid) in std::mem::take(&mut self.left) {
+            self.try_create(&name, uuid, within).await?;
+        }
+        Ok(())
+    }
+
+    async fn try_create(&mut self, name: &str, uuid: Uuid, within: Duration) -> Result<(), String> {
+        let (room, begin) = (Name::from(name), Instant::now());
+        let was_over = self.world.is_over();
         loop {
             let node = self.other();
             let client = &mut self.clients[node];
@@ -238,15 +265,21 @@ impl Worker {
             };
             let op =
                 self.world.recorder.begin(self.process, F::Admin, &client.node, &room, value(None));
-            let outcome = client.create_room(&name, uuid).await;
+            let outcome = client.create_room(name, uuid).await;
             self.process = self.world.recorder.end(&op, &outcome, |_| {
                 // A room's log begins with its creator's join, and nobody else creates this one.
                 value(Some(1))
             });
-            if let Outcome::Ok(_) = outcome {
-                self.joined.insert(room);
-                self.world.rooms.put(slot, &name);
-                return;
+            let why = match &outcome {
+                Outcome::Ok(_) => {
+                    self.joined.insert(room);
+                    return Ok(());
+                }
+                Outcome::Failed(why) | Outcome::Unknown(why) => why.clone(),
+            };
+            if begin.elapsed() > within || (self.world.is_over() && !was_over) {
+                self.left.push((name.into(), uuid));
+                return Err(format!("room {name} was not created within {within:?}: {why}"));
             }
             self.pause().await;
         }

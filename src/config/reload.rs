@@ -1,0 +1,78 @@
+//! What a running node takes over from a configuration that was changed (SIGHUP).
+
+use crate::config::Config;
+
+/// The settings that take effect while a node runs, as `section` and `field`. All others need a
+/// restart.
+pub(super) const RELOADED: &[(&str, &str)] = &[
+    ("node", "shutdown_timeout"),
+    ("node", "drain_grace"),
+    ("limits", "text_bytes_max"),
+    ("limits", "connections_max"),
+    ("limits", "sessions_max"),
+    ("limits", "follows_per_session_max"),
+    ("limits", "posts_in_flight_per_session_max"),
+    ("log", "filter"),
+];
+
+/// What comes of a changed configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reload {
+    /// The configuration from now on: the old one, but for what may change.
+    pub config: Config,
+    /// Names of settings that changed.
+    pub changed: Vec<String>,
+    /// Names of settings that differ, and need a restart to change.
+    pub needs_restart: Vec<String>,
+}
+
+impl Config {
+    /// What a node that runs with this configuration makes of a newer one, which is valid.
+    pub fn reload(&self, newer: &Config) -> Reload {
+        let mut reload =
+            Reload { config: self.clone(), changed: Vec::new(), needs_restart: Vec::new() };
+        for (section, fields) in Config::TABLE {
+            for field in *fields {
+                if self.get(section, field) == newer.get(section, field) {
+                    continue;
+                }
+                let name = format!("{section}.{field}");
+                if RELOADED.contains(&(section, field)) {
+                    reload.config.copy(newer, section, field);
+                    reload.changed.push(name);
+                } else {
+                    reload.needs_restart.push(name);
+                }
+            }
+        }
+        reload
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_change_does_and_the_rest_stays() {
+        let old = Config::default();
+        let mut newer = old.clone();
+        newer.limits.sessions_max = 7;
+        newer.log.filter = "debug".into();
+        newer.raft.heartbeat_interval *= 2;
+        let reload = old.reload(&newer);
+        assert_eq!(reload.changed, ["limits.sessions_max", "log.filter"]);
+        assert_eq!(reload.needs_restart, ["raft.heartbeat_interval"]);
+        assert_eq!(reload.config.limits.sessions_max, 7);
+        assert_eq!(reload.config.raft, old.raft);
+        let again = reload.config.reload(&newer);
+        assert_eq!((again.changed.len(), again.needs_restart.len()), (0, 1));
+    }
+
+    #[test]
+    fn every_setting_that_may_change_exists() {
+        for (section, field) in RELOADED {
+            assert!(Config::default().get(section, field).is_some(), "{section}.{field}");
+        }
+    }
+}

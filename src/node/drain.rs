@@ -1,0 +1,41 @@
+//! A drain: this node's clients go elsewhere, and so do its leaderships; the process goes on.
+//!
+//! `node.rs` stops with one. By itself it is for a node that is to be worked on: it still
+//! replicates, votes, and answers whoever asks it.
+
+use std::sync::Arc;
+
+use crate::gateway::drain::Drain as ClientDrain;
+use crate::node::groups::Groups;
+
+/// Drains this node, and undoes that.
+#[derive(Clone)]
+pub(super) struct Drain {
+    clients: ClientDrain,
+    groups: Arc<Groups>,
+}
+
+impl Drain {
+    /// A drain of these groups, and of the gateway with this switch.
+    pub fn new(clients: ClientDrain, groups: Arc<Groups>) -> Drain {
+        Drain { clients, groups }
+    }
+
+    /// Says `draining` to load balancers and ends streams at once; then hands over the lead of
+    /// every group, while requests are still served.
+    ///
+    /// Returns when this node leads no group, or leads some that nobody else could. It may be
+    /// elected again. Where this is cancelled, clients still go elsewhere: [`Drain::stop`] takes
+    /// them again. May be repeated.
+    pub async fn start(&self) {
+        self.clients.begin();
+        self.groups.hand_over().await;
+    }
+
+    /// Takes clients again, unless the node stops. Leaderships come back by themselves, or when an
+    /// operator moves them.
+    #[expect(dead_code, reason = "for `node resume`; a node that stops does not go back")]
+    pub fn stop(&self) {
+        self.clients.end();
+    }
+}

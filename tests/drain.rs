@@ -1,0 +1,86 @@
+//! SIGTERM: a node sends its clients elsewhere, hands over what it leads, still serves for a
+//! while, and stops in bounded time.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::cluster::{Options, TestCluster};
+use common::sse::Sse;
+use common::wait_for;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+/// Long enough for this test to look around, even on a busy machine.
+const GRACE: Duration = Duration::from_secs(8);
+
+fn options(settings: &[&str]) -> Options {
+    let arguments = settings.iter().flat_map(|setting| ["--set".to_owned(), (*setting).to_owned()]);
+    Options { arguments: arguments.collect(), ..Default::default() }
+}
+
+fn leads(shards: &[Value], node: u64) -> usize {
+    shards.iter().filter(|shard| shard["node"] == node && shard["state"] == "leader").count()
+}
+
+#[test]
+fn a_node_that_is_asked_to_stop_is_drained_first() {
+    let mut cluster = TestCluster::start_with(3, options(&["node.drain_grace=8s"]));
+    cluster.room("tea");
+    let node = cluster.node_id(1, 0);
+    let http = cluster.admin(0);
+    let mut stream = Sse::open(&http, "tea", Some(0), None).unwrap();
+    while !stream.next().unwrap().is_caught_up() {}
+    let poller = http.with_timeout(Duration::from_secs(40));
+    let poll = std::thread::spawn(move || {
+        let answer = poller.get("/v1/rooms/tea/events?after=1&wait=30s").unwrap();
+        (answer.status, Instant::now())
+    });
+
+    let begin = Instant::now();
+    cluster.signal(0, Signal::TERM);
+    wait_for("the node to say that it is draining", Duration::from_secs(2), || {
+        let ready = cluster.http(0).get("/health/ready").map_err(|error| error.to_string())?;
+        match (ready.status, ready.json()["status"].as_str()) {
+            (503, Some("draining")) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let ended = stream.next().unwrap_err().to_string();
+    assert!(ended.contains("shutting_down"), "{ended}");
+    wait_for("its leaderships to be handed over", Duration::from_secs(5), || {
+        match leads(&cluster.shards(1), node) {
+            0 => Ok(()),
+            count => Err(format!("it leads {count}")),
+        }
+    });
+    let body = json!({ "text": "still served", "client_msg_id": common::new_id() });
+    let seq = http.post("/v1/rooms/tea/messages", &body).unwrap().expect(200)["seq"].clone();
+    // Another node goes on from the stream's end.
+    let mut resumed = Sse::open(&cluster.admin(1), "tea", Some(1), None).unwrap();
+    assert_eq!(resumed.next().unwrap().json()["seq"], seq);
+    let (status, answered) = poll.join().unwrap();
+    assert_eq!(status, 200);
+    assert!(answered.duration_since(begin) < GRACE, "the long poll was held until the end");
+    assert!(begin.elapsed() < GRACE, "this machine is too slow for this test");
+    let status = cluster.wait_exit(0);
+    assert!(status.success(), "{status}");
+    assert!(begin.elapsed() >= GRACE, "requests were not served for as long as was set");
+    cluster.restart(0);
+    cluster.wait_ready();
+}
+
+#[test]
+fn a_drain_is_bounded_where_nobody_can_take_over() {
+    let mut cluster =
+        TestCluster::start_with(3, options(&["node.shutdown_timeout=2s", "node.drain_grace=1s"]));
+    // They seem to be there, and answer nothing.
+    cluster.signal(1, Signal::STOP);
+    cluster.signal(2, Signal::STOP);
+    let begin = Instant::now();
+    let status = cluster.stop(0);
+    assert!(status.success(), "{status}");
+    assert!(begin.elapsed() < Duration::from_secs(10), "it took {:?}", begin.elapsed());
+}
