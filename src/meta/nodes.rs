@@ -48,9 +48,10 @@ impl ClusterMap {
             return Err(Rejection::InvalidArgument("all node ids are used up".into()));
         };
         self.0.last_node_id = id;
+        if node.spread {
+            self.0.rebalance = Some(pb::Rebalance { replicas: true, leaders: true });
+        }
         self.0.nodes.push(entry(id, pb::NodeState::Active, node));
-        // It is to get its part of the replicas, and then of the leaders.
-        self.0.rebalance = Some(pb::Rebalance { replicas: true, leaders: true });
         Ok(Change::Made(id))
     }
 
@@ -157,8 +158,6 @@ impl ClusterMap {
         let at = self.0.nodes.iter().position(|node| node.id == id.0);
         let node = self.0.nodes.remove(at.expect("the node was found above"));
         self.0.removed.push(pb::RemovedNode { id: node.id, instance: node.instance });
-        let leaders = self.0.rebalance.is_some_and(|wanted| wanted.leaders);
-        self.0.rebalance = Some(pb::Rebalance { replicas: true, leaders });
         Ok(Change::Made(id.0))
     }
 }

@@ -4,10 +4,9 @@
 //! nothing, so that the next leader goes on where the last one was. In order:
 //!
 //! 1. Nodes that leave lose their replicas, one shard at a time, then are removed.
-//! 2. Groups get as many voters as they should have: three; the meta group five when there are as
-//!    many nodes.
-//! 3. When asked for (by a join, a removal or an operator), replicas are spread until nodes differ
-//!    by one at most; then leaders are. Otherwise both stay where operators put them.
+//! 2. When it is asked for (by a join or an operator), groups get as many voters as they should
+//!    have: three; the meta group five when there are as many nodes. Then replicas are spread until
+//!    nodes differ by one at most, then leaders. Otherwise both stay where operators put them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -89,14 +88,12 @@ impl std::fmt::Display for Action {
 
 /// Whether there is anything to decide at all; if not, nobody need be asked how they are.
 pub fn is_idle(map: &ClusterMap) -> bool {
-    map.rebalance() == (false, false)
-        && map.nodes().all(|node| node.state != NodeState::Leaving)
-        && map.placements().all(|p| p.target.len() == size(map, &p))
+    map.rebalance() == (false, false) && map.nodes().all(|node| node.state != NodeState::Leaving)
 }
 
 /// What to do next, if anything can be done now.
 pub fn next(map: &ClusterMap, facts: &Facts) -> Option<Action> {
-    leave(map, facts).or_else(|| grow(map, facts)).or_else(|| spread(map, facts))
+    leave(map, facts).or_else(|| spread(map, facts))
 }
 
 /// All steps that would follow if nothing else happened, each as if it were done at once.
@@ -273,6 +270,9 @@ fn spread(map: &ClusterMap, facts: &Facts) -> Option<Action> {
     let (replicas, leaders) = map.rebalance();
     if !replicas && !leaders {
         return None;
+    }
+    if replicas && let Some(action) = grow(map, facts) {
+        return Some(action);
     }
     if replicas && let Some(uneven) = spread_replicas(map, facts) {
         return match uneven {

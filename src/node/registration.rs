@@ -59,6 +59,7 @@ pub(super) async fn register<R: Runtime>(
         peer_address: hello.peer_address,
         version: hello.version,
         instance: hello.instance,
+        spread: false,
     };
     router.propose_meta(Command::RegisterNode(node)).await
 }

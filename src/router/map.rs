@@ -65,7 +65,8 @@ impl<R: Runtime> Router<R> {
         let ask = |node| async move {
             if Some(node) == self.node_id() {
                 let meta = self.host().get(ShardId::META);
-                return self.map_of(&meta.ok_or_else(|| crate::shard::not_leader(None))?).await;
+                let meta = meta.ok_or_else(|| crate::shard::not_leader(None))?;
+                return self.map_of(&meta).await;
             }
             let request = forward::Request::Map(pb::ReadMap { linearizable: true });
             match self.forwarder(node).ask(ShardId::META, request).await? {
