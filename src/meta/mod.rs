@@ -162,6 +162,11 @@ impl ClusterMap {
         self.0.removed.iter().any(|node| node.id == id.0)
     }
 
+    /// Every node that was removed, in order of removal.
+    pub fn removed(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.0.removed.iter().map(|node| NodeId(node.id))
+    }
+
     /// What is to be spread evenly: replicas, and leaders.
     pub fn rebalance(&self) -> (bool, bool) {
         self.0.rebalance.map_or((false, false), |wanted| (wanted.replicas, wanted.leaders))

@@ -25,6 +25,7 @@ fn register(node_id: u64, port: u16, instance: &str) -> Bytes {
         peer_address: format!("127.0.0.1:{}", port + 1),
         version: "0.1.0".into(),
         instance: instance.into(),
+        spread: false,
     });
     pb::Request { command: Some(command), ..Default::default() }.encode_to_vec().into()
 }

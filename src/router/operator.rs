@@ -257,6 +257,39 @@ impl<R: Runtime> Router<R> {
         Facts { reachable: up.map(|node| NodeId(node.id)).collect(), leaders: leaders.collect() }
     }
 
+    /// Nodes and shards as they are now.
+    ///
+    /// # Errors
+    /// Why the meta group could not be reached.
+    pub async fn placement(&self) -> Result<v1::PlacementResponse, Error> {
+        let map = self.read_map().await?;
+        let facts = self.facts().await;
+        let node = |node: crate::meta::Node| v1::PlacedNode {
+            id: node.id.0,
+            client_address: node.client_address,
+            peer_address: node.peer_address,
+            version: node.version,
+            membership: node.state.name().into(),
+            up: facts.reachable.contains(&node.id),
+            replicas: map.shards().filter(|(_, members)| members.contains(&node.id)).count() as u32,
+            leaders: facts.leaders.values().filter(|leader| **leader == node.id).count() as u32,
+        };
+        let raw = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+        let shard = |placement: crate::meta::Placement| v1::PlacedShard {
+            shard: placement.shard.0.into(),
+            target: raw(&placement.target),
+            settled: raw(&placement.settled),
+            leader: facts.leaders.get(&placement.shard).map_or(0, |leader| leader.0),
+        };
+        Ok(v1::PlacementResponse {
+            version: map.version(),
+            nodes: map.nodes().map(node).collect(),
+            shards: map.placements().map(shard).collect(),
+            rebalancing: map.rebalance() != (false, false),
+            removed: map.removed().map(|node| node.0).collect(),
+        })
+    }
+
     /// The shards that would have no quorum if a node stopped now.
     ///
     /// # Errors

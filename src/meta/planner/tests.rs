@@ -184,7 +184,7 @@ fn a_node_that_is_being_caught_up_gets_nothing_more() {
     assert_eq!(world.map.incoming(four), Some(shard));
     assert_eq!(next(&world.map, &world.facts), None, "it waits");
     let before = world.map.clone();
-    let other = u32::from(if shard.0 == 8 { 7 } else { 8 });
+    let other: u32 = if shard.0 == 8 { 7 } else { 8 };
     let refused = world.apply(set(other, version + 1)).unwrap_err().to_string();
     assert!(refused.contains("one shard at a time"), "{refused}");
     assert_eq!(world.map, before, "refused, and nothing changed");
