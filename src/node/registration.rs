@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::chat::command::Done;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::proto::internal as pb;
 use crate::proto::internal::request::Command;
 use crate::router::Router;
@@ -14,6 +14,8 @@ use crate::shard::runtime::Runtime;
 const MAP_AGAIN: Duration = Duration::from_millis(500);
 /// How long until this node is registered again.
 const REGISTER_AGAIN: Duration = Duration::from_secs(2);
+/// How long until a refused node asks again.
+const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 
 /// Writes the founders' map into the meta group's state, until it is there.
 pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed) {
@@ -40,8 +42,17 @@ pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed
 /// Tells the meta group of this node's addresses and version, until it knows, in case they changed.
 pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::Hello) {
     while let Err(error) = register(&router, hello.clone()).await {
-        tracing::debug!(%error, "this node is not registered yet");
-        R::sleep(REGISTER_AGAIN).await;
+        match error.code {
+            // An operator has to do something about it.
+            Code::Forbidden | Code::InvalidArgument | Code::AlreadyExists => {
+                tracing::error!(%error, "the cluster refuses this node");
+                R::sleep(REFUSED_AGAIN).await;
+            }
+            _ => {
+                tracing::debug!(%error, "this node is not registered yet");
+                R::sleep(REGISTER_AGAIN).await;
+            }
+        }
     }
 }
 
