@@ -177,6 +177,8 @@ pub async fn run(
     let gateway =
         Gateway::new(router.clone(), Arc::new(SystemClock), limits.clone(), metrics, clients_drain);
     tasks.spawn(shutdown.clone().run_until_cancelled_owned(relimit(limits, configs.clone())));
+    let following = drain.clone().follow_map(router.clone());
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(following));
     tracing::info!(client = %config.node.client_listen, peer = %config.node.peer_listen,
         "listening");
     let serving_clients = tokio::spawn(gateway.serve(clients));

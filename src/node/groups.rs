@@ -18,6 +18,7 @@ use crate::node::{placement, registration};
 use crate::proto::internal as pb;
 use crate::router::Router;
 use crate::shard::log_writer::{LogWriter, Space};
+use crate::shard::retire::Halted;
 use crate::shard::runtime::{Runtime, TokioRuntime};
 use crate::shard::snapshot::Pace;
 use crate::shard::transport::Transport;
@@ -290,29 +291,41 @@ impl<R: Runtime> Groups<R> {
         let _arranging = self.arranging.lock().await;
         if self.log_writer().log().group(shard).forgotten {
             retire::clear::<R>(self.ground().base.clone(), shard).await?;
-            retire::recall(self.log_writer(), shard).await?;
         }
         let state = self.open_state(shard).await?;
         self.start_group(shard, state, map).await
     }
 
-    /// Stops a replica that this node is not to have any more, and removes what it has.
-    pub(super) async fn remove_replica(&self, shard: ShardId) {
+    /// Takes a replica out of service; what it has stays until [`Groups::forget_replica`].
+    pub(super) async fn halt_replica(&self, shard: ShardId) -> Option<(Arc<Shard<R>>, Halted)> {
         let _arranging = self.arranging.lock().await;
-        let Some(replica) = self.router.host().remove(shard) else { return };
+        let replica = self.router.host().remove(shard)?;
         self.router.drop_feed(shard);
-        if let Err(error) = replica.retire().await {
-            tracing::error!(%shard, %error, "cannot remove a replica; the node stops");
-            // Only the first one matters: the node stops.
-            let _: Result<(), _> = self.stuck.set((shard, error.to_string()));
+        let halted = replica.halt().await;
+        halted.map_err(|error| self.stick(shard, &error)).ok().map(|halted| (replica, halted))
+    }
+
+    /// Removes what a replica has that was taken out of service.
+    pub(super) async fn forget_replica(&self, replica: &Shard<R>, halted: Halted) {
+        let _arranging = self.arranging.lock().await;
+        if let Err(error) = replica.retire(halted).await {
+            self.stick(replica.id(), &error);
         }
+    }
+
+    fn stick(&self, shard: ShardId, error: &io::Error) {
+        tracing::error!(%shard, %error, "cannot remove a replica; the node stops");
+        // Only the first one matters: the node stops.
+        let _: Result<(), _> = self.stuck.set((shard, error.to_string()));
     }
 
     /// Initialises what this node is to initialise, and keeps the map up to date.
     fn join_cluster(self: &Arc<Self>, membership: &Membership) {
         if let Some(seed) = &membership.seed {
             let first = ClusterMap::of_seed(seed);
-            self.watch(self.clone().initialize(first.clone(), membership.node_id));
+            // Not those that a move starts here later: their groups are there already.
+            let started = self.shards();
+            self.watch(initialize(started, first.clone(), membership.node_id));
             if initializer(&first, ShardId::META) == Some(membership.node_id) {
                 self.watch(registration::enter_map(self.router.clone(), seed.clone()));
             }
@@ -346,28 +359,6 @@ impl<R: Runtime> Groups<R> {
             }
             if map.changed().await.is_err() {
                 return;
-            }
-        }
-    }
-
-    async fn initialize(self: Arc<Self>, map: ClusterMap, node: NodeId) {
-        let addresses: std::collections::BTreeMap<NodeId, String> =
-            map.nodes().map(|node| (node.id, node.peer_address)).collect();
-        for (shard, replicas) in map.shards() {
-            let Some(here) = self.router.host().get(shard) else { continue };
-            if initializer(&map, shard) != Some(node) && !mutant!(FoundersAlone) {
-                continue;
-            }
-            let members: Members = replicas
-                .into_iter()
-                .filter(|id| !mutant!(FoundersAlone) || *id == node)
-                .map(|id| {
-                    let address = addresses.get(&id).cloned().unwrap_or_default();
-                    (id.0, Member::new(address))
-                })
-                .collect();
-            if let Err(error) = here.initialize(members).await {
-                tracing::error!(%shard, %error, "cannot initialise a group");
             }
         }
     }
@@ -408,6 +399,30 @@ impl<R: Runtime> Groups<R> {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+/// Initialises those of a founder's groups that are this node's to initialise.
+async fn initialize<R: Runtime>(started: Vec<Arc<Shard<R>>>, map: ClusterMap, node: NodeId) {
+    let addresses: std::collections::BTreeMap<NodeId, String> =
+        map.nodes().map(|node| (node.id, node.peer_address)).collect();
+    for here in started {
+        let shard = here.id();
+        if initializer(&map, shard) != Some(node) && !mutant!(FoundersAlone) {
+            continue;
+        }
+        let members: Members = map
+            .replicas(shard)
+            .into_iter()
+            .filter(|id| !mutant!(FoundersAlone) || *id == node)
+            .map(|id| {
+                let address = addresses.get(&id).cloned().unwrap_or_default();
+                (id.0, Member::new(address))
+            })
+            .collect();
+        if let Err(error) = here.initialize(members).await {
+            tracing::error!(%shard, %error, "cannot initialise a group");
+        }
     }
 }
 

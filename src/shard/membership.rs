@@ -76,10 +76,11 @@ impl<R: Runtime> Shard<R> {
         Now { learners: membership.learner_ids().collect(), voters, joint, settled }
     }
 
-    /// The committed membership, as its leader knows it; `None` while another one is on its way, and
-    /// on other replicas.
+    /// The committed membership, as its leader knows it; `None` while another one is on its way or
+    /// there are learners, and on other replicas.
     pub fn settled(&self) -> Option<Settled> {
-        self.members_now().settled.filter(|_| self.is_leader())
+        let now = self.members_now();
+        now.settled.filter(|_| now.learners.is_empty() && self.is_leader())
     }
 
     /// Whether this replica votes, as far as it knows.

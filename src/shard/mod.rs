@@ -155,6 +155,9 @@ impl<R: Runtime> Shard<R> {
     ) -> io::Result<Arc<Shard<R>>> {
         let mut log = GroupLog::open(id, parts.writer.clone())?;
         let state = rebuild::complete::<R>(id, parts, state, log.purged()).await?;
+        if parts.writer.log().group(id).forgotten {
+            retire::recall(&parts.writer, id).await?;
+        }
         if let Some((term, index)) = state.applied().log_id {
             log.reconcile::<R>(types::log_id(term, index)).await?;
         }

@@ -242,9 +242,12 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for StateMachine {
 
     async fn install_snapshot(
         &mut self,
-        _meta: &SnapshotMeta,
+        meta: &SnapshotMeta,
         snapshot: SnapshotData,
     ) -> io::Result<()> {
+        // It stands for the entries that removed members.
+        let membership = meta.last_membership.membership();
+        self.0.acknowledged.keep(|id| membership.get_node(&id).is_some());
         match snapshot {
             SnapshotData::Received(received) => self.0.install(received),
             SnapshotData::Local(_) => {

@@ -1,7 +1,7 @@
 //! This node's replicas: started when the map wants them here, removed when it does not.
 //!
-//! **Invariant:** a replica is removed only if the map, read from the meta group just then, wants it
-//! here no more, and the membership that the group's leader has reported without this node is a
+//! **Invariant:** a replica is removed only if it has stopped, the map, read from the meta group after
+//! that, wants it here no more, and the membership that the group's leader has reported without this node is a
 //! later one than the replica knows of, if by that one it votes. Else it may be one that a quorum
 //! counts on.
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::id::{NodeId, ShardId};
 use crate::meta::ClusterMap;
 use crate::node::groups::Groups;
+use crate::shard::Shard;
 use crate::shard::runtime::Runtime;
 
 /// How often replicas are compared with the map, if it does not change.
@@ -50,8 +51,8 @@ async fn add<R: Runtime>(groups: &Groups<R>, map: &ClusterMap, node: NodeId) {
 /// Removes what is not wanted.
 async fn remove<R: Runtime>(groups: &Groups<R>, map: &ClusterMap, node: NodeId) {
     let router = groups.router();
-    let here = router.host().all().into_iter().map(|shard| shard.id());
-    let unwanted: Vec<ShardId> = here.filter(|shard| may_go(groups, map, *shard, node)).collect();
+    let here = router.host().all().into_iter();
+    let unwanted: Vec<_> = here.filter(|shard| may_go(map, shard, node)).collect();
     if unwanted.is_empty() {
         return;
     }
@@ -60,15 +61,30 @@ async fn remove<R: Runtime>(groups: &Groups<R>, map: &ClusterMap, node: NodeId) 
         Ok(map) => map,
         Err(error) => return tracing::debug!(%error, "the map cannot be read just now"),
     };
-    for shard in unwanted.into_iter().filter(|shard| may_go(groups, &map, *shard, node)) {
-        tracing::info!(%shard, "removing a replica: it has moved to other nodes");
-        groups.remove_replica(shard).await;
+    for replica in unwanted.into_iter().filter(|shard| may_go(&map, shard, node)) {
+        remove_one(groups, replica.id(), node).await;
     }
 }
 
-fn may_go<R: Runtime>(groups: &Groups<R>, map: &ClusterMap, shard: ShardId, node: NodeId) -> bool {
-    let Some(placement) = map.placement(shard) else { return false };
-    let Some(replica) = groups.router().host().get(shard) else { return false };
+/// Stops a replica; removes it if it may go then, and else starts it again.
+async fn remove_one<R: Runtime>(groups: &Groups<R>, shard: ShardId, node: NodeId) {
+    let router = groups.router();
+    let Some((replica, halted)) = groups.halt_replica(shard).await else { return };
+    // Only from here on nothing more can be acknowledged.
+    let map = router.read_map().await;
+    if map.as_ref().is_ok_and(|map| may_go(map, &replica, node)) {
+        tracing::info!(%shard, "removing a replica: it has moved to other nodes");
+        return groups.forget_replica(&replica, halted).await;
+    }
+    let map = map.unwrap_or_else(|_| router.map());
+    while let Err(error) = groups.add_replica(shard, &map).await {
+        tracing::warn!(%shard, %error, "cannot start a replica again yet; trying again");
+        R::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn may_go<R: Runtime>(map: &ClusterMap, replica: &Shard<R>, node: NodeId) -> bool {
+    let Some(placement) = map.placement(replica.id()) else { return false };
     !placement.members().contains(&node)
         && (!replica.is_voter() || placement.log_index > replica.membership_index())
 }

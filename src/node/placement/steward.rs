@@ -12,7 +12,7 @@ use crate::proto::internal as pb;
 use crate::proto::internal::request::Command;
 use crate::router::Router;
 use crate::shard::Shard;
-use crate::shard::membership::Step;
+use crate::shard::membership::{Settled, Step};
 use crate::shard::runtime::Runtime;
 
 /// How often groups are looked at.
@@ -40,6 +40,18 @@ async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
         shard.hand_over_to(to).await;
         return;
     }
+    let rests = |settled: Settled| {
+        settled.voters == placement.target && settled.log_index <= placement.log_index
+    };
+    if shard.settled().is_some_and(rests) {
+        return;
+    }
+    // What is known here may be old, and an old target is none to go to.
+    let map = match router.read_map().await {
+        Ok(map) => map,
+        Err(error) => return tracing::debug!(%error, "the map cannot be read just now"),
+    };
+    let Some(placement) = map.placement(shard.id()) else { return };
     let mut target = Vec::new();
     for id in &placement.target {
         // A map that does not know a node that it wants is none to act on.
