@@ -60,7 +60,7 @@ fn a_shard_moves_to_a_new_node_and_back_while_people_post() {
     assert_eq!(dry["steps"].as_array().unwrap().len(), 1, "{dry}");
     assert_eq!(placed(&cluster, 1, "voters"), serde_json::json!([1, 2, 3]), "nothing is done");
     for (arguments, why) in [
-        (["shard", "move", "1", "4", "1"], "no replica"),
+        (["shard", "move", "1", "4", "5"], "no replica"),
         (["shard", "move", "1", "1", "2"], "already"),
         (["shard", "move", "1", "1", "9"], "no node 9"),
         (["shard", "move", "99", "1", "4"], "no shard 99"),

@@ -17,6 +17,8 @@ use crate::shard::{Refused, Shard, watch};
 
 /// How often a node without a replica of the meta group asks for the map.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+/// How long a replica of the meta group may apply nothing until others are asked for the map.
+const QUIET: Duration = Duration::from_secs(2);
 /// How long a peer may take to tell the map.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -94,7 +96,11 @@ impl<R: Runtime> Router<R> {
 
     /// Keeps the map up to date: from this node's replica of the meta group if it has one, which
     /// may come and go, and else by asking other nodes. Runs for as long as the router lives.
+    ///
+    /// A replica that applies nothing may have been moved elsewhere without having heard of it: then
+    /// others are asked, too.
     pub async fn follow_map(self: Arc<Self>) {
+        let mut quiet = Duration::ZERO;
         loop {
             let Some(meta) = self.host().get(ShardId::META) else {
                 R::sleep(ASK_EVERY).await;
@@ -105,11 +111,14 @@ impl<R: Runtime> Router<R> {
             if let Some(map) = map_in(&meta) {
                 self.set_map(map);
             }
-            // A replica that was removed applies nothing any more.
-            let _: Result<_, _> = R::timeout(ASK_EVERY, applied.changed()).await;
-            if !meta.is_voter() {
+            match R::timeout(ASK_EVERY, applied.changed()).await {
+                Ok(Ok(())) => quiet = Duration::ZERO,
+                Ok(Err(_)) => R::sleep(ASK_EVERY).await,
+                Err(_) => quiet += ASK_EVERY,
+            }
+            if !meta.is_voter() || (quiet >= QUIET && !meta.is_leader()) {
+                quiet = Duration::ZERO;
                 drop(meta);
-                R::sleep(ASK_EVERY).await;
                 self.ask_for_map().await;
             }
         }

@@ -136,17 +136,25 @@ impl<R: Runtime> Router<R> {
             Order::Drain(node) => {
                 let (command, mut plan) =
                     self.set_state(map, node, pb::NodeState::Draining, None).await?;
-                let leads = self.facts().await.leaders.into_iter();
-                let leads = leads.filter(|(_, leader)| *leader == node);
-                plan.steps.splice(
-                    ..,
-                    leads.map(|(shard, _)| {
+                plan.steps.clear();
+                if command.is_some() {
+                    let leads = self.facts().await.leaders.into_iter();
+                    let leads = leads.filter(|(_, leader)| *leader == node);
+                    plan.steps.push(format!("let node {node} lead nothing"));
+                    plan.steps.extend(leads.map(|(shard, _)| {
                         format!("transfer the lead of shard {shard} away from node {node}")
-                    }),
-                );
+                    }));
+                }
                 Ok((command, plan))
             }
-            Order::Resume(node) => self.set_state(map, node, pb::NodeState::Active, None).await,
+            Order::Resume(node) => {
+                let (command, mut plan) =
+                    self.set_state(map, node, pb::NodeState::Active, None).await?;
+                if command.is_some() {
+                    plan.steps.insert(0, format!("let node {node} take part as before"));
+                }
+                Ok((command, plan))
+            }
             Order::Remove { node, .. } if map.is_removed(node) => Ok((None, Plan::default())),
             Order::Remove { node, successor } => {
                 self.set_state(map, node, pb::NodeState::Leaving, successor).await
