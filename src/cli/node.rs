@@ -19,12 +19,14 @@ pub(super) enum Command {
     )]
     Compact(Compact),
     /// List the cluster's nodes.
+    #[command(after_help = "Example:\n  folkmoot node list --json | jq .nodes")]
     List(List),
     /// Move all leaders away from a node, so that it may be stopped; it keeps its replicas.
     #[command(after_help = "Example:\n  folkmoot node drain 2 && ssh chat2 systemctl restart \
         folkmoot && folkmoot node resume 2")]
     Drain(Drain),
     /// Let a node that was drained, or is being removed, take part as before.
+    #[command(after_help = "Example:\n  folkmoot node resume 2")]
     Resume(Resume),
     /// Move all replicas away from a node, then remove it from the cluster for good.
     #[command(
@@ -33,8 +35,8 @@ pub(super) enum Command {
     )]
     Remove(Remove),
     /// Put a new node in the place of one that is lost, or is to go.
-    #[command(after_help = "Example:\n  folkmoot serve --join … (on the new machine)\n  \
-        folkmoot node replace 3 4 --yes")]
+    #[command(after_help = "Example:\n  folkmoot node replace 3 4 --yes\n\nThe new node must have \
+        joined: start it with --join first.")]
     Replace(Replace),
     /// Say whether a quorum would be lost if a node stopped now; exit code 1 if so.
     #[command(after_help = "Example:\n  folkmoot node quorum-critical 2 && ssh chat2 reboot")]

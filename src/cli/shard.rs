@@ -16,6 +16,7 @@ pub(super) enum Command {
     #[command(after_help = "Example:\n  folkmoot shard list --json | jq .shards")]
     List(List),
     /// Show one shard.
+    #[command(after_help = "Example:\n  folkmoot shard show 3")]
     Show(Show),
     /// Hand the lead of a shard to another of its voters.
     #[command(after_help = "Example:\n  folkmoot shard transfer-leader 3 2")]
