@@ -35,8 +35,10 @@ pub(super) enum Command {
     )]
     Remove(Remove),
     /// Put a new node in the place of one that is lost, or is to go.
-    #[command(after_help = "Example:\n  folkmoot node replace 3 4 --yes\n\nThe new node must have \
-        joined: start it with --join first.")]
+    #[command(
+        after_help = "Example:\n  folkmoot node replace 3 4 --yes\n\nThe new node must have \
+        joined: start it with --join first."
+    )]
     Replace(Replace),
     /// Say whether a quorum would be lost if a node stopped now; exit code 1 if so.
     #[command(after_help = "Example:\n  folkmoot node quorum-critical 2 && ssh chat2 reboot")]
