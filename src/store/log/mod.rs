@@ -123,9 +123,8 @@ pub enum Write {
         vote: Bytes,
     },
     /// Empties the group's log, as its replica is removed from this node on purpose: all entries go,
-    /// and the log counts as purged up to what the replica had applied. The vote stays, since the
-    /// node may have voted in a term that goes on. [`GroupState::forgotten`] holds until
-    /// [`Write::Recall`].
+    /// and it counts as purged up to what the replica had applied. The vote stays, as its term may
+    /// go on. [`GroupState::forgotten`] holds until [`Write::Recall`].
     Forget {
         /// The group.
         group: ShardId,
