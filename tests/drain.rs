@@ -1,15 +1,11 @@
 //! SIGTERM: a node sends its clients elsewhere, hands over what it leads, still serves for a
 //! while, and stops in bounded time.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::cluster::{Options, TestCluster};
-use common::sse::Sse;
-use common::wait_for;
+use crate::common::cluster::{Options, TestCluster};
+use crate::common::sse::Sse;
+use crate::common::wait_for;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -56,7 +52,7 @@ fn a_node_that_is_asked_to_stop_is_drained_first() {
             count => Err(format!("it leads {count}")),
         }
     });
-    let body = json!({ "text": "still served", "client_msg_id": common::new_id() });
+    let body = json!({ "text": "still served", "client_msg_id": crate::common::new_id() });
     let seq = http.post("/v1/rooms/tea/messages", &body).unwrap().expect(200)["seq"].clone();
     // Another node goes on from the stream's end.
     let mut resumed = Sse::open(&cluster.admin(1), "tea", Some(1), None).unwrap();

@@ -1,22 +1,18 @@
 //! HAProxy and nginx, with our files, in front of a cluster: a node is killed and another one
 //! stopped behind them, and clients that know nothing but the proxy lose and repeat nothing.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::cluster::{Options, TestCluster, folkmoot};
-use common::follower::Follower;
-use common::http::Http;
-use common::load::{self, Load};
-use common::proxy::{Kind, Proxy};
-use common::wait_for;
+use crate::common::cluster::{Options, TestCluster, folkmoot};
+use crate::common::follower::Follower;
+use crate::common::http::Http;
+use crate::common::load::{self, Load};
+use crate::common::proxy::{Kind, Proxy};
+use crate::common::wait_for;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -79,7 +75,7 @@ fn nodes_come_and_go_behind(kind: Kind) {
     load::check_everywhere(&cluster, &rooms, &acked);
     ended.store(true, Ordering::Release);
     for room in &rooms {
-        load::post(&only, &token, room, &common::new_id(), "the end");
+        load::post(&only, &token, room, &crate::common::new_id(), "the end");
     }
     for follower in followers {
         let follower = follower.join().expect("no follower saw a gap or a repeat");
@@ -87,7 +83,7 @@ fn nodes_come_and_go_behind(kind: Kind) {
             assert_eq!(follower.ids[message.seq as usize - 1], message.id, "{message:?}");
         }
     }
-    common::say!("{} messages through {kind:?}, none lost, none twice, no gap", acked.len());
+    crate::common::say!("{} messages through {kind:?}, none lost, none twice, no gap", acked.len());
 }
 
 #[test]

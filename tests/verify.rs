@@ -1,16 +1,12 @@
 //! `folkmoot cluster verify` finds the replica that differs, and `--repair` mends it.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use common::cluster::{Options, TestCluster};
-use common::load::{self, Load};
-use common::wait_for;
+use crate::common::cluster::{Options, TestCluster};
+use crate::common::load::{self, Load};
+use crate::common::wait_for;
 use folkmoot::chat::state::Room;
 use folkmoot::id::ShardId;
 use folkmoot::store::base::{Base, Batch, Order};

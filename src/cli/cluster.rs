@@ -123,8 +123,7 @@ fn print(args: &Status, status: &pb::StatusResponse) -> Outcome {
     if args.watch && std::io::stdout().is_terminal() {
         output::line("\x1b[H\x1b[2J")?; // home, and clear
     }
-    let stale =
-        if status.stale { "  (stale: some shard has no leader that answers)" } else { "" };
+    let stale = if status.stale { "  (stale: some shard has no leader that answers)" } else { "" };
     let cluster = if status.cluster_id.is_empty() { "not formed yet" } else { &status.cluster_id };
     output::line(format!("cluster {cluster}, as node {} sees it{stale}\n", status.node_id))?;
     let down: Vec<u64> =

@@ -150,12 +150,7 @@ impl GroupLog {
         self.writer.write(Write::Append { group: self.group, entries: Vec::new() }).await
     }
 
-    pub(crate) fn read(
-        &self,
-        start: u64,
-        end: u64,
-        max_bytes: usize,
-    ) -> io::Result<Vec<Entry>> {
+    pub(crate) fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
         // The disk is read without the lock: entries below the tail are immutable, except that a
         // purge may take them meanwhile, which the caller sees as a missing range.
         let (start, tail_start) = {

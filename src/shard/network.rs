@@ -118,10 +118,8 @@ impl Network {
     pub(super) async fn knows_no_later<R: Runtime>(&self, vote: Vote) -> bool {
         let append = pb::Append { acknowledged: self.acknowledged.claim() };
         let mut stream = self.open(Lane::Control, pb::open::Service::Append(append));
-        let heartbeat = pb::AppendEntriesRequest {
-            vote: Some(wire::vote_to(&vote)),
-            ..Default::default()
-        };
+        let heartbeat =
+            pb::AppendEntriesRequest { vote: Some(wire::vote_to(&vote)), ..Default::default() };
         if stream.tx.send(heartbeat.encode_to_vec().into()).await.is_err() {
             return false;
         }
