@@ -120,7 +120,7 @@ fn haproxy_drains_by_readiness() {
     let proxy = Proxy::start(Kind::HaProxy, &cluster.client_urls(), cluster.directory());
     let http = Http::new(&proxy.url).with_token(cluster.admin_token());
     let post = || {
-        let body = json!({ "text": "tea?", "client_msg_id": common::new_id() });
+        let body = json!({ "text": "tea?", "client_msg_id": crate::common::new_id() });
         http.post("/v1/rooms/tea/messages", &body).unwrap().expect(200);
     };
     wait_for("all nodes to be sent posts", Duration::from_secs(20), || {
