@@ -35,6 +35,14 @@ fn a_node_that_is_asked_to_stop_is_drained_first() {
         (answer.status, Instant::now())
     });
 
+    // A poll that comes during the drain is refused: this one must be waiting by then.
+    wait_for("the stream and the poll to be there", Duration::from_secs(20), || {
+        let metrics = cluster.http(0).get("/metrics").map_err(|error| error.to_string())?;
+        let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+        let count = metrics.lines().find_map(|line| line.strip_prefix("folkmoot_subscribers "));
+        if count == Some("2") { Ok(()) } else { Err(format!("{count:?}")) }
+    });
+
     let begin = Instant::now();
     cluster.signal(0, Signal::TERM);
     wait_for("the node to say that it is draining", Duration::from_secs(2), || {
