@@ -26,6 +26,7 @@ pub mod systemd;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,10 +144,7 @@ pub async fn run(
     let peers_stop = CancellationToken::new();
     let tcp = Tcp::new(peers_stop.clone());
     let host = Arc::new(Host::<TokioRuntime>::default());
-    let options = router::Options {
-        request_timeout: config.limits.request_timeout,
-        stall_after: router::Options::stall_after(config.raft.election_timeout_max),
-    };
+    let options = router_options(&config);
     let router = Router::new(host.clone(), tcp.clone(), Arc::new(SystemClock), options);
     host.set_upper(Arc::new(Server(Arc::downgrade(&router))));
     let join = config.node.join.clone();
@@ -158,15 +156,7 @@ pub async fn run(
     }
 
     let groups = groups(&config, &router, &tcp, &shutdown);
-    let compactor = Compactor {
-        groups: groups.clone(),
-        data_dir,
-        base_options: SledOptions {
-            cache_bytes: config.store.sled_cache.0,
-            ..SledOptions::default()
-        },
-        base: Arc::default(),
-    };
+    let compactor = compactor(&config, &groups, data_dir);
     router.set_control(Arc::new(NodeControl(formation.clone(), compactor.clone())));
     let receptionist = Arc::new(Receptionist(formation.clone()));
     let serving_peers = tokio::spawn(tcp.clone().serve(peers, host, receptionist));
@@ -235,6 +225,23 @@ async fn take_part(
     tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         error = groups.failed() => Err(error.into()),
+    }
+}
+
+fn router_options(config: &Config) -> router::Options {
+    router::Options {
+        request_timeout: config.limits.request_timeout,
+        stall_after: router::Options::stall_after(config.raft.election_timeout_max),
+    }
+}
+
+fn compactor(config: &Config, groups: &Arc<Groups>, data_dir: PathBuf) -> Compactor {
+    let cache_bytes = config.store.sled_cache.0;
+    Compactor {
+        groups: groups.clone(),
+        data_dir,
+        base_options: SledOptions { cache_bytes, ..SledOptions::default() },
+        base: Arc::default(),
     }
 }
 

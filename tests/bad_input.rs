@@ -1,15 +1,11 @@
 //! What malformed, forbidden and oversized requests get, and that they change nothing.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use common::cluster::TestCluster;
-use common::new_id;
+use crate::common::cluster::TestCluster;
+use crate::common::new_id;
 use serde_json::{Value, json};
 
 /// A UUIDv7 whose own time is `unix_ms`.

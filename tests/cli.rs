@@ -1,20 +1,16 @@
 //! The command line against a real cluster: each command in both forms of output, its exit code,
 //! and what it says when it fails.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use common::cluster::{TestCluster, folkmoot, free_ports};
-use common::lines::Lines;
-use common::load::{self, Load};
-use common::{new_id, wait_for};
+use crate::common::cluster::{TestCluster, folkmoot, free_ports};
+use crate::common::lines::Lines;
+use crate::common::load::{self, Load};
+use crate::common::{new_id, wait_for};
 
 const FAILED: i32 = 1;
 const USAGE: i32 = 64;
@@ -495,7 +491,7 @@ fn a_bench_reports_what_it_measured_and_that_nothing_was_lost() {
     assert_eq!(report["server_rss_mib_each"].as_array().map(Vec::len), Some(3), "{report}");
     assert_eq!((&report["clients"], &report["conns"]), (&8.into(), &4.into()));
     let verdict = &report["verdict"];
-    common::say!("{} acked/s", report["acked_per_s"]);
+    crate::common::say!("{} acked/s", report["acked_per_s"]);
     assert_eq!((&verdict["ok"], &verdict["found"]), (&true.into(), &verdict["acked"]), "{report}");
     assert!(verdict["acked"].as_u64() >= report["acked"].as_u64(), "{report}");
     let left = std::fs::read_dir(directory.path()).unwrap().count();

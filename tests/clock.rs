@@ -4,17 +4,13 @@
 //! The clocks are those of libfaketime (Debian: `faketime`), which re-reads them from a file. Where
 //! it is not installed, the test is skipped, loudly.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use common::cluster::{Options, TestCluster};
-use common::load::{self, Load};
-use common::{new_id, wait_for};
+use crate::common::cluster::{Options, TestCluster};
+use crate::common::load::{self, Load};
+use crate::common::{new_id, wait_for};
 use folkmoot::clock::{Clock, SystemClock};
 use serde_json::json;
 
@@ -33,7 +29,7 @@ impl Clocks {
         let libraries = places.map(|place| format!("{place}/faketime/libfaketimeMT.so.1"));
         let Some(library) = libraries.into_iter().find(|library| Path::new(library).exists())
         else {
-            common::say!("SKIPPED: libfaketime is not installed (apt-get install faketime)");
+            crate::common::say!("SKIPPED: libfaketime is not installed (apt-get install faketime)");
             return None;
         };
         let clocks = Clocks { directory: tempfile::tempdir().unwrap(), library };

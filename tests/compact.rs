@@ -3,15 +3,11 @@
 //! Checkpoints come every 200 ms and are small, so that rooms have small blocks to merge all the
 //! time: what a shard knows of its blocks must be true of the compacted base too.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::time::Duration;
 
-use common::cluster::{Options, TestCluster};
-use common::load::{self, Load};
-use common::wait_for;
+use crate::common::cluster::{Options, TestCluster};
+use crate::common::load::{self, Load};
+use crate::common::wait_for;
 use serde_json::json;
 
 /// How often each node is compacted.

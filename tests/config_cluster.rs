@@ -1,13 +1,9 @@
 //! The config files in `cluster/` start a cluster as they are, but for addresses and directories.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::cluster::{Options, TestCluster, folkmoot};
-use common::{load, new_id};
+use crate::common::cluster::{Options, TestCluster, folkmoot};
+use crate::common::{load, new_id};
 
 fn configs() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster");

@@ -4,14 +4,10 @@
 //! The corpus (Kummerfeld et al., ACL 2019, CC BY 4.0) is not in the repository. The test looks for
 //! its `irc/*.txt` in `FOLKMOOT_CORPUS`, or in `../shared/corpus`; without it, it is skipped.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::cluster::{TestCluster, succeed};
+use crate::common::cluster::{TestCluster, succeed};
 
 fn corpus() -> Option<Vec<PathBuf>> {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus");
@@ -72,13 +68,19 @@ fn heads(cluster: &TestCluster) -> Vec<(String, u64)> {
 #[test]
 fn the_corpus_comes_back_byte_for_byte() {
     let Some(files) = corpus() else {
-        common::say!("SKIPPED: the corpus is not here; set FOLKMOOT_CORPUS to its directory");
+        crate::common::say!(
+            "SKIPPED: the corpus is not here; set FOLKMOOT_CORPUS to its directory"
+        );
         return;
     };
     let mut cluster = TestCluster::start(3);
     let begin = Instant::now();
     let kills = import(&mut cluster, &files, true);
-    common::say!("imported {} files in {:?}, {kills} leaders killed", files.len(), begin.elapsed());
+    crate::common::say!(
+        "imported {} files in {:?}, {kills} leaders killed",
+        files.len(),
+        begin.elapsed()
+    );
     assert!(kills >= 3, "the import was over after {kills} kills");
     cluster.wait_ready();
     let before = heads(&cluster);

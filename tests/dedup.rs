@@ -1,12 +1,8 @@
 //! A repeated `client_msg_id` has one effect: at once, on another node, after a failover, after a
 //! restart; and with another body it is refused.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
-use common::cluster::TestCluster;
-use common::{load, new_id, wait_for};
+use crate::common::cluster::TestCluster;
+use crate::common::{load, new_id, wait_for};
 use serde_json::{Value, json};
 
 struct Message {

@@ -1,10 +1,6 @@
 //! Followers see every message once, in order: while nodes are killed, from whatever offset and on
 //! whatever node they begin, and however slowly they read.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,12 +9,12 @@ use folkmoot::client::{Client, ClientOptions, Delivered, Session};
 use folkmoot::id::{Cursor, RequestId, RoomId, Seq};
 use tokio::time::timeout;
 
-use common::cluster::TestCluster;
-use common::follower::Follower;
-use common::http::Http;
-use common::load::{self, Load};
-use common::new_id;
-use common::sse::Sse;
+use crate::common::cluster::TestCluster;
+use crate::common::follower::Follower;
+use crate::common::http::Http;
+use crate::common::load::{self, Load};
+use crate::common::new_id;
+use crate::common::sse::Sse;
 
 #[test]
 fn followers_see_no_gap_and_no_repeat_across_kills() {
@@ -222,7 +218,7 @@ fn streams_begin_at_every_offset_on_every_node_while_posts_go_on() {
             }
         };
         let writers: Vec<_> = (0..4).map(|worker| scope.spawn(write(worker))).collect();
-        common::wait_for("the offsets", PATIENCE, || {
+        crate::common::wait_for("the offsets", PATIENCE, || {
             let room = cluster.admin(0).get("/v1/rooms/general").unwrap().expect(200);
             let head = room["head"].as_u64().unwrap();
             if head >= OFFSETS as u64 { Ok(()) } else { Err(format!("head {head}")) }
@@ -242,7 +238,7 @@ fn streams_begin_at_every_offset_on_every_node_while_posts_go_on() {
     for (event, met) in log.iter().zip(met.iter()) {
         assert_eq!(met.as_ref(), Some(&event.id), "at {}", event.seq);
     }
-    common::say!(
+    crate::common::say!(
         "{} streams and as many follows, across {} posts, {} of them seen",
         2 * (OFFSETS + 1) * cluster.len(),
         log.len(),

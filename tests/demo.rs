@@ -1,10 +1,6 @@
 //! `folkmoot demo`: three nodes, a room and two users at once; a killed node does not matter; all
 //! ends with Ctrl-C, and goes on with the next run.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -13,11 +9,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
-use common::cluster::{folkmoot, free_ports};
-use common::http::Http;
-use common::lines::Lines;
-use common::load::{self, Acked};
-use common::{new_id, wait_for};
+use crate::common::cluster::{folkmoot, free_ports};
+use crate::common::http::Http;
+use crate::common::lines::Lines;
+use crate::common::load::{self, Acked};
+use crate::common::{new_id, wait_for};
 
 /// How long the demo may take to get ready or to stop, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -179,7 +175,7 @@ fn a_demo_chats_outlives_a_node_stops_at_ctrl_c_and_resumes() {
     let begin = Instant::now();
     let mut demo = Demo::start(&dir, base_port);
     let ready = demo.ready();
-    common::say!("ready after {:?}", begin.elapsed());
+    crate::common::say!("ready after {:?}", begin.elapsed());
     check_ready(&ready, &dir, base_port);
     check_ports_are_taken(base_port);
 

@@ -1,15 +1,11 @@
 //! SIGTERM: a node sends its clients elsewhere, hands over what it leads, still serves for a
 //! while, and stops in bounded time.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::cluster::{Options, TestCluster};
-use common::sse::Sse;
-use common::wait_for;
+use crate::common::cluster::{Options, TestCluster};
+use crate::common::sse::Sse;
+use crate::common::wait_for;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -39,6 +35,14 @@ fn a_node_that_is_asked_to_stop_is_drained_first() {
         (answer.status, Instant::now())
     });
 
+    // A poll that comes during the drain is refused: this one must be waiting by then.
+    wait_for("the stream and the poll to be there", Duration::from_secs(20), || {
+        let metrics = cluster.http(0).get("/metrics").map_err(|error| error.to_string())?;
+        let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+        let count = metrics.lines().find_map(|line| line.strip_prefix("folkmoot_subscribers "));
+        if count == Some("2") { Ok(()) } else { Err(format!("{count:?}")) }
+    });
+
     let begin = Instant::now();
     cluster.signal(0, Signal::TERM);
     wait_for("the node to say that it is draining", Duration::from_secs(2), || {
@@ -56,7 +60,7 @@ fn a_node_that_is_asked_to_stop_is_drained_first() {
             count => Err(format!("it leads {count}")),
         }
     });
-    let body = json!({ "text": "still served", "client_msg_id": common::new_id() });
+    let body = json!({ "text": "still served", "client_msg_id": crate::common::new_id() });
     let seq = http.post("/v1/rooms/tea/messages", &body).unwrap().expect(200)["seq"].clone();
     // Another node goes on from the stream's end.
     let mut resumed = Sse::open(&cluster.admin(1), "tea", Some(1), None).unwrap();

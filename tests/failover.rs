@@ -1,20 +1,16 @@
 //! Nodes are killed while messages are posted: none is lost, none is there twice, and posts go on.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use common::cluster::TestCluster;
-use common::follower::Follower;
-use common::load::{self, Load};
-use common::sse::Sse;
-use common::wait_for;
+use crate::common::cluster::TestCluster;
+use crate::common::follower::Follower;
+use crate::common::load::{self, Load};
+use crate::common::sse::Sse;
+use crate::common::wait_for;
 
 /// Enough for most of the eight shards to have one.
 fn rooms(cluster: &TestCluster, n: usize) -> Vec<String> {
@@ -52,7 +48,7 @@ fn kill_nine_under_load_loses_nothing_and_posts_go_on() {
         let victim = cluster.a_leader(kill);
         cluster.kill(victim);
         outages.push(slowest_next_ack(&load, &rooms, Instant::now()));
-        common::say!("kill {kill}: every room acknowledged again after {:?}", outages[kill]);
+        crate::common::say!("kill {kill}: every room acknowledged again after {:?}", outages[kill]);
         load.wait_more(100);
         cluster.restart(victim);
         cluster.wait_ready_node(victim);
@@ -63,7 +59,7 @@ fn kill_nine_under_load_loses_nothing_and_posts_go_on() {
     ended.store(true, Ordering::Release);
     finish_followers(&cluster, followers, &acked);
     let (median, worst) = (median(outages.clone()), *outages.iter().max().unwrap());
-    common::say!(
+    crate::common::say!(
         "{} kills, {} messages acknowledged, none lost, none twice, no gap seen: every room \
          acknowledged again after {median:?} (median), {worst:?} (worst)",
         outages.len(),
@@ -105,7 +101,7 @@ fn finish_followers(
     let rooms: BTreeSet<_> = acked.iter().map(|acked| &acked.room).collect();
     for room in rooms {
         // Wakes the streams that are at the end already.
-        load::post(&urls, token, room, &common::new_id(), "the end");
+        load::post(&urls, token, room, &crate::common::new_id(), "the end");
     }
     for follower in followers {
         let follower = follower.join().expect("no follower failed");
@@ -138,7 +134,7 @@ fn a_graceful_stop_hands_leadership_over() {
     }
     let acked = load.finish();
     load::check_everywhere(&cluster, &rooms, &acked);
-    common::say!("graceful stops: every room acknowledged again after {outages:?}");
+    crate::common::say!("graceful stops: every room acknowledged again after {outages:?}");
     let outage_max = match kills() {
         Some(_) => Duration::from_millis(200),
         None => Duration::from_secs(5),
@@ -151,7 +147,7 @@ fn without_a_majority_posts_are_refused_as_temporary_and_come_back() {
     let mut cluster = TestCluster::start(3);
     let rooms = rooms(&cluster, 4);
     let (urls, token) = (cluster.client_urls(), cluster.admin_token().to_owned());
-    let before = load::post(&urls, &token, &rooms[0], &common::new_id(), "before");
+    let before = load::post(&urls, &token, &rooms[0], &crate::common::new_id(), "before");
     // An ack says that two of three have it: not that this one has.
     wait_for("the message on the third node", Duration::from_secs(10), || {
         let path = format!("/v1/rooms/{}/events?after=0&consistency=local", rooms[0]);
@@ -168,8 +164,7 @@ fn without_a_majority_posts_are_refused_as_temporary_and_come_back() {
         }
     });
     lonely.get("/health/live").unwrap().expect_status(200);
-    let body =
-        serde_json::json!({ "text": "nobody hears this", "client_msg_id": common::new_id() });
+    let body = serde_json::json!({ "text": "nobody hears this", "client_msg_id": crate::common::new_id() });
     let answer = lonely.post(&format!("/v1/rooms/{}/messages", rooms[0]), &body).unwrap();
     assert!(matches!(answer.status, 503 | 504), "{answer:?}");
     assert_eq!(answer.json()["error"]["temporary"], true);
@@ -179,7 +174,7 @@ fn without_a_majority_posts_are_refused_as_temporary_and_come_back() {
     cluster.restart(0);
     cluster.restart(1);
     cluster.wait_ready();
-    let after = load::post(&urls, &token, &rooms[0], &common::new_id(), "after");
+    let after = load::post(&urls, &token, &rooms[0], &crate::common::new_id(), "after");
     assert!(after.seq > before.seq);
 }
 

@@ -1,15 +1,11 @@
 //! An acknowledgement follows an fsync on a majority: seen from outside, with strace.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::cluster::TestCluster;
-use common::{load, new_id, wait_for};
+use crate::common::cluster::TestCluster;
+use crate::common::{load, new_id, wait_for};
 
 /// A process whose fsyncs are written down. strace notes a call's end before the process learns of
 /// it, so what an fsync has caused cannot come before its line.
@@ -79,7 +75,7 @@ fn every_acknowledgement_follows_an_fsync_on_two_of_three_nodes() {
     let cluster = TestCluster::start(3);
     cluster.room("general");
     let Some(traced) = trace(&cluster) else {
-        common::say!("SKIPPED: strace is missing, or may not attach to a process here");
+        crate::common::say!("SKIPPED: strace is missing, or may not attach to a process here");
         return;
     };
     let (urls, token) = (cluster.client_urls(), cluster.admin_token());

@@ -3,18 +3,14 @@
 //! The disk is a tmpfs of its own, which only root may mount; elsewhere these tests say that they
 //! were skipped.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::cluster::{Options, TestCluster, folkmoot, free_port};
-use common::{load, new_id, wait_for};
+use crate::common::cluster::{Options, TestCluster, folkmoot, free_port};
+use crate::common::{load, new_id, wait_for};
 use folkmoot::store::base::{Base, Batch};
 use folkmoot::store::sled_base::{SledBase, SledOptions};
 use serde_json::json;
@@ -34,7 +30,7 @@ impl Disk {
         if mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
             return Some(Disk { directory });
         }
-        common::say!("SKIPPED: a disk of the test's own can only be mounted by root");
+        crate::common::say!("SKIPPED: a disk of the test's own can only be mounted by root");
         None
     }
 

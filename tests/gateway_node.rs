@@ -1,10 +1,6 @@
 //! A node that has no replica serves every room all the same, also while a replica dies: it relays
 //! from another one then, and its clients' streams go on.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,11 +8,11 @@ use folkmoot::client::{Client, ClientOptions, Delivered, Session};
 use folkmoot::id::{Cursor, RoomId, Seq};
 use tokio::time::timeout;
 
-use common::cluster::TestCluster;
-use common::http::Http;
-use common::load::{self, Load};
-use common::new_id;
-use common::sse::Sse;
+use crate::common::cluster::TestCluster;
+use crate::common::http::Http;
+use crate::common::load::{self, Load};
+use crate::common::new_id;
+use crate::common::sse::Sse;
 
 #[test]
 fn a_node_without_replicas_posts_reads_and_streams() {
@@ -142,7 +138,10 @@ fn the_streams_of_a_node_without_replicas_are_kept_while_leaders_are_killed() {
         acked.push(load::post(&replicas, cluster.admin_token(), room, &new_id(), THE_END));
     }
     let moved = moved(&cluster, gateway);
-    common::say!("{KILLS} kills, {} posts; {moved} times a room went on elsewhere", acked.len());
+    crate::common::say!(
+        "{KILLS} kills, {} posts; {moved} times a room went on elsewhere",
+        acked.len()
+    );
     // Each kill takes a leader, of which the gateway relays; each room is followed twice.
     assert!(moved >= 2 * KILLS, "the kills hit too few streams: {moved}");
     for (room, (stream, follow)) in rooms.iter().zip(streams.into_iter().zip(follows)) {

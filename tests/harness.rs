@@ -1,15 +1,11 @@
 //! The tests' own HTTP client and stream reader, against canned answers: what reads wrongly proves
 //! nothing.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 
-use common::http::Http;
-use common::sse::Sse;
+use crate::common::http::Http;
+use crate::common::sse::Sse;
 
 /// Answers one request with these bytes; returns the request's headers when joined.
 fn serve_once(answer: &'static [u8]) -> (Http, std::thread::JoinHandle<Vec<String>>) {

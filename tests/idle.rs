@@ -1,13 +1,9 @@
 //! What three nodes take when nobody chats.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::time::Duration;
 
-use common::cluster::TestCluster;
+use crate::common::cluster::TestCluster;
 
 /// How long it is looked at.
 const LOOK: Duration = Duration::from_secs(20);
@@ -45,7 +41,7 @@ fn an_idle_node_takes_little() {
     for (pid, before) in pids.into_iter().zip(before) {
         let cores = (cpu_seconds(pid) - before) / LOOK.as_secs_f64();
         let memory = memory(pid);
-        common::say!("{:.2} % of a core, {memory:.0} MiB", 100.0 * cores);
+        crate::common::say!("{:.2} % of a core, {memory:.0} MiB", 100.0 * cores);
         assert!(cores <= cores_max(), "{cores} of a core");
         assert!(memory <= MEMORY_MAX, "{memory} MiB");
     }

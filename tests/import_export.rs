@@ -1,16 +1,12 @@
 //! IRC logs go in and come out byte for byte, once each, whatever interrupts the import; and
 //! exports verify offline.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::cluster::{TestCluster, folkmoot, succeed};
-use common::load;
+use crate::common::cluster::{TestCluster, folkmoot, succeed};
+use crate::common::load;
 use serde_json::Value;
 
 /// Lines of every shape, awkward ones included, and `n` ordinary ones.

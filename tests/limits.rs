@@ -1,16 +1,12 @@
 //! What a node does at the limits that its operator has set; existing clients notice nothing.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::net::TcpStream;
 use std::time::Duration;
 
-use common::cluster::{Options, TestCluster};
-use common::http::Http;
-use common::sse::Sse;
-use common::{new_id, wait_for};
+use crate::common::cluster::{Options, TestCluster};
+use crate::common::http::Http;
+use crate::common::sse::Sse;
+use crate::common::{new_id, wait_for};
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -24,7 +20,7 @@ fn start(settings: &[&str]) -> TestCluster {
     cluster
 }
 
-fn post(http: &Http, text: &str) -> common::http::Response {
+fn post(http: &Http, text: &str) -> crate::common::http::Response {
     http.post(POST, &json!({ "client_msg_id": new_id(), "text": text })).unwrap()
 }
 

@@ -1,17 +1,13 @@
 //! A node whose state in sled is damaged, gone, or an earlier one, while its log is whole but reaches
 //! back only to the last checkpoint: it takes its state from the others, by itself.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::cluster::{Options, TestCluster};
-use common::load::{self, Acked, Load};
-use common::wait_for;
+use crate::common::cluster::{Options, TestCluster};
+use crate::common::load::{self, Acked, Load};
+use crate::common::wait_for;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Entries that a log keeps behind a checkpoint.
@@ -134,7 +130,7 @@ fn a_node_whose_state_is_damaged_takes_it_from_another_one() {
         }
         full.check();
     }
-    common::say!("{found} of {DAMAGES} damages were found");
+    crate::common::say!("{found} of {DAMAGES} damages were found");
     assert!(found >= 5);
     assert_eq!(full.cluster.node_id(0, 2), id, "it is the same node");
     full.post(200);

@@ -1,15 +1,11 @@
 //! A node whose disk was put back to an earlier state has lost what it acknowledged since: it
 //! stops, says so, and does not come back under its id. The others go on.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::cluster::TestCluster;
-use common::load::{self, Load};
+use crate::common::cluster::TestCluster;
+use crate::common::load::{self, Load};
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();

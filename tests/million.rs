@@ -3,10 +3,6 @@
 //!
 //! `FOLKMOOT_TEST_MESSAGES` changes how many (the times are asserted at any size).
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
 use folkmoot::client::{Client, ClientOptions, Post, Session};
@@ -14,8 +10,8 @@ use folkmoot::id::RoomId;
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use common::cluster::TestCluster;
-use common::wait_for;
+use crate::common::cluster::TestCluster;
+use crate::common::wait_for;
 
 /// Posts in flight of each of the fillers.
 const AT_ONCE: usize = 500;
@@ -33,7 +29,7 @@ fn pages_are_quick_and_starts_are_soon_with_a_million_messages() {
 
     let begin = Instant::now();
     runtime.block_on(fill(&cluster, messages));
-    common::say!("{messages} messages posted in {:?}", begin.elapsed());
+    crate::common::say!("{messages} messages posted in {:?}", begin.elapsed());
 
     // Idle also of the checkpoints that the messages called for.
     wait_for("checkpoints", Duration::from_secs(60), || {
@@ -50,7 +46,7 @@ fn pages_are_quick_and_starts_are_soon_with_a_million_messages() {
         std::thread::sleep(Duration::from_secs(1));
         let loaded = pages(&cluster, messages, PAGES, Duration::from_millis(20));
         let late = runtime.block_on(load).unwrap();
-        common::say!("posts fell behind {RATE}/s by {late:?} at most");
+        crate::common::say!("posts fell behind {RATE}/s by {late:?} at most");
         assert!(late < Duration::from_secs(2), "the load was not what it should be");
         loaded
     };
@@ -67,7 +63,10 @@ fn pages_are_quick_and_starts_are_soon_with_a_million_messages() {
         cluster.restart(node);
         cluster.wait_ready_node(node);
         ready.push(begin.elapsed());
-        common::say!("ready {:?} after the start of a node that was {how}", ready.last().unwrap());
+        crate::common::say!(
+            "ready {:?} after the start of a node that was {how}",
+            ready.last().unwrap()
+        );
     }
     assert!(ready.iter().all(|ready| *ready <= Duration::from_secs(3)), "{ready:?}");
     assert!(percentile(&idle, 99) < Duration::from_millis(5));
@@ -162,7 +161,7 @@ fn percentile(times: &[Duration], percent: usize) -> Duration {
 
 fn report(when: &str, times: &[Duration]) {
     let [p50, p99] = [50, 99].map(|percent| percentile(times, percent));
-    common::say!(
+    crate::common::say!(
         "a page of 100, {when}: p50 {p50:?}, p99 {p99:?}, max {:?}",
         times.last().unwrap()
     );

@@ -1,12 +1,8 @@
 //! What README.md says to type for chatting works as it is written, line by line.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::process::{Command, Stdio};
 
-use common::cluster::TestCluster;
+use crate::common::cluster::TestCluster;
 
 const README: &str = include_str!("../README.md");
 
@@ -32,7 +28,7 @@ fn finite(line: &str) -> String {
 #[test]
 fn the_readme_chats() {
     if Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_err() {
-        common::say!("SKIPPED: curl is not installed");
+        crate::common::say!("SKIPPED: curl is not installed");
         return;
     }
     let cluster = TestCluster::start(1);

@@ -1,16 +1,12 @@
 //! A redacted text can't be read through any interface at once, and is gone from every disk after
 //! `compact`; the room's log goes on around it.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::path::Path;
 use std::time::Duration;
 
-use common::cluster::{TestCluster, succeed};
-use common::sse::Sse;
-use common::{load, new_id};
+use crate::common::cluster::{TestCluster, succeed};
+use crate::common::sse::Sse;
+use crate::common::{load, new_id};
 use serde_json::json;
 
 const SECRET: &str = "Xq7vT2mPzR9wKd4LbN8sHf3JcY6gUa5E";

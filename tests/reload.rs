@@ -1,16 +1,12 @@
 //! SIGHUP: a running node takes what may change from its configuration, says what needs a restart,
 //! and keeps the old one where the new one is bad.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::cluster::{Options, TestCluster};
-use common::sse::Sse;
-use common::{new_id, wait_for};
+use crate::common::cluster::{Options, TestCluster};
+use crate::common::sse::Sse;
+use crate::common::{new_id, wait_for};
 use rustix::process::Signal;
 use serde_json::json;
 

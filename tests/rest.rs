@@ -1,15 +1,11 @@
 //! Chat over REST and server-sent events, against one node.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::cluster::{Options, TestCluster};
-use common::load;
-use common::sse::Sse;
-use common::{new_id, wait_for};
+use crate::common::cluster::{Options, TestCluster};
+use crate::common::load;
+use crate::common::sse::Sse;
+use crate::common::{new_id, wait_for};
 use serde_json::{Value, json};
 
 #[test]
@@ -232,7 +228,7 @@ fn health_metrics_and_openapi_are_served() {
 #[test]
 fn a_cluster_is_formed_once() {
     let cluster = TestCluster::start(1);
-    let output = common::cluster::folkmoot()
+    let output = crate::common::cluster::folkmoot()
         .args(["cluster", "init", "--nodes", "1", "--json", "--server", &cluster.url(0)])
         .output()
         .unwrap();

@@ -1,13 +1,9 @@
 //! All nodes stop or are killed at once: everything acknowledged is there afterwards.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::cluster::TestCluster;
-use common::load::{self, Load};
+use crate::common::cluster::TestCluster;
+use crate::common::load::{self, Load};
 
 #[test]
 fn everything_acknowledged_survives_a_kill_of_all_nodes() {
@@ -28,7 +24,7 @@ fn everything_acknowledged_survives_a_kill_of_all_nodes() {
         }
         let begin = Instant::now();
         cluster.wait_ready();
-        common::say!("round {round}: ready again after {:?}", begin.elapsed());
+        crate::common::say!("round {round}: ready again after {:?}", begin.elapsed());
         load.wait_more(10);
         acked.extend(load.finish());
         load::check_everywhere(&cluster, &rooms, &acked);

@@ -1,17 +1,13 @@
 //! `scripts/rolling-restart` restarts a cluster under load, node by node, and nobody notices; and
 //! it refuses to make a bad thing worse.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use common::cluster::TestCluster;
-use common::load::{self, Load};
-use common::wait_for;
+use crate::common::cluster::TestCluster;
+use crate::common::load::{self, Load};
+use crate::common::wait_for;
 
 /// What the script needs beside us.
 fn tools_are_here() -> bool {
@@ -20,7 +16,7 @@ fn tools_are_here() -> bool {
         .filter(|tool| Command::new(tool).arg("--version").output().is_err())
         .collect();
     if !missing.is_empty() {
-        common::say!("SKIPPED: apt-get install {}", missing.join(" "));
+        crate::common::say!("SKIPPED: apt-get install {}", missing.join(" "));
     }
     missing.is_empty()
 }
@@ -89,7 +85,7 @@ fn a_cluster_is_restarted_under_load() {
     load.wait_more(100);
     let acked = load.finish();
     load::check_everywhere(&cluster, &rooms, &acked);
-    common::say!("{} messages while all nodes were restarted, none lost", acked.len());
+    crate::common::say!("{} messages while all nodes were restarted, none lost", acked.len());
 }
 
 #[test]

@@ -1,10 +1,6 @@
 //! The Rust client's sessions while leaders are killed: posts are pipelined, rooms followed many
 //! at a time, and nobody loses, repeats or waits for ever.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,9 +16,9 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
 
-use common::cluster::TestCluster;
-use common::load::{self, Acked};
-use common::wait_for;
+use crate::common::cluster::TestCluster;
+use crate::common::load::{self, Acked};
+use crate::common::wait_for;
 
 const KILLS: usize = 7;
 /// From one kill to the next one, at the least.
@@ -53,7 +49,7 @@ async fn open(options: ClientOptions, server: usize) -> Session {
 }
 
 async fn post(session: Session, room: RoomId, text: String) -> Acked {
-    let id = RequestId::parse(&common::new_id()).unwrap();
+    let id = RequestId::parse(&crate::common::new_id()).unwrap();
     let post = Post { id: Some(id), ..Post::message(&room, text.clone()) };
     let ack = session.post(post).await.unwrap_or_else(|e| panic!("{room}: {text}: {e:?}"));
     let (room, id) = (room.to_string(), id.to_string());
@@ -281,7 +277,7 @@ fn sessions_lose_and_repeat_nothing_while_leaders_are_killed() {
     let (acked, seen) = finished.expect("nobody hangs");
 
     let beginnings = |seen: &Vec<Seen>| seen.iter().map(|seen| seen.beginnings).sum::<usize>();
-    common::say!(
+    crate::common::say!(
         "{KILLS} kills, {hit:?}; {} posts acknowledged; each follower's {} rooms began {:?} times",
         acked.len(),
         ids.len(),

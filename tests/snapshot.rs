@@ -3,15 +3,11 @@
 //! The cluster has one data shard and takes a checkpoint every 200 ms; a log keeps 64 entries
 //! behind its checkpoint, so a node falls behind in no time.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::cluster::{Options, TestCluster};
-use common::load::{self, Load};
-use common::wait_for;
+use crate::common::cluster::{Options, TestCluster};
+use crate::common::load::{self, Load};
+use crate::common::wait_for;
 use serde_json::Value;
 
 /// The one data shard.
@@ -166,7 +162,7 @@ fn a_snapshot_has_only_what_the_replica_lacks() {
     let more = load.finish();
     let missing = filled_by(&mut cluster);
     let share = more.len() as f64 / (acked.len() + more.len()) as f64;
-    common::say!(
+    crate::common::say!(
         "{} messages: {whole} bytes; {} more, {:.0} % of the room by then: {missing} bytes, {:.0} %",
         acked.len(),
         more.len(),
@@ -220,7 +216,7 @@ fn a_receiver_that_is_killed_midway_begins_again() {
         }
     }
     assert!(interrupted > 0, "the first snapshot was installed before the kill");
-    common::say!("interrupted {interrupted} snapshots");
+    crate::common::say!("interrupted {interrupted} snapshots");
     let load = start_load(&cluster, 0);
     cluster.restart(2);
     wait_logged(&cluster, 2, "installed a snapshot", 0);

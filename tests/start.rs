@@ -1,18 +1,14 @@
 //! A node that can't start says why and what to do, exits with a failure, and damages nothing.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::cluster::{TestCluster, folkmoot, free_port};
-use common::load::{self, Acked};
-use common::new_id;
+use crate::common::cluster::{TestCluster, folkmoot, free_port};
+use crate::common::load::{self, Acked};
+use crate::common::new_id;
 
 /// Runs a command that must end by itself, soon and with a failure; what it said.
 fn fails(command: &mut Command) -> String {

@@ -1,16 +1,12 @@
 //! A node under systemd, whose part the test plays: it hears that the node serves, how it stands,
 //! that it makes progress, and that it stops. And systemd itself finds nothing wrong with our unit.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::cluster::{Options, TestCluster, folkmoot, free_port};
+use crate::common::cluster::{Options, TestCluster, folkmoot, free_port};
 use rustix::process::Signal;
 
 /// How long anything may take to be said, on a busy machine.
@@ -129,7 +125,7 @@ fn unit(directory: &Path) -> String {
 #[test]
 fn systemd_finds_nothing_wrong_with_the_unit() {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        common::say!("SKIPPED: no systemd-analyze; install systemd");
+        crate::common::say!("SKIPPED: no systemd-analyze; install systemd");
         return;
     }
     let directory = tempfile::tempdir().unwrap();

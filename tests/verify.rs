@@ -1,19 +1,16 @@
 //! `folkmoot cluster verify` finds the replica that differs, and `--repair` mends it.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use common::cluster::{Options, TestCluster};
-use common::load::{self, Load};
-use common::wait_for;
+use crate::common::cluster::{Options, TestCluster};
+use crate::common::load::{self, Load};
+use crate::common::wait_for;
 use folkmoot::chat::state::Room;
 use folkmoot::id::ShardId;
 use folkmoot::store::base::{Base, Batch, Order};
+use folkmoot::store::block::{Packer, RoomBlocks, Run};
 use folkmoot::store::codec;
 use folkmoot::store::key::{self, Key};
 use folkmoot::store::sled_base::{SledBase, SledOptions};
@@ -99,6 +96,44 @@ fn plant(data_dir: &Path, room: &str, change: impl FnOnce(&mut Room)) -> ShardId
     shard
 }
 
+/// Changes one letter of a message in a stopped node's base.
+fn plant_in_event(data_dir: &Path, room: &str) -> ShardId {
+    let base = SledBase::open(&data_dir.join("rooms"), &SledOptions::default()).unwrap();
+    let mut found = None;
+    let all = vec![0]..vec![0xf0; 4];
+    base.scan(&all, Order::Forward, &mut |key, value| {
+        if let Some((space, Key::Block(id, lineage, first))) = key::decode(key)
+            && id.as_str() == room
+            && let Ok(run) = Run::decode(first, value)
+            && run.events(first).any(|(_, event)| event.windows(8).any(|part| part == b"message "))
+        {
+            found = Some((space, id, lineage, run));
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let (space, room, lineage, run) = found.expect("messages are in the base");
+    let mut other = Run::new(run.first());
+    let mut planted = false;
+    for (_, event) in run.events(run.first()) {
+        let mut event = event.to_vec();
+        if let Some(at) = event.windows(8).position(|part| part == b"message ")
+            && !std::mem::replace(&mut planted, true)
+        {
+            event[at + 1] = b'a';
+        }
+        other.push_encoded(&event);
+    }
+    let mut batch = Batch::new();
+    for block in Packer::default().pack(&other) {
+        RoomBlocks { space, room: &room, lineage }.put(&mut batch, &block);
+    }
+    base.write(batch).unwrap();
+    base.flush().unwrap();
+    space.shard
+}
+
 #[test]
 fn a_replica_that_differs_is_found_and_mended() {
     let (mut cluster, rooms) = start();
@@ -113,7 +148,8 @@ fn a_replica_that_differs_is_found_and_mended() {
     let outcome = verify(&cluster, 0, &[]);
     assert_eq!((outcome.code, &outcome.findings()[0]["kind"]), (1, &"unverified".into()));
     let shard = plant(cluster.data_dir(2), "room-3", |row| row.title = "another title".into());
-    let damaged = plant(cluster.data_dir(2), "room-4", |row| row.chain[7] ^= 1);
+    let chain = plant(cluster.data_dir(2), "room-4", |row| row.chain[7] ^= 1);
+    let event = plant_in_event(cluster.data_dir(2), "room-5");
     cluster.restart(2);
     cluster.wait_ready_node(2);
 
@@ -126,7 +162,9 @@ fn a_replica_that_differs_is_found_and_mended() {
         };
         assert_eq!(of("room-3").len(), 1, "{}", outcome.json);
         assert_eq!(of("room-3")[0]["kind"], "differs");
-        assert!(!of("room-4").is_empty(), "{}", outcome.json);
+        assert_eq!(of("room-4")[0]["kind"], "differs");
+        assert_eq!(of("room-5")[0]["kind"], "damaged");
+        assert_eq!(outcome.findings().len(), 3, "{}", outcome.json);
         for finding in outcome.findings() {
             assert_eq!(finding["nodes"], serde_json::json!([node]), "{}", outcome.json);
         }
@@ -140,7 +178,7 @@ fn a_replica_that_differs_is_found_and_mended() {
     assert!(unasked.code == 64 && unasked.said.contains("--yes"), "{}", unasked.said);
     let planned = verify(&cluster, 0, &["--repair", &replica, "--dry-run"]);
     assert_eq!((planned.code, &planned.json["dry_run"]), (0, &true.into()), "{}", planned.said);
-    for shard in [shard.0, damaged.0] {
+    for shard in [shard.0, chain.0, event.0] {
         let replica = format!("{node}/{shard}");
         let noted = verify(&cluster, 0, &["--repair", &replica, "--yes"]);
         assert_eq!(noted.code, 0, "{}", noted.said);

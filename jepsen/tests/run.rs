@@ -134,10 +134,12 @@ fn a_store_without_room_is_refused_and_one_that_cannot_be_made() {
         return skipped("a small disk can only be mounted by root");
     }
     let output = jepsen().args(["run", "--local", "--store"]).arg(directory.path()).output();
+    let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
     let unmounted = Command::new("umount").arg(directory.path()).status().unwrap();
     assert!(unmounted.success());
     let text = said(&output.unwrap());
     assert!(text.contains("MiB free") && text.contains("--store"), "{text}");
+    assert!(left.is_empty(), "nothing was made: {left:?}");
 }
 
 #[test]
@@ -219,6 +221,28 @@ fn a_calm_run_lasts_as_long_as_it_was_told_and_holds_its_limits() {
     assert!(results["session_posts"].as_u64().unwrap() > 0, "nobody posted on a stream: {results}");
     let directory = only_entry(&only_entry(store.path()).unwrap()).unwrap();
     assert!(!directory.join("data").exists());
+}
+
+#[test]
+fn a_node_that_ends_though_nothing_was_done_to_it_makes_a_run_invalid() {
+    if !has_folkmoot() {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let mut command = jepsen();
+    command.args(["run", "--json", "--quiet", "--local", "--nemesis", "kill", "--time", "15s"]);
+    command.arg("--store").arg(store.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut run = command.spawn().unwrap();
+    wait_chatting(store.path(), &mut run);
+    let node = *processes_below(store.path()).first().unwrap();
+    // As if it had crashed; the run has nothing to do with it.
+    kill_process(Pid::from_raw(i32::try_from(node).unwrap()).unwrap(), Signal::ABORT).unwrap();
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let results: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = results["findings"].to_string();
+    assert!(findings.contains("ended (signal: 6"), "{findings}");
+    assert!(findings.contains("nothing was wrong with its disk"), "{findings}");
 }
 
 /// A run that goes on for longer than any test.

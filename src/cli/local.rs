@@ -151,6 +151,7 @@ impl Plan {
             .args(args)
             .arg("--until-stdin-closes")
             .env_remove("FOLKMOOT_CONFIG")
+            .env_remove("NOTIFY_SOCKET") // it is about us
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(stderr)

@@ -122,9 +122,9 @@ impl Reader<'_> {
             }
             self.lines.0.insert(format!("{section}.{field}"), line(self.text, at));
             let value = toml::Value::deserialize(ValueDeserializer::from(value.clone()));
-            let set = value.map_err(|error| error.message().to_owned()).and_then(|value| {
-                self.config.set_toml(section, field, value).unwrap_or_else(|| Ok(()))
-            });
+            let set = value
+                .map_err(|error| error.message().to_owned())
+                .and_then(|value| self.config.set_toml(section, field, value).unwrap_or(Ok(())));
             if let Err(why) = set {
                 self.refuse(at, format!("{section}.{field}: {why}"));
             }

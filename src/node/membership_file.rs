@@ -33,6 +33,17 @@ pub enum MembershipError {
          from the cluster, move its data directory away, and let it join under a new id"
     )]
     Damaged(&'static str),
+    /// The identity is another node's.
+    #[error(
+        "the data directory has files of two nodes: by its identity it is node {identity}, by \
+         {FILE} node {member}. Put each node's own files back"
+    )]
+    Mixed {
+        /// Whose the identity is, with its cluster.
+        identity: String,
+        /// Whose the membership is, with its cluster.
+        member: String,
+    },
 }
 
 impl MembershipFile {
@@ -64,7 +75,11 @@ impl MembershipFile {
         match identity {
             None => directory.adopt(membership.identity())?,
             Some(identity) if identity == membership.identity() => {}
-            Some(_) => return Err(MembershipError::Damaged(FILE)),
+            Some(identity) => {
+                let name = |id: &Identity| format!("{} of cluster {}", id.node_id, id.cluster_id);
+                let (identity, member) = (name(&identity), name(&membership.identity()));
+                return Err(MembershipError::Mixed { identity, member });
+            }
         }
         Ok(Some(membership))
     }

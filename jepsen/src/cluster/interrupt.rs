@@ -51,9 +51,9 @@ impl Interrupt {
         Ok(Interrupt(watching))
     }
 
-    /// One that never comes, for those who made what is to be taken away by other means.
-    #[must_use]
-    pub fn never() -> Interrupt {
+    /// One that never comes.
+    #[cfg(test)]
+    pub(crate) fn never() -> Interrupt {
         Interrupt(watch::channel(None).1)
     }
 

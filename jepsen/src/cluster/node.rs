@@ -305,3 +305,55 @@ impl Node {
         self.running().is_some_and(|running| running.signal(signal))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::interrupt::Interrupt;
+
+    /// A node that runs this shell script in place of a server.
+    fn node(directory: &std::path::Path, script: &str) -> Node {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        Node {
+            name: "n1".into(),
+            client: address,
+            peer: address,
+            peer_listen: address,
+            data_dir: directory.join("data"),
+            log: directory.join("n1.log"),
+            disk: None,
+            namespace: None,
+            command: ["/bin/sh", "-c", script, "sh"].map(str::to_owned).to_vec(),
+            environment: vec![],
+            state: Mutex::default(),
+            made: Arc::new(Made::begin(Interrupt::never()).unwrap()),
+        }
+    }
+
+    #[test]
+    fn what_a_node_said_before_it_ended_is_of_that_life() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = "echo thread a panicked at b; test $# -gt 0 && echo it must not vote; exit 3";
+        let node = node(directory.path(), script);
+        let live = || {
+            node.start().unwrap();
+            assert!(wait(Duration::from_secs(20), || node.running().is_none()));
+            node.exits().pop().unwrap()
+        };
+        node.set_extra(&["x"]);
+        let first = live();
+        assert!(first.lost && first.said.ends_with("it must not vote"), "{first:?}");
+        assert_eq!(first.status, "exit status: 3");
+        let length = node.log_length();
+        node.set_extra(&[]);
+        let second = live();
+        assert!(!second.lost && second.at > first.at, "that was another life: {second:?}");
+        assert_eq!(node.exits().len(), 2);
+        assert_eq!(node.said_since(length, "panicked"), 1);
+        assert_eq!(node.new_panics().len(), 2);
+        assert_eq!(node.new_panics(), Vec::<String>::new(), "each is told once");
+        node.close();
+        node.start().unwrap_err();
+        assert_eq!(node.made.undo(), Vec::<String>::new());
+    }
+}

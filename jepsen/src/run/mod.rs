@@ -73,8 +73,6 @@ const POSTS_PER_ROOM: u64 = 300;
 pub struct Outcome {
     /// Where everything is.
     pub store: PathBuf,
-    /// What was missing.
-    pub missing: Vec<Missing>,
     /// The verdict and the numbers.
     pub results: Results,
 }
@@ -180,11 +178,11 @@ fn in_store(options: &Options, ready: Ready, interrupt: &Interrupt) -> Result<Ou
         Err(why) => return Err(also(why, left)),
     };
     interrupt.check()?;
-    let results = judge(&store, outside, &check::Options::default())?;
+    let results = judge(&store, outside, &options.limits.of_checkers())?;
     interrupt.check()?;
     report::write(&store.directory, &store.directory.join("report.html"))
         .map_err(|error| error.to_string())?;
-    Ok(Outcome { store: store.directory, missing: probed.missing, results })
+    Ok(Outcome { store: store.directory, results })
 }
 
 /// What is told of a test beside its options.
@@ -348,10 +346,14 @@ pub fn judge_again(
         },
         Err(error) => return Err(format!("{}: {error}", path.display())),
     };
-    if let Some(recover) = recover_within {
-        outside.limits.recover_ms = u64::try_from(recover.as_millis()).unwrap_or(u64::MAX);
+    let mut options = options.clone();
+    match recover_within {
+        Some(recover) => {
+            outside.limits.recover_ms = u64::try_from(recover.as_millis()).unwrap_or(u64::MAX);
+        }
+        None => options.recover_within = outside.limits.of_checkers().recover_within,
     }
-    judge(&store, outside, options)
+    judge(&store, outside, &options)
 }
 
 /// Judges what a store has, and writes down the results.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Anomaly, Report, Verdict};
+use crate::check::{self, Anomaly, Report, Verdict};
 use crate::history::{F, History, Kind, Phase, Value};
 use crate::run::store::Missing;
 use crate::run::timing::{self, Quantiles, Times};
@@ -65,10 +65,13 @@ impl Limits {
         slow.collect()
     }
 
-    /// The longest time until a first ok after healing.
+    /// For the checkers, who judge each room that is ever asked, also one that nobody asks for long:
+    /// not stricter than they are by themselves.
     #[must_use]
-    pub fn recover_within(&self) -> Duration {
-        Duration::from_millis(self.recover_ms)
+    pub fn of_checkers(&self) -> check::Options {
+        let options = check::Options::default();
+        let recover_within = options.recover_within.max(Duration::from_millis(self.recover_ms));
+        check::Options { recover_within, ..options }
     }
 }
 

@@ -142,10 +142,9 @@ async fn repair(
     }
     if args.dry_run {
         let plan = format!("would have node {node} set its state of shard {shard} aside");
-        return Ok(match as_json {
-            true => output::line(json!({ "dry_run": true, "node": node, "shard": shard }))?,
-            false => output::line(plan)?,
-        });
+        let as_object = json!({ "dry_run": true, "node": node, "shard": shard }).to_string();
+        output::line(if as_json { as_object } else { plan })?;
+        return Ok(());
     }
     if !args.yes {
         confirm(node, shard)?;

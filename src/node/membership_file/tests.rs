@@ -95,9 +95,8 @@ fn a_damaged_file_is_refused_and_stays_as_it_is() {
     open(directory.path()).write(&founder()).unwrap();
     let path = directory.path().join(FILE);
     let good = fs::read(&path).unwrap();
-    let other = Membership { node_id: NodeId(3), ..founder() };
     let newer = [&[VERSION + 1][..], &good[1..]].concat();
-    for bad in [&[][..], &[VERSION], &newer, &good[..good.len() / 2], &encode(&other)] {
+    for bad in [&[][..], &[VERSION], &newer, &good[..good.len() / 2]] {
         fs::write(&path, bad).unwrap();
         let error = open(directory.path()).read().unwrap_err();
         assert!(matches!(error, MembershipError::Damaged(FILE)), "{error}");
@@ -106,4 +105,20 @@ fn a_damaged_file_is_refused_and_stays_as_it_is() {
     fs::remove_file(&path).unwrap();
     let error = open(directory.path()).read().unwrap_err();
     assert!(matches!(error, MembershipError::Damaged(FILE)), "{error}");
+}
+
+#[test]
+fn files_of_two_nodes_are_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    open(directory.path()).write(&founder()).unwrap();
+    let other = Membership { node_id: NodeId(3), ..founder() };
+    fs::write(directory.path().join(FILE), encode(&other)).unwrap();
+    let error = open(directory.path()).read().unwrap_err().to_string();
+    let cluster = founder().cluster_id;
+    let own = founder().node_id;
+    assert!(
+        error.contains(&format!("by its identity it is node {own} of cluster {cluster}")),
+        "{error}"
+    );
+    assert!(error.contains(&format!("node 3 of cluster {cluster}. Put each")), "{error}");
 }

@@ -16,8 +16,7 @@ use crate::runtime::{Process, Sim};
 pub struct Invariants {
     /// Who led a group in a term.
     leaders: BTreeMap<(ShardId, u64), NodeId>,
-    /// The term of each committed entry, and a hash of what it carries once a log was read.
-    committed: BTreeMap<(ShardId, u64), (u64, Option<[u8; 32]>)>,
+    committed: BTreeMap<(ShardId, u64), Committed>,
     /// Up to where the entries of each process' logs were read.
     read: BTreeMap<(ShardId, String), u64>,
     /// The head of each room of each process, up to which its events were looked at.
@@ -34,6 +33,9 @@ pub struct Invariants {
     replicas: BTreeMap<(ShardId, NodeId), (Weak<Shard<Sim>>, u64)>,
     looks: u64,
 }
+
+/// The term of a committed entry, and a hash of what it carries once a log was read.
+type Committed = (u64, Option<[u8; 32]>);
 
 impl Invariants {
     /// Looks at the cluster.

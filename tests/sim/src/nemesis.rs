@@ -260,12 +260,24 @@ impl Nemesis {
             if let Some(running) = node.running() {
                 running.router.set_disk_full(false);
             }
-            // What the fault did may show a little later.
-            Sim::sleep(between((Duration::from_millis(300), Duration::from_millis(600)))).await;
+            self.settle(node).await;
             self.world.cluster.judge_panics();
             node.expect_well(Excuse::Disk);
         }
         self.boot(on);
+    }
+
+    /// Waits until what a fault did to a node has shown: that takes a little, and a process that is
+    /// paused shows nothing.
+    async fn settle(&self, node: &Node) {
+        let paused = || node.running().is_some_and(|running| running.process.is_paused());
+        loop {
+            let before = paused();
+            Sim::sleep(between((Duration::from_millis(300), Duration::from_millis(600)))).await;
+            if !before && !paused() {
+                return;
+            }
+        }
     }
 
     /// Damages stopped nodes' logs: they may refuse to start, and stay away.

@@ -145,11 +145,13 @@ impl Act {
                 })
             }
             Act::Links(links) if cluster.proxy.is_some() => cut_links(cluster, links, undo),
-            Act::Links(links) => links.iter().try_for_each(|(place, peers, clients, packets)| {
-                let peers: Vec<_> = peers.iter().map(|peer| node(*peer).peer).collect();
-                let target = target(node(*place))?;
-                undo.put(plan_links(&target, peers, *clients, *packets))
-            }),
+            Act::Links(links) => sending(links, |place| node(place).running().is_some())
+                .into_iter()
+                .try_for_each(|(place, peers, clients, packets)| {
+                    let peers: Vec<_> = peers.iter().map(|peer| node(*peer).peer).collect();
+                    let target = target(node(*place))?;
+                    undo.put(plan_links(&target, peers, *clients, *packets))
+                }),
             Act::PowerCut(cut) => cut.inject(cluster, undo),
             Act::Fill { node: place, leave } => {
                 undo.put(fault::full::fill(&target(node(*place))?, *leave))
@@ -177,6 +179,13 @@ impl Act {
             }
         }
     }
+}
+
+/// Those links whose nodes run: one that another attack has ended has no packets, and stays away
+/// until both are over. Where none of them runs there is nobody to attack, and that is told.
+fn sending(links: &[Link], runs: impl Fn(usize) -> bool) -> Vec<&Link> {
+    let running: Vec<&Link> = links.iter().filter(|(node, ..)| runs(*node)).collect();
+    if running.is_empty() { links.iter().collect() } else { running }
 }
 
 /// Cuts links where the proxy has them.
@@ -330,5 +339,22 @@ fn plan_links(
         Packets::Lose(percent) => network::loss(target, &Links { peers, clients }, percent),
         Packets::Reset(percent) => network::reset(target, &Links { peers, clients }, percent),
         Packets::Wait(how) => fault::delay::delay(target, &Links { peers, clients }, how),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_that_another_attack_ended_have_no_links() {
+        let link = |node| (node, vec![0, 1, 2], false, Packets::Drop(Direction::Both));
+        let links: Vec<Link> = (0..3).map(link).collect();
+        let of = |runs: fn(usize) -> bool| {
+            sending(&links, runs).into_iter().map(|(node, ..)| *node).collect::<Vec<_>>()
+        };
+        assert_eq!(of(|_| true), [0, 1, 2]);
+        assert_eq!(of(|node| node != 1), [0, 2]);
+        assert_eq!(of(|_| false), [0, 1, 2], "so that it is told that they do not run");
     }
 }

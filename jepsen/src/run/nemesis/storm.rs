@@ -118,7 +118,8 @@ impl Checkpoints {
         let mut checkpoints = Checkpoints { place, cut, stop: stop.clone(), thread: None };
         node.stop()?;
         node.set_extra(CHECKPOINTS);
-        start(&node)?;
+        // Whoever starts it again then starts it as it was.
+        start(&node).inspect_err(|_| node.set_extra(&[]))?;
         let token = cluster.admin().map(|admin| admin.token.clone()).unwrap_or_default();
         checkpoints.thread = Some(std::thread::spawn(move || {
             let mut times = 0;

@@ -313,3 +313,38 @@ pub async fn read_page(
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::record::Recorder;
+    use crate::run::workload::rooms::Rooms;
+
+    #[tokio::test]
+    async fn a_room_that_cannot_be_created_is_given_up_in_time_and_tried_again_in_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let recorder = Recorder::create(&directory.path().join("history.jsonl")).unwrap();
+        // Nobody listens there any more.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let nodes = vec![("n1".to_owned(), listener.local_addr().unwrap())];
+        drop(listener);
+        let (rooms, pace) = (Rooms::new(1, 10), Duration::from_secs(1));
+        let world = Arc::new(World::new(recorder, nodes, rooms, pace, 1));
+        let mut worker = Worker::new(&world, &User { token: "t".into() }, 0);
+        let begin = Instant::now();
+        let why = worker.create(0, Duration::from_millis(300)).await.unwrap_err();
+        assert!(why.contains("r0-0") && why.contains("connect"), "{why}");
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        // Whoever is still at it when the world is over does not go on for long.
+        let begin = Instant::now();
+        let ending = async {
+            sleep(Duration::from_millis(300)).await;
+            world.finish();
+        };
+        let (made, ()) = tokio::join!(worker.create(0, Duration::from_secs(3600)), ending);
+        made.unwrap_err();
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        let why = worker.create_rest(Duration::from_millis(300)).await.unwrap_err();
+        assert!(why.contains("r0-0"), "{why}");
+    }
+}
