@@ -1,15 +1,11 @@
 //! Shards move between nodes, and leads between voters, while people post: nothing is lost, nothing
 //! is there twice, and every replica tells the same. Also when every node is killed in the middle.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::time::Duration;
 
-use common::cluster::{TestCluster, succeed};
-use common::load::{self, Load};
-use common::wait_for;
+use crate::common::cluster::{TestCluster, succeed};
+use crate::common::load::{self, Load};
+use crate::common::wait_for;
 use serde_json::Value;
 
 /// How long a move may take on a busy machine.
