@@ -11,6 +11,9 @@ use folkmoot::shard::Shard;
 use crate::cluster::{Cluster, Excuse};
 use crate::runtime::{Process, Sim};
 
+/// A replica, and how many its node has had of its shard, with this one.
+type Nth = (Weak<Shard<Sim>>, u64);
+
 /// What was seen so far.
 #[derive(Default)]
 pub struct Invariants {
@@ -30,7 +33,7 @@ pub struct Invariants {
     applied: BTreeMap<(ShardId, NodeId, String), u64>,
     /// Each node's replica of a shard, and how many it has had: one that has moved away and comes
     /// back begins anew.
-    replicas: BTreeMap<(ShardId, NodeId), (Weak<Shard<Sim>>, u64)>,
+    replicas: BTreeMap<(ShardId, NodeId), Nth>,
     looks: u64,
 }
 
