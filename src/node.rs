@@ -342,6 +342,7 @@ fn hello(
         )?,
         peer_address: at(&node.peer_advertise, peers, "node.peer_listen", node.peer_listen)?,
         version: env!("CARGO_PKG_VERSION").into(),
+        gateway: node.gateway,
     })
 }
 

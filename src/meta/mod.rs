@@ -46,6 +46,23 @@ pub struct Node {
     pub version: String,
     /// Whether it is to keep what it has.
     pub state: NodeState,
+    /// Whether it serves clients only, and is given no replicas.
+    pub gateway: bool,
+}
+
+impl Node {
+    /// Whether it may be given replicas, and leads.
+    pub fn takes_replicas(&self) -> bool {
+        self.state == NodeState::Active && !self.gateway
+    }
+
+    /// What it is, as operators see it: `gateway`, or what is to become of it.
+    pub fn standing(&self) -> &'static str {
+        match self.state {
+            NodeState::Active if self.gateway => "gateway",
+            state => state.name(),
+        }
+    }
 }
 
 /// What is to become of a node.
@@ -109,6 +126,7 @@ impl ClusterMap {
                 instance: node.instance.clone(),
                 state: 0,
                 successor: 0,
+                gateway: false,
             })
             .collect();
         map.form(pb::FormCluster {
@@ -143,6 +161,7 @@ impl ClusterMap {
             peer_address: node.peer_address.clone(),
             version: node.version.clone(),
             state: NodeState::of(node),
+            gateway: node.gateway,
         })
     }
 

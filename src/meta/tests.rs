@@ -26,6 +26,7 @@ fn register(node_id: u64, port: u16, instance: &str) -> Bytes {
         version: "0.1.0".into(),
         instance: instance.into(),
         spread: false,
+        gateway: false,
     });
     pb::Request { command: Some(command), ..Default::default() }.encode_to_vec().into()
 }
@@ -80,10 +81,19 @@ fn garbage_is_rejected_and_changes_nothing() {
 }
 
 fn any_map() -> impl Strategy<Value = ClusterMap> {
-    let node = (any::<(u64, u64, i32)>(), any::<[String; 4]>()).prop_map(|(numbers, texts)| {
+    let node = (any::<(u64, u64, i32, bool)>(), any::<[String; 4]>()).prop_map(|(numbers, texts)| {
         let [client_address, peer_address, version, instance] = texts;
-        let (id, successor, state) = numbers;
-        pb::ClusterNode { id, client_address, peer_address, version, instance, state, successor }
+        let (id, successor, state, gateway) = numbers;
+        pb::ClusterNode {
+            id,
+            client_address,
+            peer_address,
+            version,
+            instance,
+            state,
+            successor,
+            gateway,
+        }
     });
     let settled = (vec(any::<u64>(), 0..6), any::<(u64, u64)>())
         .prop_map(|(voters, (log_index, term))| pb::Settled { voters, log_index, term });

@@ -263,6 +263,11 @@ impl Formation {
         if self.membership.borrow().is_some() {
             return Err(already());
         }
+        if self.hello.gateway {
+            return Err(Error::invalid(
+                "this node is to be a gateway, without replicas (`node.gateway`): ask one that is not",
+            ));
+        }
         let founders = self.wait_for_founders(nodes).await?;
         let first = &founders[0];
         if first.instance == self.hello.instance {
@@ -278,7 +283,8 @@ impl Formation {
         Ok(answer.cluster_id)
     }
 
-    /// The founders in order of their peer addresses, as soon as enough nodes are there.
+    /// The founders in order of their peer addresses, as soon as enough nodes are there. Gateways are
+    /// none: they join later.
     async fn wait_for_founders(&self, nodes: usize) -> Result<Vec<pb::Hello>, Error> {
         let deadline = tokio::time::Instant::now() + INIT_WAIT;
         loop {
@@ -291,6 +297,7 @@ impl Formation {
             if founders.iter().any(|hello| !hello.cluster_id.is_empty()) {
                 return Err(already());
             }
+            founders.retain(|hello| !hello.gateway);
             founders.sort_by_key(|hello| {
                 (hello.peer_address.parse::<SocketAddr>().ok(), hello.peer_address.clone())
             });
@@ -362,7 +369,7 @@ impl Formation {
         {
             return Ok(pb::AdmitReply { seed: Some(seed), ..Default::default() });
         }
-        let done = registration::register(&self.router, hello).await?;
+        let done = registration::register(&self.router, hello, true).await?;
         let map = self.router.map().encode();
         Ok(pb::AdmitReply { node_id: done.seq.0, map, ..Default::default() })
     }

@@ -27,6 +27,7 @@ pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed
         instance: node.instance,
         state: 0,
         successor: 0,
+        gateway: false,
     };
     let command = Command::FormCluster(pb::FormCluster {
         cluster_id: seed.cluster_id,
@@ -41,7 +42,7 @@ pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed
 
 /// Tells the meta group of this node's addresses and version, until it knows, in case they changed.
 pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::Hello) {
-    while let Err(error) = register(&router, hello.clone()).await {
+    while let Err(error) = register(&router, hello.clone(), false).await {
         match error.code {
             // An operator has to do something about it.
             Code::Forbidden | Code::InvalidArgument | Code::AlreadyExists => {
@@ -56,13 +57,15 @@ pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::He
     }
 }
 
-/// Registers a node with the meta group; the answer's `seq` is the node's id.
+/// Registers a node with the meta group; the answer's `seq` is the node's id. A node that is new gets
+/// its part of the replicas and leaders if `spread`, unless it is to be a gateway.
 ///
 /// # Errors
 /// The rules' refusal; or why the meta group could not be reached.
 pub(super) async fn register<R: Runtime>(
     router: &Router<R>,
     hello: pb::Hello,
+    spread: bool,
 ) -> Result<Done, Error> {
     let node = pb::RegisterNode {
         node_id: hello.node_id,
@@ -70,7 +73,8 @@ pub(super) async fn register<R: Runtime>(
         peer_address: hello.peer_address,
         version: hello.version,
         instance: hello.instance,
-        spread: false,
+        spread,
+        gateway: hello.gateway,
     };
     router.propose_meta(Command::RegisterNode(node)).await
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::error::{Code, Error};
 use crate::id::{NodeId, ShardId};
 use crate::meta::planner::{self, Action, Facts};
-use crate::meta::{ClusterMap, NodeState};
+use crate::meta::{ClusterMap, Node};
 use crate::proto::internal as pb;
 use crate::proto::internal::request::Command;
 use crate::proto::v1;
@@ -116,9 +116,9 @@ impl<R: Runtime> Router<R> {
                         ids(&placement.settled)
                     )));
                 }
-                let state = map.node(to).map(|node| node.state);
-                if state != Some(NodeState::Active) {
-                    let state = state.map_or("removed", NodeState::name);
+                let named = map.node(to);
+                if !named.as_ref().is_some_and(Node::takes_replicas) {
+                    let state = named.map_or("removed", |node| node.standing());
                     return Err(Error::new(
                         Code::Forbidden,
                         format!("node {to} is {state}, and leads nothing"),
@@ -262,7 +262,11 @@ impl<R: Runtime> Router<R> {
         let leaders = leading
             .into_iter()
             .filter_map(|s| Some((ShardId(u16::try_from(s.shard).ok()?), NodeId(s.node))));
-        Facts { reachable: up.map(|node| NodeId(node.id)).collect(), leaders: leaders.collect() }
+        Facts {
+            reachable: up.map(|node| NodeId(node.id)).collect(),
+            leaders: leaders.collect(),
+            expected: Default::default(),
+        }
     }
 
     /// Nodes and shards as they are now.
@@ -272,12 +276,12 @@ impl<R: Runtime> Router<R> {
     pub async fn placement(&self) -> Result<v1::PlacementResponse, Error> {
         let map = self.read_map().await?;
         let facts = self.facts().await;
-        let node = |node: crate::meta::Node| v1::PlacedNode {
+        let node = |node: Node| v1::PlacedNode {
             id: node.id.0,
+            membership: node.standing().into(),
             client_address: node.client_address,
             peer_address: node.peer_address,
             version: node.version,
-            membership: node.state.name().into(),
             up: facts.reachable.contains(&node.id),
             replicas: map.shards().filter(|(_, members)| members.contains(&node.id)).count() as u32,
             leaders: facts.leaders.values().filter(|leader| **leader == node.id).count() as u32,
