@@ -25,7 +25,8 @@ pub(super) enum Command {
     #[command(after_help = "Example:\n  folkmoot node drain 2 && ssh chat2 systemctl restart \
         folkmoot && folkmoot node resume 2")]
     Drain(Drain),
-    /// Let a node that was drained, or is being removed, take part as before.
+    /// Let a node that was drained, or is being removed, take part as before: it gets its part of
+    /// the leaders again.
     #[command(after_help = "Example:\n  folkmoot node resume 2")]
     Resume(Resume),
     /// Move all replicas away from a node, then remove it from the cluster for good.
@@ -127,7 +128,7 @@ pub(super) async fn run(command: Command) -> Outcome {
             .await
         }
         Command::Resume(Resume { node, options }) => {
-            order::give(Order::Resume(node), &options, |_| true).await
+            order::give(Order::Resume(node), &options, |placement| !placement.rebalancing).await
         }
         Command::Remove(Remove { node, yes, options }) => {
             let what = format!("Node {node} is removed for good: its id is never used again.");
@@ -169,7 +170,9 @@ async fn list(connection: &Connection) -> Outcome {
             })
         };
         let nodes: Vec<_> = placement.nodes.iter().map(node).collect();
-        output::line(json!({ "nodes": nodes, "removed": placement.removed }))?;
+        output::line(json!({
+            "nodes": nodes, "removed": placement.removed, "rebalancing": placement.rebalancing,
+        }))?;
         return Ok(());
     }
     let headings = ["NODE>", "STATE", "UP", "CLIENT", "PEER", "VERSION", "LEADS>", "REPLICAS>"];

@@ -4,7 +4,7 @@ use crate::chat::command::Rejection;
 use crate::id::NodeId;
 use crate::meta::apply::{Change, Outcome};
 use crate::meta::placement::list;
-use crate::meta::{ClusterMap, Node, NodeState, planner};
+use crate::meta::{ClusterMap, Node, NodeState, Placement, planner};
 use crate::proto::internal as pb;
 
 impl ClusterMap {
@@ -124,8 +124,12 @@ impl ClusterMap {
         if state == NodeState::Leaving && node.state != state {
             let may_stay = |n: &Node| n.state != NodeState::Leaving && !n.gateway && n.id != id;
             let stay = self.nodes().filter(may_stay).count();
-            for placement in self.placements().filter(|placement| placement.target.contains(&id)) {
-                planner::without(self, &placement, id).map_err(Rejection::Forbidden)?;
+            // Where it is only coming, that is taken back.
+            let here = |p: &Placement| p.target.contains(&id) && p.settled.contains(&id);
+            for placement in self.placements().filter(here) {
+                // Whatever moves now will have moved by then.
+                let then = Placement { settled: placement.target.clone(), ..placement.clone() };
+                planner::without(self, &then, id).map_err(Rejection::Forbidden)?;
                 if stay < placement.target.len().min(3) {
                     return Err(Rejection::Forbidden(format!(
                         "only {stay} nodes would stay, too few for the replicas of shard {}: add \
