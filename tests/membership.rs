@@ -104,7 +104,10 @@ fn a_shard_moves_to_another_node_and_back_while_people_post() {
         let before = voters(&cluster, shard);
         let to = spare(&cluster, shard);
         let leader = wait_for("a leader", PATIENCE, || {
-            placed(&cluster, shard, "leader").as_u64().filter(|id| *id != 0).ok_or_else(|| "none".into())
+            placed(&cluster, shard, "leader")
+                .as_u64()
+                .filter(|id| *id != 0)
+                .ok_or_else(|| "none".into())
         });
         let from = if before.contains(&leader) { leader } else { before[0] };
         let [shard_text, from_text, to_text] = [shard, from, to].map(|number| number.to_string());
@@ -198,7 +201,11 @@ fn a_gateway_gets_no_replica_until_it_is_none_any_more() {
     cluster.restart(gateway);
     wait_for("it to say why it is none", PATIENCE, || {
         let log = cluster.log(gateway);
-        if log.contains("cannot become a gateway while it has replicas") { Ok(()) } else { Err(log) }
+        if log.contains("cannot become a gateway while it has replicas") {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
     cluster.wait_ready_node(gateway);
     assert_eq!(standing(&cluster).0, "active");

@@ -81,20 +81,21 @@ fn garbage_is_rejected_and_changes_nothing() {
 }
 
 fn any_map() -> impl Strategy<Value = ClusterMap> {
-    let node = (any::<(u64, u64, i32, bool)>(), any::<[String; 4]>()).prop_map(|(numbers, texts)| {
-        let [client_address, peer_address, version, instance] = texts;
-        let (id, successor, state, gateway) = numbers;
-        pb::ClusterNode {
-            id,
-            client_address,
-            peer_address,
-            version,
-            instance,
-            state,
-            successor,
-            gateway,
-        }
-    });
+    let node =
+        (any::<(u64, u64, i32, bool)>(), any::<[String; 4]>()).prop_map(|(numbers, texts)| {
+            let [client_address, peer_address, version, instance] = texts;
+            let (id, successor, state, gateway) = numbers;
+            pb::ClusterNode {
+                id,
+                client_address,
+                peer_address,
+                version,
+                instance,
+                state,
+                successor,
+                gateway,
+            }
+        });
     let settled = (vec(any::<u64>(), 0..6), any::<(u64, u64)>())
         .prop_map(|(voters, (log_index, term))| pb::Settled { voters, log_index, term });
     let placement = (any::<u32>(), vec(any::<u64>(), 0..6), proptest::option::of(settled))

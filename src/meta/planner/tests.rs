@@ -156,7 +156,8 @@ fn a_gateway_gets_nothing_and_may_become_something_else() {
     world.run();
     assert!(world.map.placements().all(|p| !p.members().contains(&gateway)));
     for attempt in [vec![1, 2, gateway.0], vec![1, 2, 3, gateway.0, 5]] {
-        let set = pb::SetTarget { shard: 1, target: attempt, expected_version: world.map.version() };
+        let set =
+            pb::SetTarget { shard: 1, target: attempt, expected_version: world.map.version() };
         let refused = world.apply(Command::SetTarget(set)).unwrap_err().to_string();
         assert!(refused.contains("is a gateway"), "{refused}");
     }
