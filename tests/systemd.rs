@@ -31,14 +31,23 @@ impl Notified {
         Some(String::from_utf8_lossy(&buffer[..count]).into_owned())
     }
 
+    /// Reads until each of these was part of a line: what different tasks say has no order.
+    fn until_each(&self, parts: &[&str]) {
+        let mut missing = parts.to_vec();
+        self.until(&parts.join(" and "), |line| {
+            missing.retain(|part| !line.contains(part));
+            missing.is_empty()
+        });
+    }
+
     /// Reads until a line fits; every line up to it.
-    fn until(&self, what: &str, fits: impl Fn(&str) -> bool) -> Vec<String> {
+    fn until(&self, what: &str, mut fits: impl FnMut(&str) -> bool) -> Vec<String> {
         let begin = Instant::now();
         let mut lines: Vec<String> = vec![];
         while begin.elapsed() < PATIENCE {
             let Some(datagram) = self.next() else { continue };
             lines.extend(datagram.lines().map(str::to_owned));
-            if datagram.lines().any(&fits) {
+            if datagram.lines().any(&mut fits) {
                 return lines;
             }
         }
@@ -58,8 +67,7 @@ fn a_node_says_when_it_serves_how_it_stands_and_that_it_stops() {
 
     let mut cluster = TestCluster::start_uninitialized(1, options);
     // One that is to form a cluster must have started, or nobody could form it.
-    systemd.until("READY", |line| line == "READY=1");
-    systemd.until("its standing", |line| line.contains("no cluster"));
+    systemd.until_each(&["READY=1", "no cluster"]);
     cluster.init();
     cluster.wait_ready();
     systemd.until("its standing", |line| line == "STATUS=ready");
@@ -77,12 +85,10 @@ fn a_node_says_when_it_serves_how_it_stands_and_that_it_stops() {
     // One that has a cluster serves only once its groups have started.
     while systemd.next().is_some() {}
     cluster.restart(0);
-    systemd.until("READY", |line| line == "READY=1");
+    systemd.until_each(&["READY=1", "STATUS=ready"]);
     let log = cluster.log(0);
     let started = log.rfind("listening").unwrap();
     assert!(!log[started..].contains("ERROR"), "{}", &log[started..]);
-    cluster.wait_ready();
-    systemd.until("its standing", |line| line == "STATUS=ready");
 
     // One that hangs is silent.
     cluster.signal(0, Signal::STOP);
