@@ -33,10 +33,11 @@ pub enum MembershipError {
          from the cluster, move its data directory away, and let it join under a new id"
     )]
     Damaged(&'static str),
-    /// The identity is another node's.
+    /// The identity is not the membership's.
     #[error(
-        "the data directory has files of two nodes: by its identity it is node {identity}, by \
-         {FILE} node {member}. Put each node's own files back"
+        "the data directory's files do not agree: by its identity it is node {identity}, by {FILE} \
+         node {member}. One of them is damaged, or another node's: put this node's own back, or \
+         remove it from the cluster, move its data directory away, and let it join under a new id"
     )]
     Mixed {
         /// Whose the identity is, with its cluster.

@@ -108,7 +108,7 @@ fn a_damaged_file_is_refused_and_stays_as_it_is() {
 }
 
 #[test]
-fn files_of_two_nodes_are_told_apart() {
+fn files_that_do_not_agree_are_named() {
     let directory = tempfile::tempdir().unwrap();
     open(directory.path()).write(&founder()).unwrap();
     let other = Membership { node_id: NodeId(3), ..founder() };
@@ -120,5 +120,5 @@ fn files_of_two_nodes_are_told_apart() {
         error.contains(&format!("by its identity it is node {own} of cluster {cluster}")),
         "{error}"
     );
-    assert!(error.contains(&format!("node 3 of cluster {cluster}. Put each")), "{error}");
+    assert!(error.contains(&format!("node 3 of cluster {cluster}. One of them")), "{error}");
 }
