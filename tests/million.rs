@@ -39,12 +39,19 @@ fn pages_are_quick_and_starts_are_soon_with_a_million_messages() {
             Some(shard) => Err(shard.to_string()),
         }
     });
-    let idle = pages(&cluster, messages, PAGES, Duration::ZERO);
+    // Of three rounds the one in the middle.
+    let rounds = |pages_each: usize, pause: Duration| {
+        let mut rounds: Vec<_> =
+            (0..3).map(|_| pages(&cluster, messages, pages_each, pause)).collect();
+        rounds.sort_by_key(|round| percentile(round, 99));
+        rounds.swap_remove(1)
+    };
+    let idle = rounds(PAGES, Duration::ZERO);
     report("idle", &idle);
     let loaded = {
         let load = runtime.spawn(paced(options(&cluster), Duration::from_secs(24)));
         std::thread::sleep(Duration::from_secs(1));
-        let loaded = pages(&cluster, messages, PAGES, Duration::from_millis(20));
+        let loaded = rounds(PAGES / 3, Duration::from_millis(20));
         let late = runtime.block_on(load).unwrap();
         crate::common::say!("posts fell behind {RATE}/s by {late:?} at most");
         assert!(late < Duration::from_secs(2), "the load was not what it should be");
