@@ -49,10 +49,5 @@ fn a_node_whose_log_was_put_back_stops_and_stays_out() {
     assert!(said.contains("must not vote again under its id"), "{said}");
     load.wait_more(100);
     let acked = load.finish();
-    for room in &rooms {
-        let mine: Vec<_> = acked.iter().filter(|acked| acked.room == *room).cloned().collect();
-        for i in 0..2 {
-            load::check_log(&load::read_room(&cluster.admin(i), room, "linearizable"), &mine);
-        }
-    }
+    load::check_on(&cluster, 0..2, &rooms, &acked);
 }

@@ -193,6 +193,21 @@ pub fn check_log(log: &[Seen], acked: &[Acked]) {
     }
 }
 
+/// Checks every room on these nodes.
+pub fn check_on(
+    cluster: &TestCluster,
+    nodes: std::ops::Range<usize>,
+    rooms: &[String],
+    acked: &[Acked],
+) {
+    for room in rooms {
+        let mine: Vec<_> = acked.iter().filter(|a| a.room == *room).cloned().collect();
+        for i in nodes.clone() {
+            check_log(&read_room(&cluster.admin(i), room, "linearizable"), &mine);
+        }
+    }
+}
+
 /// Checks every room on every node, which must all tell the same.
 pub fn check_everywhere(cluster: &TestCluster, rooms: &[String], acked: &[Acked]) {
     for room in rooms {

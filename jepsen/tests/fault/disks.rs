@@ -256,12 +256,7 @@ fn files_put_back_are_noticed_and_put_right_only_before_the_node_runs() {
     assert_runs_no_more(&data_dir);
     load.wait_more(100);
     let acked = load.finish();
-    for room in &rooms {
-        let mine: Vec<_> = acked.iter().filter(|acked| acked.room == *room).cloned().collect();
-        for i in 0..2 {
-            load::check_log(&load::read_room(&cluster.admin(i), room, "linearizable"), &mine);
-        }
-    }
+    load::check_on(&cluster, 0..2, &rooms, &acked);
 }
 
 /// The node has written its identity once, and does not write what was put back again.

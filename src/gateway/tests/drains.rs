@@ -11,9 +11,8 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::grpc::code;
 use super::server::{Server, read_until, soon, until};
-use super::sessions::{Session, post};
+use super::sessions::{Session, ends_with_what_is_in_flight_acknowledged};
 use super::streams::stream;
-use crate::proto::v1::session_response::Response as Said;
 
 #[tokio::test]
 async fn readiness_says_draining_until_the_drain_is_undone() {
@@ -78,20 +77,7 @@ async fn a_long_poll_is_answered_at_once_and_the_next_goes_elsewhere() {
 #[tokio::test]
 async fn a_session_ends_with_what_is_in_flight_acknowledged() {
     let server = Server::start().await;
-    let mut session = Session::open(&server, &server.ann).await.unwrap();
-    session.follow(1, "general", None).await;
-    session.catch_up().await;
-    server.fake.posts_allowed.forget_permits(usize::MAX);
-    session.ask(2, post("last")).await;
-    until(|| server.fake.posts_begun.load(Ordering::SeqCst) == 1).await;
-    server.drain.begin();
-    let (_, said) = session.hear().await;
-    let Said::Ended(ended) = said else { panic!("{said:?}") };
-    assert_eq!(ended.error.unwrap().code, "shutting_down");
-    server.fake.posts_allowed.add_permits(1);
-    assert!(matches!(session.hear().await, (2, Said::Ack(_))));
-    let end = soon(session.responses.message()).await.unwrap_err();
-    assert_eq!(code(&end), "shutting_down");
+    ends_with_what_is_in_flight_acknowledged(&server, || server.drain.begin()).await;
     let refused = Session::open(&server, &server.ann).await.err().unwrap();
     assert_eq!(code(&refused), "shutting_down");
     server.drain.end();

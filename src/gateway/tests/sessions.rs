@@ -251,16 +251,15 @@ async fn a_session_needs_a_token() {
     assert_eq!(code(&refused), "unauthenticated");
 }
 
-#[tokio::test]
-async fn a_shutdown_ends_rooms_then_the_session() {
-    let server = Server::start().await;
-    let mut session = Session::open(&server, &server.ann).await.unwrap();
+/// A session hears that its room ends, then the answer to what it had posted, then ends itself.
+pub(super) async fn ends_with_what_is_in_flight_acknowledged(server: &Server, end: impl FnOnce()) {
+    let mut session = Session::open(server, &server.ann).await.unwrap();
     session.follow(1, "general", None).await;
     session.catch_up().await;
     server.fake.posts_allowed.forget_permits(usize::MAX);
     session.ask(2, post("last")).await;
     until(|| server.fake.posts_begun.load(Ordering::SeqCst) == 1).await;
-    server.shutdown.cancel();
+    end();
     let (_, said) = session.hear().await;
     let Said::Ended(ended) = said else { panic!("{said:?}") };
     assert_eq!(ended.error.unwrap().code, "shutting_down");
@@ -268,7 +267,12 @@ async fn a_shutdown_ends_rooms_then_the_session() {
     assert!(matches!(session.hear().await, (2, Said::Ack(_))));
     let end = soon(session.responses.message()).await.unwrap_err();
     assert_eq!(code(&end), "shutting_down");
-    drop(session);
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_rooms_then_the_session() {
+    let server = Server::start().await;
+    ends_with_what_is_in_flight_acknowledged(&server, || server.shutdown.cancel()).await;
     soon(server.serving).await.unwrap();
 }
 

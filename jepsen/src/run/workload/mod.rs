@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::history::Name;
-use crate::run::client::{Client, new_id};
+use crate::history::{Admin, F, Name, Process, Value};
+use crate::run::client::{Client, Outcome, id, new_id};
 use crate::run::record::Recorder;
 
 pub mod chat;
@@ -85,6 +85,23 @@ impl World {
     pub fn joining(&self, room: &Name) -> Uuid {
         let mut joining = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
         *joining.entry(room.clone()).or_insert_with(new_id)
+    }
+
+    /// Has a client join a room, under this id, as an operation of this process; whether it is in.
+    /// Under one id, a repeat has the first answer.
+    pub async fn join(
+        &self,
+        process: &mut Process,
+        client: &mut Client,
+        room: &Name,
+        uuid: Uuid,
+    ) -> bool {
+        let value =
+            |seq| Value::Admin(Box::new(Admin { what: "join".into(), id: Some(id(uuid)), seq }));
+        let op = self.recorder.begin(*process, F::Admin, &client.node, room, value(None));
+        let outcome = client.join(room.as_str(), uuid).await;
+        *process = self.recorder.end(&op, &outcome, |ack| value(Some(ack.seq)));
+        matches!(outcome, Outcome::Ok(_))
     }
 
     /// Rooms as the history has them.

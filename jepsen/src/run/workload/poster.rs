@@ -10,7 +10,7 @@ use rand::rngs::SmallRng;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::history::{Admin, F, Name, Op, Process, Value};
+use crate::history::{F, Name, Op, Process, Value};
 use crate::run::client::session::Session;
 use crate::run::client::{Ack, Client, Outcome, PATIENCE, id, new_id};
 use crate::run::workload::{World, text_of};
@@ -55,15 +55,8 @@ impl Poster {
     pub async fn enter(&mut self, client: &mut Client, room: &Name) {
         if self.posts && !self.joined {
             let uuid = self.world.joining(room);
-            let value = |seq| {
-                Value::Admin(Box::new(Admin { what: "join".into(), id: Some(id(uuid)), seq }))
-            };
-            let op =
-                self.world.recorder.begin(self.process, F::Admin, &client.node, room, value(None));
-            let outcome = client.join(room.as_str(), uuid).await;
-            // Several of these are one user, who joins under one id: a repeat has the first answer.
-            self.process = self.world.recorder.end(&op, &outcome, |ack| value(Some(ack.seq)));
-            self.joined = matches!(outcome, Outcome::Ok(_));
+            // Several of these are one user, who joins under one id.
+            self.joined = self.world.join(&mut self.process, client, room, uuid).await;
         }
         self.open = self.posts && self.joined;
     }

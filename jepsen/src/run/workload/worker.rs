@@ -206,15 +206,7 @@ impl Worker {
         while begin.elapsed() < TRIES_FOR {
             let node = self.other();
             let client = &mut self.clients[node];
-            let value = |seq| {
-                Value::Admin(Box::new(Admin { what: "join".into(), id: Some(id(uuid)), seq }))
-            };
-            let op =
-                self.world.recorder.begin(self.process, F::Admin, &client.node, room, value(None));
-            let outcome = client.join(room.as_str(), uuid).await;
-            // Always under one id, so that a repeat has the first answer.
-            self.process = self.world.recorder.end(&op, &outcome, |ack| value(Some(ack.seq)));
-            if let Outcome::Ok(_) = outcome {
+            if self.world.join(&mut self.process, client, room, uuid).await {
                 self.joined.insert(room.clone());
                 return true;
             }
