@@ -18,6 +18,7 @@ mod formation;
 pub mod groups;
 mod guard;
 mod membership_file;
+mod placement;
 mod registration;
 mod repair;
 mod storage;
@@ -52,6 +53,7 @@ use crate::router::serve::Server;
 use crate::router::{self, Control, Router};
 use crate::shard::host::Host;
 use crate::shard::runtime::TokioRuntime;
+use crate::shard::snapshot::Pace;
 use crate::shard::transport::tcp::{Local, Tcp};
 use crate::shard::{Timing, checkpointer};
 use crate::store::identity::{DataDir, Expected, Refusal};
@@ -165,6 +167,8 @@ pub async fn run(
     let gateway =
         Gateway::new(router.clone(), Arc::new(SystemClock), limits.clone(), metrics, clients_drain);
     tasks.spawn(shutdown.clone().run_until_cancelled_owned(relimit(limits, configs.clone())));
+    let following = drain.clone().follow_map(router.clone());
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(following));
     tracing::info!(client = %config.node.client_listen, peer = %config.node.peer_listen,
         "listening");
     let serving_clients = tokio::spawn(gateway.serve(clients));
@@ -257,6 +261,7 @@ fn groups(
             interval: config.store.checkpoint_interval,
             overlay_bytes_max: config.store.overlay_bytes.as_usize(),
         },
+        pace: Pace { bytes_per_second: config.store.snapshot_bytes_per_second.0 },
     };
     Groups::new(options, router.clone(), tcp.clone(), Arc::new(SystemClock), stop.clone())
 }
@@ -279,9 +284,7 @@ fn watchers(
     {
         tasks.push(Box::pin(formation.clone().tell_founders(seed.clone())));
     }
-    if router.host().get(ShardId::META).is_none() {
-        tasks.push(Box::pin(formation.clone().follow_map()));
-    }
+    tasks.push(Box::pin(formation.clone().keep_map()));
     tasks
 }
 

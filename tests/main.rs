@@ -27,6 +27,7 @@ mod limits;
 mod load_balancer;
 mod lost_base;
 mod lost_log;
+mod membership;
 mod million;
 mod readme;
 mod redaction;

@@ -25,12 +25,14 @@ mod irc;
 mod local;
 mod nick;
 mod node;
+mod order;
 mod output;
 mod post;
 mod progress;
 mod room;
 mod scheduling;
 mod serve;
+mod shard;
 mod signal;
 mod tail;
 #[cfg(test)]
@@ -85,9 +87,12 @@ enum Command {
     /// Form a cluster, show its state.
     #[command(subcommand)]
     Cluster(cluster::Command),
-    /// Maintain one node.
+    /// List, drain, remove, replace and maintain nodes.
     #[command(subcommand)]
     Node(node::Command),
+    /// Show and change where shards are and who leads them.
+    #[command(subcommand)]
+    Shard(shard::Command),
     /// Measure a cluster under load, and check what it acknowledged.
     Bench(bench::Args),
     /// Check and print configurations.
@@ -141,6 +146,7 @@ async fn run(command: Command) -> Outcome {
         Command::Verify(args) => verify::run(&args),
         Command::Cluster(command) => cluster::run(command).await,
         Command::Node(command) => node::run(command).await,
+        Command::Shard(command) => shard::run(command).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Config(command) => config::run(command),
     }

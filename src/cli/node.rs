@@ -1,12 +1,15 @@
-//! `folkmoot node`: maintenance of one node.
+//! `folkmoot node`: nodes come, drain and go, and are maintained.
 
 use serde_json::json;
 
 use crate::cli::connection::Connection;
 use crate::cli::failure::{Failure, Outcome};
-use crate::cli::output;
+use crate::cli::order;
+use crate::cli::output::{self, Table};
+use crate::proto::v1 as pb;
+use crate::proto::v1::order_request::Order;
 
-/// Maintenance of one node.
+/// The cluster's nodes.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// Rewrite a node's base, so that redacted and trimmed data is gone from its disk.
@@ -15,6 +18,91 @@ pub(super) enum Command {
         Compacts the one node that --server names; run it for each."
     )]
     Compact(Compact),
+    /// List the cluster's nodes.
+    #[command(after_help = "Example:\n  folkmoot node list --json | jq .nodes")]
+    List(List),
+    /// Move all leaders away from a node, so that it may be stopped; it keeps its replicas.
+    #[command(after_help = "Example:\n  folkmoot node drain 2 && ssh chat2 systemctl restart \
+        folkmoot && folkmoot node resume 2")]
+    Drain(Drain),
+    /// Let a node that was drained, or is being removed, take part as before.
+    #[command(after_help = "Example:\n  folkmoot node resume 2")]
+    Resume(Resume),
+    /// Move all replicas away from a node, then remove it from the cluster for good.
+    #[command(
+        after_help = "Example:\n  folkmoot node remove 3 --yes\n\nRefused when too few nodes \
+        would stay. Until it is done, `node resume` takes it back."
+    )]
+    Remove(Remove),
+    /// Put a new node in the place of one that is lost, or is to go.
+    #[command(
+        after_help = "Example:\n  folkmoot node replace 3 4 --yes\n\nThe new node must have \
+        joined: start it with --join first."
+    )]
+    Replace(Replace),
+    /// Say whether a quorum would be lost if a node stopped now; exit code 1 if so.
+    #[command(after_help = "Example:\n  folkmoot node quorum-critical 2 && ssh chat2 reboot")]
+    QuorumCritical(QuorumCritical),
+}
+
+/// Options of `node list`.
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Options of `node drain`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Drain {
+    /// The node's id.
+    node: u64,
+    #[command(flatten)]
+    options: order::Options,
+}
+
+/// Options of `node resume`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Resume {
+    /// The node's id.
+    node: u64,
+    #[command(flatten)]
+    options: order::Options,
+}
+
+/// Options of `node remove`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Remove {
+    /// The node's id.
+    node: u64,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    options: order::Options,
+}
+
+/// Options of `node replace`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Replace {
+    /// The id of the node that goes.
+    old: u64,
+    /// The id of the node that takes its place.
+    new: u64,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    options: order::Options,
+}
+
+/// Options of `node quorum-critical`.
+#[derive(Debug, clap::Args)]
+pub(super) struct QuorumCritical {
+    /// The node's id.
+    node: u64,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 /// Options of `node compact`.
@@ -26,7 +114,101 @@ pub(super) struct Compact {
 
 /// Runs the command.
 pub(super) async fn run(command: Command) -> Outcome {
-    let Command::Compact(Compact { connection }) = command;
+    match command {
+        Command::Compact(Compact { connection }) => compact(connection).await,
+        Command::List(List { connection }) => list(&connection).await,
+        Command::Drain(Drain { node, options }) => {
+            // Done when it leads nothing; what nobody else could lead, it keeps.
+            order::give(Order::Drain(node), &options, |placement| {
+                placement.shards.iter().all(|placed| {
+                    placed.leader != node || placed.settled.iter().all(|id| *id == node)
+                })
+            })
+            .await
+        }
+        Command::Resume(Resume { node, options }) => {
+            order::give(Order::Resume(node), &options, |_| true).await
+        }
+        Command::Remove(Remove { node, yes, options }) => {
+            let what = format!("Node {node} is removed for good: its id is never used again.");
+            remove(&what, pb::RemoveNodeOrder { node, successor: 0 }, yes, &options).await
+        }
+        Command::Replace(Replace { old, new, yes, options }) => {
+            let what = format!(
+                "Node {new} takes the place of node {old}, which is removed for good: its id is \
+                 never used again."
+            );
+            remove(&what, pb::RemoveNodeOrder { node: old, successor: new }, yes, &options).await
+        }
+        Command::QuorumCritical(QuorumCritical { node, connection }) => {
+            quorum_critical(node, &connection).await
+        }
+    }
+}
+
+async fn remove(
+    what: &str,
+    order: pb::RemoveNodeOrder,
+    yes: bool,
+    options: &order::Options,
+) -> Outcome {
+    order::confirm(what, &order.node.to_string(), yes || options.dry_run)?;
+    order::give(Order::Remove(order), options, |placement| placement.removed.contains(&order.node))
+        .await
+}
+
+async fn list(connection: &Connection) -> Outcome {
+    let placement = connection.client()?.placement().await;
+    let placement = placement.map_err(|error| connection.failure(error))?;
+    if connection.json {
+        let node = |node: &pb::PlacedNode| {
+            json!({
+                "id": node.id, "membership": node.membership, "up": node.up,
+                "client_address": node.client_address, "peer_address": node.peer_address,
+                "version": node.version, "replicas": node.replicas, "leaders": node.leaders,
+            })
+        };
+        let nodes: Vec<_> = placement.nodes.iter().map(node).collect();
+        output::line(json!({ "nodes": nodes, "removed": placement.removed }))?;
+        return Ok(());
+    }
+    let headings = ["NODE>", "STATE", "UP", "CLIENT", "PEER", "VERSION", "LEADS>", "REPLICAS>"];
+    let mut table = Table::new(&headings);
+    for node in placement.nodes {
+        let up = if node.up { "up" } else { "down" };
+        table.row([
+            node.id.to_string(),
+            node.membership,
+            up.into(),
+            node.client_address,
+            node.peer_address,
+            node.version,
+            node.leaders.to_string(),
+            node.replicas.to_string(),
+        ]);
+    }
+    Ok(table.print()?)
+}
+
+async fn quorum_critical(node: u64, connection: &Connection) -> Outcome {
+    let shards = connection.client()?.quorum_critical(node).await;
+    let shards = shards.map_err(|error| connection.failure(error))?;
+    if connection.json {
+        output::line(json!({ "node": node, "shards": shards }))?;
+    } else if shards.is_empty() {
+        output::line(format!("node {node} may stop: every shard keeps its quorum"))?;
+    }
+    if shards.is_empty() {
+        return Ok(());
+    }
+    let shards: Vec<String> = shards.iter().map(u32::to_string).collect();
+    Err(Failure::failed(format!(
+        "node {node} must not stop now: shards {} would have no quorum",
+        shards.join(", ")
+    )))
+}
+
+async fn compact(connection: Connection) -> Outcome {
     if connection.server.len() != 1 {
         return Err(Failure::Usage("give exactly one --server: the node to compact".into()));
     }

@@ -14,7 +14,8 @@ use crate::chat::state::{Room, User};
 use crate::delivery::subscription::{Next, Subscription};
 use crate::error::Error;
 use crate::id::{Cursor, Epoch, NodeId, RoomId, Seq, ShardId, UserId};
-use crate::proto::v1::StatusResponse;
+use crate::proto::v1::{PlacementResponse, StatusResponse};
+use crate::router::operator::{Order, Plan};
 use crate::router::verify::Report;
 use crate::router::{Consistency, Readiness, Router};
 
@@ -88,6 +89,9 @@ pub trait Backend: Send + Sync + 'static {
     fn init_cluster(&self, nodes: usize, shards: u16) -> BoxFuture<'_, Result<String, Error>>;
     fn compact(&self) -> BoxFuture<'_, Result<(u64, u64), Error>>;
     fn data_shards(&self) -> Result<Vec<ShardId>, Error>;
+    fn placement(&self) -> BoxFuture<'_, Result<PlacementResponse, Error>>;
+    fn operate(&self, order: Order, dry_run: bool) -> BoxFuture<'_, Result<Plan, Error>>;
+    fn quorum_critical(&self, node: NodeId) -> BoxFuture<'_, Result<Vec<ShardId>, Error>>;
     fn verify<'a>(
         &'a self,
         shard: ShardId,
@@ -159,6 +163,18 @@ impl Backend for Router {
 
     fn data_shards(&self) -> Result<Vec<ShardId>, Error> {
         Router::data_shards(self)
+    }
+
+    fn placement(&self) -> BoxFuture<'_, Result<PlacementResponse, Error>> {
+        Box::pin(Router::placement(self))
+    }
+
+    fn operate(&self, order: Order, dry_run: bool) -> BoxFuture<'_, Result<Plan, Error>> {
+        Box::pin(Router::operate(self, order, dry_run))
+    }
+
+    fn quorum_critical(&self, node: NodeId) -> BoxFuture<'_, Result<Vec<ShardId>, Error>> {
+        Box::pin(Router::quorum_critical(self, node))
     }
 
     fn verify<'a>(

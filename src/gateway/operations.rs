@@ -16,9 +16,10 @@ use crate::error::{Code, Error};
 use crate::gateway::app::{App, require_admin, salt, shutting_down};
 use crate::gateway::auth::mint_token;
 use crate::gateway::convert;
-use crate::id::{Epoch, RequestId, RoomId, UserId};
+use crate::id::{Epoch, NodeId, RequestId, RoomId, ShardId, UserId};
 use crate::limits;
 use crate::router::Consistency;
+use crate::router::operator::{Order, Plan};
 
 /// The user that `cluster init` creates.
 pub const FIRST_ADMIN: &str = "admin";
@@ -277,6 +278,40 @@ impl App {
     pub async fn compact(&self, actor: &Actor) -> Result<(u64, u64), Error> {
         require_admin(actor)?;
         self.backend.compact().await
+    }
+
+    /// Where replicas and leaders are.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] unless the caller is an administrator, and the router's.
+    pub async fn placement(
+        &self,
+        actor: &Actor,
+    ) -> Result<crate::proto::v1::PlacementResponse, Error> {
+        require_admin(actor)?;
+        self.backend.placement().await
+    }
+
+    /// Carries out an operator's order, or says what it would do.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] unless the caller is an administrator, and the router's.
+    pub async fn operate(&self, actor: &Actor, order: Order, dry_run: bool) -> Result<Plan, Error> {
+        require_admin(actor)?;
+        self.backend.operate(order, dry_run).await
+    }
+
+    /// The shards that would lose their quorum if a node stopped.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] unless the caller is an administrator, and the router's.
+    pub async fn quorum_critical(
+        &self,
+        actor: &Actor,
+        node: NodeId,
+    ) -> Result<Vec<ShardId>, Error> {
+        require_admin(actor)?;
+        self.backend.quorum_critical(node).await
     }
 
     /// Appends lines of foreign history.

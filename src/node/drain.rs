@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use crate::gateway::drain::Drain as ClientDrain;
+use crate::meta::NodeState;
 use crate::node::groups::Groups;
+use crate::router::Router;
 
 /// Drains this node, and undoes that.
 #[derive(Clone)]
@@ -32,9 +34,28 @@ impl Drain {
         self.groups.hand_over().await;
     }
 
+    /// Sends clients elsewhere for as long as the cluster map says that this node drains; its
+    /// leaderships are moved by `placement/`. Runs until it is dropped.
+    pub async fn follow_map(self, router: Arc<Router>) {
+        let mut maps = router.watch_map();
+        let mut drains = false;
+        loop {
+            let own = router.node_id().and_then(|node| maps.borrow_and_update().node(node));
+            let now = own.is_some_and(|own| own.state == NodeState::Draining);
+            match (drains, now) {
+                (false, true) => self.clients.begin(),
+                (true, false) => self.stop(),
+                _ => {}
+            }
+            drains = now;
+            if maps.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Takes clients again, unless the node stops. Leaderships come back by themselves, or when an
     /// operator moves them.
-    #[expect(dead_code, reason = "for `node resume`; a node that stops does not go back")]
     pub fn stop(&self) {
         self.clients.end();
     }

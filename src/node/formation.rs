@@ -235,19 +235,25 @@ impl Formation {
         }
     }
 
-    /// Keeps the map of a node without a replica of the meta group up to date.
-    pub async fn follow_map(self: Arc<Self>) {
+    /// Keeps the cluster map that this node starts from next up to date on its disk, so that it
+    /// finds the others also when all whom it knew at first are gone.
+    pub async fn keep_map(self: Arc<Self>) {
+        let mut maps = self.router.watch_map();
         loop {
-            tokio::select! {
-                () = self.shutdown.cancelled() => return,
-                () = tokio::time::sleep(2 * TELL_EVERY) => {}
-            }
-            let known: Vec<_> = self.router.map().nodes().map(|node| node.peer_address).collect();
-            let others = known.iter().filter(|address| **address != self.hello.peer_address);
-            for address in others {
-                if self.ask_admission(address).await.is_ok() {
-                    break;
+            let map = maps.borrow_and_update().clone();
+            let known = self.membership.borrow().clone();
+            if let Some(known) = known.filter(|known| map.version() > known.map.version()) {
+                let membership = Membership { map: ClusterMap::clone(&map), ..known };
+                let (formation, written) = (self.clone(), membership.clone());
+                let writing = tokio::task::spawn_blocking(move || formation.file.write(&written));
+                match writing.await {
+                    Ok(Ok(())) => drop(self.membership.send_replace(Some(membership))),
+                    Ok(Err(error)) => tracing::warn!(%error, "cannot keep the cluster map"),
+                    Err(error) => tracing::warn!(%error, "cannot keep the cluster map"),
                 }
+            }
+            if maps.changed().await.is_err() {
+                return;
             }
         }
     }

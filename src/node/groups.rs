@@ -14,22 +14,20 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::id::{NodeId, ShardId};
 use crate::meta::{self, ClusterMap};
-use crate::node::registration;
+use crate::node::{placement, registration};
 use crate::proto::internal as pb;
 use crate::router::Router;
 use crate::shard::log_writer::{LogWriter, Space};
+use crate::shard::retire::Halted;
 use crate::shard::runtime::{Runtime, TokioRuntime};
+use crate::shard::snapshot::Pace;
 use crate::shard::transport::Transport;
 use crate::shard::types::{Member, Members};
-use crate::shard::{Parts, Shard, Timing, checkpointer};
+use crate::shard::{Parts, Shard, Timing, checkpointer, retire};
 use crate::store::base::Base;
 use crate::store::log::Log;
 use crate::store::state::{ShardState, StateOptions};
 
-/// How often a group that leads is asked whether it still does, while it is handed over.
-const HAND_OVER_LOOK: Duration = Duration::from_millis(5);
-/// How long a handed over group may take to find its leader before the next attempt.
-const HAND_OVER_PATIENCE: Duration = Duration::from_millis(500);
 /// How often groups are looked at for a failure.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -84,6 +82,15 @@ pub struct Options {
     pub timing: Timing,
     /// When to take checkpoints.
     pub checkpoints: checkpointer::Options,
+    /// How fast snapshots are sent.
+    pub pace: Pace,
+}
+
+/// What every group of this node starts from.
+struct Ground {
+    node: NodeId,
+    cluster_id: String,
+    base: Arc<dyn Base>,
 }
 
 /// The groups of this node, with what they share.
@@ -93,11 +100,18 @@ pub struct Groups<R: Runtime = TokioRuntime> {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     writer: OnceLock<LogWriter>,
+    /// What every group of this node starts from.
+    ground: OnceLock<Ground>,
+    /// A replica that could not be removed.
+    stuck: OnceLock<(ShardId, String)>,
     /// Held while groups start, and while the base is replaced under those that have.
     pub(super) arranging: Arc<tokio::sync::Mutex<()>>,
     /// Ends what watches the groups.
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// Ends what starts, stops and moves groups.
+    placing_stop: CancellationToken,
+    placing: TaskTracker,
     /// Ends the checkpointer, which then takes a last checkpoint.
     checkpoints_stop: CancellationToken,
     checkpoints: TaskTracker,
@@ -118,9 +132,13 @@ impl<R: Runtime> Groups<R> {
             transport,
             clock,
             writer: OnceLock::new(),
+            ground: OnceLock::new(),
+            stuck: OnceLock::new(),
             arranging: Arc::default(),
             stop,
             tasks: TaskTracker::new(),
+            placing_stop: CancellationToken::new(),
+            placing: TaskTracker::new(),
             checkpoints_stop: CancellationToken::new(),
             checkpoints: TaskTracker::new(),
         })
@@ -154,18 +172,11 @@ impl<R: Runtime> Groups<R> {
         self.router.set_node_id(node);
         let writer = LogWriter::start::<R>(Arc::new(disk.log), disk.space);
         assert!(self.writer.set(writer.clone()).is_ok(), "groups start once");
-        let parts = Parts {
-            node,
-            cluster_id: membership.cluster_id.clone(),
-            writer: writer.clone(),
-            peers: membership.map.nodes().map(|peer| peer.id).filter(|id| *id != node).collect(),
-            transport: self.transport.clone(),
-            clock: self.clock.clone(),
-            timing: self.options.timing.clone(),
-        };
+        let cluster_id = membership.cluster_id.clone();
+        let ground = Ground { node, cluster_id, base: disk.base };
+        assert!(self.ground.set(ground).is_ok(), "groups start once");
         // Boxed, since the compiler cannot see by itself that it is Send (rust#100013).
-        let starting: BoxFuture<'_, _> =
-            Box::pin(self.start_groups(membership.map.clone(), parts, disk.base));
+        let starting: BoxFuture<'_, _> = Box::pin(self.start_groups(membership.map.clone()));
         let map = starting.await?;
         self.router.set_map(map);
         self.watch(self.router.clone().watch_leaders());
@@ -193,14 +204,19 @@ impl<R: Runtime> Groups<R> {
         let _task = R::spawn(self.tasks.track_future(task));
     }
 
-    /// Starts the groups; returns the newest map that is here.
-    async fn start_groups(
-        &self,
-        mut map: ClusterMap,
-        parts: Parts,
-        base: Arc<dyn Base>,
-    ) -> Result<ClusterMap, GroupsError> {
-        let node = parts.node;
+    fn ground(&self) -> &Ground {
+        self.ground.get().expect("groups have started")
+    }
+
+    fn log_writer(&self) -> &LogWriter {
+        self.writer.get().expect("groups have started")
+    }
+
+    /// Starts the groups that this node is known to vote in; returns the newest map that is here.
+    /// Those that are to come, or were removed from here, are the mover's affair (`placement/`).
+    async fn start_groups(&self, mut map: ClusterMap) -> Result<ClusterMap, GroupsError> {
+        let Ground { node, base, .. } = self.ground();
+        let node = *node;
         for peer in map.nodes().filter(|peer| peer.id != node) {
             self.transport.set_peer(peer.id, &peer.peer_address);
         }
@@ -208,58 +224,128 @@ impl<R: Runtime> Groups<R> {
         let flushing = base.clone();
         let flushed = R::blocking(move || flushing.flush()).await.flatten();
         flushed.map_err(|error| GroupsError::Start { shard: ShardId::META, error })?;
+        let log = self.log_writer().log().clone();
+        for shard in log.groups().into_iter().filter(|shard| log.group(*shard).forgotten) {
+            let cleared = retire::clear::<R>(base.clone(), shard).await;
+            cleared.map_err(|error| GroupsError::Start { shard, error })?;
+        }
         let mut waiting = shards_of(&map, node);
         waiting.reverse();
         while let Some(shard) = waiting.pop() {
+            if log.group(shard).forgotten {
+                continue;
+            }
             let failed = |error| GroupsError::Start { shard, error };
-            let (base, options) = (base.clone(), StateOptions::default());
-            let opening = R::blocking(move || ShardState::open(base, shard, options));
-            let state = opening.await.flatten().map_err(failed)?;
+            let state = self.open_state(shard).await.map_err(failed)?;
             if shard == ShardId::META
                 && let Some(blob) = state.blob(meta::MAP_BLOB)
                 && let Ok(newer) = ClusterMap::decode(&blob)
                 && newer.is_formed()
+                && newer.version() > map.version()
             {
                 map = newer;
                 waiting = shards_of(&map, node);
                 waiting.retain(|id| *id != shard);
                 waiting.reverse();
             }
-            let feed = self.router.feed(shard);
-            let started = Shard::start(shard, &parts, state, feed).await.map_err(failed)?;
-            self.router.host().insert(started);
+            self.start_group(shard, state, &map).await.map_err(failed)?;
         }
         Ok(map)
+    }
+
+    async fn open_state(&self, shard: ShardId) -> io::Result<ShardState> {
+        let (base, options) = (self.ground().base.clone(), StateOptions::default());
+        R::blocking(move || ShardState::open(base, shard, options)).await.flatten()
+    }
+
+    async fn start_group(
+        &self,
+        shard: ShardId,
+        state: ShardState,
+        map: &ClusterMap,
+    ) -> io::Result<()> {
+        let ground = self.ground();
+        // Those that have a replica come first: they can give it to one that lacks it.
+        let mut peers = map.replicas(shard);
+        peers
+            .extend(map.nodes().map(|peer| peer.id).filter(|id| !map.replicas(shard).contains(id)));
+        peers.retain(|id| *id != ground.node);
+        let parts = Parts {
+            node: ground.node,
+            cluster_id: ground.cluster_id.clone(),
+            writer: self.log_writer().clone(),
+            peers,
+            transport: self.transport.clone(),
+            clock: self.clock.clone(),
+            timing: self.options.timing.clone(),
+            pace: self.options.pace,
+        };
+        let feed = self.router.feed(shard);
+        let started = Shard::start(shard, &parts, state, feed).await?;
+        self.router.host().insert(started);
+        Ok(())
+    }
+
+    /// Starts a replica that this node is to have now. One that was here before begins anew.
+    pub(super) async fn add_replica(&self, shard: ShardId, map: &ClusterMap) -> io::Result<()> {
+        let _arranging = self.arranging.lock().await;
+        if self.log_writer().log().group(shard).forgotten {
+            retire::clear::<R>(self.ground().base.clone(), shard).await?;
+        }
+        let state = self.open_state(shard).await?;
+        self.start_group(shard, state, map).await
+    }
+
+    /// Takes a replica out of service; what it has stays until [`Groups::forget_replica`].
+    pub(super) async fn halt_replica(&self, shard: ShardId) -> Option<(Arc<Shard<R>>, Halted)> {
+        let _arranging = self.arranging.lock().await;
+        let replica = self.router.host().remove(shard)?;
+        self.router.drop_feed(shard);
+        let halted = replica.halt().await;
+        halted.map_err(|error| self.stick(shard, &error)).ok().map(|halted| (replica, halted))
+    }
+
+    /// Removes what a replica has that was taken out of service.
+    pub(super) async fn forget_replica(&self, replica: &Shard<R>, halted: Halted) {
+        let _arranging = self.arranging.lock().await;
+        if let Err(error) = replica.retire(halted).await {
+            self.stick(replica.id(), &error);
+        }
+    }
+
+    fn stick(&self, shard: ShardId, error: &io::Error) {
+        tracing::error!(%shard, %error, "cannot remove a replica; the node stops");
+        // Only the first one matters: the node stops.
+        let _: Result<(), _> = self.stuck.set((shard, error.to_string()));
     }
 
     /// Initialises what this node is to initialise, and keeps the map up to date.
     fn join_cluster(self: &Arc<Self>, membership: &Membership) {
         if let Some(seed) = &membership.seed {
             let first = ClusterMap::of_seed(seed);
-            self.watch(self.clone().initialize(first.clone(), membership.node_id));
+            // Not those that a move starts here later: their groups are there already.
+            let started = self.shards();
+            self.watch(initialize(started, first.clone(), membership.node_id));
             if initializer(&first, ShardId::META) == Some(membership.node_id) {
                 self.watch(registration::enter_map(self.router.clone(), seed.clone()));
             }
         }
-        if self.router.host().get(ShardId::META).is_some() {
-            self.watch(self.clone().watch_map());
-        }
+        self.watch(self.router.clone().follow_map());
         self.watch(self.clone().watch_peers());
+        self.place(placement::replicas::run(self.clone()));
+        self.place(placement::steward::run(self.router.clone()));
+        self.place(placement::planner::run(self.router.clone()));
     }
 
-    /// Takes the map from this node's replica of the meta group whenever that applies something.
-    async fn watch_map(self: Arc<Self>) {
-        let Some(meta) = self.router.host().get(ShardId::META) else { return };
-        let mut applied = meta.replica().watch_applied();
-        loop {
-            let blob = meta.replica().read().blob(meta::MAP_BLOB);
-            if let Some(map) = blob.and_then(|blob| ClusterMap::decode(&blob).ok()) {
-                self.router.set_map(map);
-            }
-            if applied.changed().await.is_err() {
-                return;
-            }
-        }
+    /// Runs a task that starts, stops or moves groups, until the groups are to stop.
+    fn place(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.placing_stop.clone();
+        let task: BoxFuture<'static, ()> = Box::pin(task);
+        let task = async move {
+            // It was to end early.
+            let _: Option<()> = stop.run_until_cancelled(task).await;
+        };
+        let _task = R::spawn(self.placing.track_future(task));
     }
 
     /// Connects to every node that the map knows.
@@ -277,32 +363,13 @@ impl<R: Runtime> Groups<R> {
         }
     }
 
-    async fn initialize(self: Arc<Self>, map: ClusterMap, node: NodeId) {
-        let addresses: std::collections::BTreeMap<NodeId, String> =
-            map.nodes().map(|node| (node.id, node.peer_address)).collect();
-        for (shard, replicas) in map.shards() {
-            let Some(here) = self.router.host().get(shard) else { continue };
-            if initializer(&map, shard) != Some(node) && !mutant!(FoundersAlone) {
-                continue;
-            }
-            let members: Members = replicas
-                .into_iter()
-                .filter(|id| !mutant!(FoundersAlone) || *id == node)
-                .map(|id| {
-                    let address = addresses.get(&id).cloned().unwrap_or_default();
-                    (id.0, Member::new(address))
-                })
-                .collect();
-            if let Err(error) = here.initialize(members).await {
-                tracing::error!(%shard, %error, "cannot initialise a group");
-            }
-        }
-    }
-
     /// Waits for a group to fail.
     pub async fn failed(&self) -> GroupsError {
         loop {
             R::sleep(LOOK_EVERY).await;
+            if let Some((shard, why)) = self.stuck.get() {
+                return GroupsError::Failed { shard: *shard, why: why.clone() };
+            }
             for shard in self.shards() {
                 if let Some(why) = shard.failure() {
                     tracing::error!(shard = %shard.id(), why, "a group failed; the node stops");
@@ -319,6 +386,9 @@ impl<R: Runtime> Groups<R> {
 
     /// Takes a last checkpoint, then stops the groups and the log.
     pub async fn stop(&self) {
+        self.placing_stop.cancel();
+        self.placing.close();
+        self.placing.wait().await;
         self.checkpoints_stop.cancel();
         self.checkpoints.close();
         self.checkpoints.wait().await;
@@ -332,29 +402,45 @@ impl<R: Runtime> Groups<R> {
     }
 }
 
+/// Initialises those of a founder's groups that are this node's to initialise.
+async fn initialize<R: Runtime>(started: Vec<Arc<Shard<R>>>, map: ClusterMap, node: NodeId) {
+    let addresses: std::collections::BTreeMap<NodeId, String> =
+        map.nodes().map(|node| (node.id, node.peer_address)).collect();
+    for here in started {
+        let shard = here.id();
+        if initializer(&map, shard) != Some(node) && !mutant!(FoundersAlone) {
+            continue;
+        }
+        let members: Members = map
+            .replicas(shard)
+            .into_iter()
+            .filter(|id| !mutant!(FoundersAlone) || *id == node)
+            .map(|id| {
+                let address = addresses.get(&id).cloned().unwrap_or_default();
+                (id.0, Member::new(address))
+            })
+            .collect();
+        if let Err(error) = here.initialize(members).await {
+            tracing::error!(%shard, %error, "cannot initialise a group");
+        }
+    }
+}
+
 async fn stop<R: Runtime>(shard: Arc<Shard<R>>) {
     shard.stop().await;
 }
 
-/// The groups that a node has a replica of.
+/// The groups that a node votes in, by the map.
 fn shards_of(map: &ClusterMap, node: NodeId) -> Vec<ShardId> {
-    let shards = map.shards().filter(|(_, replicas)| replicas.contains(&node));
-    shards.map(|(shard, _)| shard).collect()
+    let voting = map.placements().filter(|placement| placement.settled.contains(&node));
+    voting.map(|placement| placement.shard).collect()
 }
 
 /// Until it is done, or nobody is left to take over.
 async fn hand_over<R: Runtime>(shard: Arc<Shard<R>>) {
     while shard.is_leader() {
         let Some(to) = shard.successor(|node| shard.reaches(node)) else { return };
-        shard.transfer_leader(to).await;
-        let gone = async {
-            while shard.is_leader() {
-                R::sleep(HAND_OVER_LOOK).await;
-            }
-        };
-        if R::timeout(HAND_OVER_PATIENCE, gone).await.is_err() {
-            tracing::warn!(shard = %shard.id(), %to, "leadership was not taken; trying again");
-        }
+        shard.hand_over_to(to).await;
     }
 }
 

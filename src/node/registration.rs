@@ -3,11 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prost::Message;
-
 use crate::chat::command::Done;
-use crate::error::Error;
-use crate::id::{RequestId, ShardId};
+use crate::error::{Code, Error};
 use crate::proto::internal as pb;
 use crate::proto::internal::request::Command;
 use crate::router::Router;
@@ -17,6 +14,8 @@ use crate::shard::runtime::Runtime;
 const MAP_AGAIN: Duration = Duration::from_millis(500);
 /// How long until this node is registered again.
 const REGISTER_AGAIN: Duration = Duration::from_secs(2);
+/// How long until a refused node asks again.
+const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 
 /// Writes the founders' map into the meta group's state, until it is there.
 pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed) {
@@ -26,13 +25,15 @@ pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed
         peer_address: node.peer_address,
         version: String::new(),
         instance: node.instance,
+        state: 0,
+        successor: 0,
     };
     let command = Command::FormCluster(pb::FormCluster {
         cluster_id: seed.cluster_id,
         shards: seed.shards,
         nodes: seed.nodes.into_iter().map(node).collect(),
     });
-    while let Err(error) = propose(&router, command.clone()).await {
+    while let Err(error) = router.propose_meta(command.clone()).await {
         tracing::debug!(%error, "the meta group is not there yet");
         R::sleep(MAP_AGAIN).await;
     }
@@ -41,8 +42,17 @@ pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed
 /// Tells the meta group of this node's addresses and version, until it knows, in case they changed.
 pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::Hello) {
     while let Err(error) = register(&router, hello.clone()).await {
-        tracing::debug!(%error, "this node is not registered yet");
-        R::sleep(REGISTER_AGAIN).await;
+        match error.code {
+            // An operator has to do something about it.
+            Code::Forbidden | Code::InvalidArgument | Code::AlreadyExists => {
+                tracing::error!(%error, "the cluster refuses this node");
+                R::sleep(REFUSED_AGAIN).await;
+            }
+            _ => {
+                tracing::debug!(%error, "this node is not registered yet");
+                R::sleep(REGISTER_AGAIN).await;
+            }
+        }
     }
 }
 
@@ -60,16 +70,7 @@ pub(super) async fn register<R: Runtime>(
         peer_address: hello.peer_address,
         version: hello.version,
         instance: hello.instance,
+        spread: false,
     };
-    propose(router, Command::RegisterNode(node)).await
-}
-
-async fn propose<R: Runtime>(router: &Router<R>, command: Command) -> Result<Done, Error> {
-    let request = pb::Request {
-        // The meta group's rules recognise repeats by what they say; the id only has to be one.
-        request_id: RequestId::mint(0, Default::default()).as_bytes().to_vec().into(),
-        command: Some(command),
-        ..Default::default()
-    };
-    router.propose(ShardId::META, request.encode_to_vec().into()).await
+    router.propose_meta(Command::RegisterNode(node)).await
 }

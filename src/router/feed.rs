@@ -69,16 +69,15 @@ impl<R: Runtime> History for ReplicaHistory<R> {
         let (replica, room) = (self.replica.clone(), room.clone());
         Box::pin(async move {
             let page = R::blocking(move || {
-                let state = replica.read();
-                let row = state.room(&room)?;
+                let state = replica.read_live()?;
                 let again = mutant!(RepeatsAtHandOver) && after.0 > 0;
                 let first = if again { after } else { after.next() };
-                (first >= row.first_seq).then(|| state.events(&room, first, row.head, limit, bytes))
+                let row = state.room(&room).filter(|row| first >= row.first_seq);
+                let gone = || Error::new(Code::InvalidCursor, "these events are no longer kept");
+                let row = row.ok_or_else(gone)?;
+                Ok(state.events(&room, first, row.head, limit, bytes))
             });
-            let failed = |e: std::io::Error| Error::new(Code::Internal, e.to_string());
-            page.await
-                .map_err(failed)?
-                .ok_or_else(|| Error::new(Code::InvalidCursor, "these events are no longer kept"))
+            page.await.map_err(|e| Error::new(Code::Internal, e.to_string())).flatten()
         })
     }
 }

@@ -48,7 +48,7 @@ impl<R: Runtime> Router<R> {
             // This node answers as soon as it knows.
             return future::pending().await;
         }
-        if let Some(replica) = self.host().get(shard) {
+        if let Some(replica) = self.voting(shard) {
             return replica.outranked(asked).await;
         }
         loop {
@@ -80,8 +80,9 @@ impl<R: Runtime> Router<R> {
         let mut said = Vec::new();
         while let Some(answer) = asked.next().await {
             said.extend(answer.into_iter().flat_map(|answer| answer.shards));
-            let led = map.shards().filter_map(|(shard, replicas)| {
-                Some((shard, leader_of(shard, replicas.len(), &said)?))
+            let led = map.placements().filter_map(|placement| {
+                let replicas = placement.settled.len();
+                Some((placement.shard, leader_of(placement.shard, replicas, &said)?))
             });
             let led: BTreeMap<ShardId, NodeId> = led.collect();
             if led.contains_key(&wanted) {

@@ -9,6 +9,8 @@ mod clock_watch;
 pub mod feed;
 mod forward;
 mod leaders;
+mod map;
+pub mod operator;
 mod placement;
 mod read;
 mod relay;
@@ -150,27 +152,6 @@ impl<R: Runtime> Router<R> {
         assert!(self.node.set(node).is_ok(), "a node's id never changes");
     }
 
-    /// Takes a newer cluster map; an older one is ignored.
-    pub fn set_map(&self, map: ClusterMap) {
-        self.map.send_if_modified(|known| {
-            let newer = map.version() > known.version();
-            if newer {
-                *known = Arc::new(map);
-            }
-            newer
-        });
-    }
-
-    /// The cluster map, as far as this node knows.
-    pub fn map(&self) -> Arc<ClusterMap> {
-        self.map.borrow().clone()
-    }
-
-    /// Follows the cluster map.
-    pub fn watch_map(&self) -> watch::Receiver<Arc<ClusterMap>> {
-        self.map.subscribe()
-    }
-
     /// The groups of this node.
     pub fn host(&self) -> &Arc<Host<R>> {
         &self.host
@@ -180,6 +161,16 @@ impl<R: Runtime> Router<R> {
     pub fn feed(&self, shard: ShardId) -> Arc<Feed> {
         let mut feeds = self.feeds.write().expect("no holder of the lock panics");
         feeds.entry(shard).or_default().clone()
+    }
+
+    /// Ends the subscriptions at a replica that was removed from this node, which go on elsewhere. A
+    /// later replica of the shard gets another feed.
+    pub fn drop_feed(&self, shard: ShardId) {
+        let dropped = self.feeds.write().expect("no holder of the lock panics").remove(&shard);
+        if let Some(feed) = dropped {
+            let moved = Error::new(Code::Unavailable, "this replica has moved: follow elsewhere");
+            feed.hub().close(&moved);
+        }
     }
 
     fn hubs(&self) -> Vec<(ShardId, Hub)> {

@@ -1,12 +1,18 @@
 //! Which shard, and which node to ask first.
 
+use std::sync::Arc;
+
 use crate::chat::command::{Command, Target};
 use crate::error::{Code, Error};
 use crate::id::{NodeId, RoomId, ShardId, UserId};
 use crate::router::Router;
+use crate::shard::Shard;
 use crate::shard::runtime::Runtime;
 
-fn no_cluster() -> Error {
+/// One in so many attempts asks another node although there is a replica here.
+const ASK_OTHERS_EVERY: u64 = 8;
+
+pub(super) fn no_cluster() -> Error {
     Error::new(Code::NotReady, "this node is in no cluster yet: run `folkmoot cluster init`")
         .retry_after(500)
 }
@@ -35,6 +41,12 @@ impl<R: Runtime> Router<R> {
         Ok(map.data_shards().collect())
     }
 
+    /// This node's replica of a shard, if it votes: one that is being caught up, or was removed, can
+    /// say nothing that is recent.
+    pub(super) fn voting(&self, shard: ShardId) -> Option<Arc<Shard<R>>> {
+        self.host().get(shard).filter(|replica| replica.is_voter())
+    }
+
     /// Whom to ask: who the last one asked said leads; else who this node's replica thinks does;
     /// else who led when last asked; else each replica in turn.
     pub(super) fn candidate(
@@ -46,8 +58,11 @@ impl<R: Runtime> Router<R> {
         if hint.is_some() {
             return hint;
         }
-        if let Some(replica) = self.host().get(shard) {
-            // Without a leader in sight, this replica will be among the first to see the next one.
+        if let Some(replica) = self.voting(shard)
+            && attempt % ASK_OTHERS_EVERY != ASK_OTHERS_EVERY - 1
+        {
+            // Without a leader in sight, this replica will be among the first to see the next one;
+            // unless it has been moved elsewhere and has not heard of it yet.
             return replica.leader();
         }
         self.noted_leader(shard).or_else(|| {

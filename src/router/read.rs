@@ -47,8 +47,11 @@ impl<R: Runtime> Router<R> {
         query: Query,
         consistency: Consistency,
     ) -> Result<Answer, Error> {
-        if let Some(here) = self.host().get(shard) {
-            return self.read_here(&here, actor.clone(), query, consistency).await;
+        if let Some(here) = self.voting(shard) {
+            let answer = self.read_here(&here, actor.clone(), query.clone(), consistency).await;
+            if !here.replica().is_retired() {
+                return answer;
+            }
         }
         let read = pb::Read {
             actor: codec::encode_actor(actor),
@@ -88,7 +91,7 @@ impl<R: Runtime> Router<R> {
         if consistency == Consistency::Linearizable {
             self.catch_up(shard).await?;
         }
-        blocking::<R, _>(move || query::query(&*replica.read(), &actor, &query)).await?
+        blocking::<R, _>(move || query::query(&*replica.read_live()?, &actor, &query)).await?
     }
 
     /// Waits until this node's replica has everything that was acknowledged before.
@@ -179,7 +182,7 @@ impl<R: Runtime> Router<R> {
         after: Option<Cursor>,
     ) -> Result<Subscription, Error> {
         let shard = self.shard_of_room(room)?;
-        match self.host().get(shard) {
+        match self.voting(shard) {
             Some(here) => self.subscribe_here(&here, actor.clone(), room.clone(), after).await,
             None => relay::subscribe(self, shard, actor, room, after).await,
         }
@@ -197,7 +200,7 @@ impl<R: Runtime> Router<R> {
         let feed = self.feed(shard.id());
         blocking::<R, _>(move || {
             // Head and registration are of the same moment: apply is kept out meanwhile.
-            let state = replica.read();
+            let state = replica.read_live()?;
             let row = query::readable(&*state, &actor, &room)?;
             let start = start(&row, after)?;
             let tail = feed.hub().register(&room, row.head);

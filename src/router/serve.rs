@@ -125,6 +125,21 @@ async fn answer<R: Runtime>(
             let answer = answer.map_err(|error| Refused { error, leader: None })?;
             Ok(Reply::Answer(codec::encode_answer(&answer)))
         }
+        Request::Map(wanted) => {
+            let map = match wanted.linearizable {
+                true => {
+                    let meta = router.host().get(ShardId::META).ok_or_else(absent)?;
+                    router.map_of(&meta).await?
+                }
+                false => router.map(),
+            };
+            Ok(Reply::Map(map.encode()))
+        }
+        Request::Transfer(transfer) => {
+            let shard = router.host().get(group).ok_or_else(absent)?;
+            router.hand_over(&shard, NodeId(transfer.to)).await?;
+            Ok(Reply::Transferring(pb::Transferring {}))
+        }
         request @ (Request::RoomSums(_) | Request::RoomChain(_)) => {
             router.tell_of_replica(group, request).await
         }

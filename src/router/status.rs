@@ -9,6 +9,7 @@ use prost::Message;
 
 use crate::error::{Code, Error};
 use crate::id::{NodeId, ShardId};
+use crate::meta::NodeState;
 use crate::proto::internal as pb;
 use crate::proto::v1;
 use crate::router::{Router, forward};
@@ -47,10 +48,15 @@ impl<R: Runtime> Router<R> {
         let Some(node) = self.node_id().filter(|_| map.is_formed()) else {
             return Some("the node is in no cluster yet".into());
         };
-        for (shard, replicas) in map.shards() {
-            if !replicas.contains(&node) {
-                continue;
-            }
+        if map.is_removed(node) {
+            return Some("the node was removed from the cluster".into());
+        }
+        if map.node(node).is_some_and(|own| own.state == NodeState::Draining) {
+            return Some("the node is draining".into());
+        }
+        // A replica that is being caught up serves nothing yet.
+        for placement in map.placements().filter(|p| p.settled.contains(&node)) {
+            let shard = placement.shard;
             let Some(replica) = self.host().get(shard) else {
                 return Some(format!("shard {shard} has not started"));
             };
@@ -102,8 +108,11 @@ impl<R: Runtime> Router<R> {
             .collect();
         let leaders = shards.iter().filter(|shard| shard.leader == node.0).count();
         let own = map.nodes().find(|known| known.id == node);
-        let (client_address, peer_address) =
-            own.map(|own| (own.client_address, own.peer_address)).unwrap_or_default();
+        let membership = own.as_ref().map_or("removed", |own| own.state.name());
+        let (client_address, peer_address) = own
+            .as_ref()
+            .map(|own| (own.client_address.clone(), own.peer_address.clone()))
+            .unwrap_or_default();
         let status = v1::NodeStatus {
             id: node.0,
             client_address,
@@ -113,6 +122,7 @@ impl<R: Runtime> Router<R> {
             leaders: leaders as u32,
             replicas: shards.len() as u32,
             disk_bytes: self.control.get().map_or(0, |control| control.disk_bytes()),
+            membership: membership.into(),
         };
         v1::StatusResponse {
             cluster_id: map.cluster_id().into(),
@@ -143,6 +153,7 @@ impl<R: Runtime> Router<R> {
                         peer_address: peer.peer_address,
                         version: peer.version,
                         state: "down".into(),
+                        membership: peer.state.name().into(),
                         ..Default::default()
                     });
                 }

@@ -40,6 +40,11 @@ impl<R: Runtime> Host<R> {
         self.shards.write().expect("no holder of the lock panics").insert(shard.id(), shard);
     }
 
+    /// Takes a group away, before its replica is stopped and removed.
+    pub fn remove(&self, id: ShardId) -> Option<Arc<Shard<R>>> {
+        self.shards.write().expect("no holder of the lock panics").remove(&id)
+    }
+
     /// A group's replica, if this node has one.
     pub fn get(&self, id: ShardId) -> Option<Arc<Shard<R>>> {
         self.shards.read().expect("no holder of the lock panics").get(&id).cloned()

@@ -1,5 +1,7 @@
 //! How a replica stands: for operators, and for checks that look at all of a cluster's replicas.
 
+use std::collections::BTreeSet;
+
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use prost::Message;
@@ -64,6 +66,17 @@ impl<R: Runtime> Shard<R> {
             voters: membership.voter_ids().map(NodeId).collect(),
             learners: membership.learner_ids().map(NodeId).collect(),
         }
+    }
+
+    /// The memberships that this replica knows: the one that it goes by, and the last one that is
+    /// committed. Each as the sets of voters of which an entry needs a majority each.
+    pub fn voter_sets(&self) -> [Vec<BTreeSet<NodeId>>; 2] {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        [&metrics.membership_config, &metrics.committed_membership_config].map(|config| {
+            let sets = config.membership().get_joint_config().iter();
+            sets.map(|set| set.iter().copied().map(NodeId).collect()).collect()
+        })
     }
 
     /// Term and index of the last entry here that is known to be committed.

@@ -117,6 +117,12 @@ impl GroupLog {
         self.writer.log().mark_lost(why)
     }
 
+    /// Empties the log durably, as the replica is removed from this node; the vote stays.
+    pub(crate) async fn forget(&self, applied: Option<LogId>) -> io::Result<()> {
+        let applied = applied.map(|id| (id.index(), wire::encode_log_id(&id)));
+        self.writer.write(Write::Forget { group: self.group, applied }).await
+    }
+
     /// Lets go of what a snapshot that the state has put another history in the place of.
     ///
     /// A snapshot is durable in the base first, and the log is truncated and purged after it; a

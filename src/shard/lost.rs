@@ -12,7 +12,8 @@
 //! Left out: only the process that saw the acknowledgement knows of it. A leader that does not
 //! refills the log.
 
-use std::sync::{Mutex, MutexGuard};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::proto::internal as pb;
@@ -48,6 +49,30 @@ impl Acknowledged {
         let known = *self.lock();
         known
             .map(|(term, log_id)| pb::Acknowledged { term, log_id: Some(wire::log_id_to(&log_id)) })
+    }
+}
+
+/// What each other member has acknowledged to this node, over all terms that this node led.
+///
+/// A member that is removed from the group empties its log (`Shard::retire`), so what it has
+/// acknowledged before is forgotten as soon as its removal is applied here: should it become a
+/// member again, its log rightly lacks it.
+#[derive(Debug, Default)]
+pub(crate) struct Acknowledgements(Mutex<BTreeMap<u64, Arc<Acknowledged>>>);
+
+impl Acknowledgements {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Acknowledged>>> {
+        self.0.lock().expect("no holder of the lock panics")
+    }
+
+    /// What one member has acknowledged.
+    pub(crate) fn of(&self, member: u64) -> Arc<Acknowledged> {
+        self.lock().entry(member).or_default().clone()
+    }
+
+    /// Forgets everybody who is no member any more.
+    pub(crate) fn keep(&self, is_member: impl Fn(u64) -> bool) {
+        self.lock().retain(|member, _| is_member(*member));
     }
 }
 
@@ -113,5 +138,15 @@ mod tests {
         assert_eq!(claimed(&[(2, log_id(2, 9)), (1, log_id(1, 20))]), Some((2, log_id(2, 9))));
         // Another leader came between, and took back what nobody had committed.
         assert_eq!(claimed(&[(2, log_id(2, 9)), (4, log_id(1, 5))]), Some((4, log_id(1, 5))));
+    }
+
+    #[test]
+    fn what_a_former_member_acknowledged_is_forgotten() {
+        let all = Acknowledgements::default();
+        all.of(2).note(5, log_id(5, 9));
+        all.of(3).note(5, log_id(5, 9));
+        all.keep(|member| member != 3);
+        assert!(all.of(2).claim().is_some());
+        assert!(all.of(3).claim().is_none());
     }
 }

@@ -12,7 +12,9 @@
 //! or other shards. Every replica applies the same entries in the same order, so `chat` decides
 //! everything that must agree; here is only what makes an entry durable on a quorum.
 //!
-//! Left out: log entries are not compressed; a group's members are set when the cluster is formed.
+//! Who votes is changed by the group's leader (`membership.rs`), towards what the cluster map says.
+//!
+//! Left out: log entries are not compressed.
 
 pub mod checkpointer;
 mod confirm;
@@ -21,10 +23,12 @@ mod inspect;
 pub mod log_store;
 pub mod log_writer;
 mod lost;
+pub mod membership;
 pub mod network;
 pub mod proposer;
 pub mod reader;
 mod rebuild;
+pub mod retire;
 pub mod runtime;
 pub mod snapshot;
 mod stamps;
@@ -56,6 +60,7 @@ use crate::shard::log_writer::LogWriter;
 use crate::shard::network::NetworkFactory;
 use crate::shard::proposer::Proposal;
 use crate::shard::runtime::Runtime;
+use crate::shard::snapshot::Pace;
 use crate::shard::stamps::Stamps;
 use crate::shard::state_machine::{CommitSink, Replica, StateMachine};
 use crate::shard::transport::Transport;
@@ -107,6 +112,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Raft's timing.
     pub timing: Timing,
+    /// How fast snapshots are sent.
+    pub pace: Pace,
 }
 
 /// A request that a shard could not answer, with who might.
@@ -128,6 +135,7 @@ pub struct Shard<R: Runtime> {
     lost: OnceLock<String>,
     replica: Arc<Replica>,
     transport: Arc<dyn Transport>,
+    pace: Pace,
     stamps: Arc<Stamps<R>>,
     proposals: mpsc::Sender<Proposal>,
     reads: mpsc::Sender<reader::Waiting>,
@@ -147,11 +155,15 @@ impl<R: Runtime> Shard<R> {
     ) -> io::Result<Arc<Shard<R>>> {
         let mut log = GroupLog::open(id, parts.writer.clone())?;
         let state = rebuild::complete::<R>(id, parts, state, log.purged()).await?;
+        if parts.writer.log().group(id).forgotten {
+            retire::recall(&parts.writer, id).await?;
+        }
         if let Some((term, index)) = state.applied().log_id {
             log.reconcile::<R>(types::log_id(term, index)).await?;
         }
         let replica = Replica::new(id, state, sink);
-        let network = NetworkFactory::new(id, parts.transport.clone());
+        let acknowledged = replica.acknowledged.clone();
+        let network = NetworkFactory::new(id, parts.transport.clone(), acknowledged, parts.pace);
         let config = config(id, parts)?;
         let patience = parts.timing.election_timeout_max;
         let voters = confirm::Voters::new(parts.node, network.clone(), patience);
@@ -175,6 +187,7 @@ impl<R: Runtime> Shard<R> {
             lost: OnceLock::new(),
             replica,
             transport: parts.transport.clone(),
+            pace: parts.pace,
             stamps,
             proposals,
             reads,

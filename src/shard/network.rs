@@ -1,8 +1,7 @@
 //! openraft's network over [`Transport`] streams: pipelined AppendEntries, votes, snapshots.
 
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,9 +22,9 @@ use prost::Message;
 
 use crate::id::{NodeId, ShardId};
 use crate::proto::internal as pb;
-use crate::shard::lost::Acknowledged;
+use crate::shard::lost::{Acknowledged, Acknowledgements};
 use crate::shard::runtime::{Runtime, Select2};
-use crate::shard::snapshot::{self, SnapshotData};
+use crate::shard::snapshot::{self, Pace, SnapshotData};
 use crate::shard::transport::{Closed, Lane, Stream, Transport};
 use crate::shard::types::{Snapshot, Types, Vote};
 use crate::shard::wire;
@@ -38,8 +37,8 @@ const PIPELINE_MAX: usize = 32;
 pub struct NetworkFactory {
     group: ShardId,
     transport: Arc<dyn Transport>,
-    /// Of each peer, over all terms that this node led.
-    acknowledged: Arc<Mutex<BTreeMap<u64, Arc<Acknowledged>>>>,
+    acknowledged: Arc<Acknowledgements>,
+    pace: Pace,
     snapshot_bytes: Counter,
 }
 
@@ -61,20 +60,25 @@ impl<R: Runtime> RaftNetworkFactory<Types<R>> for NetworkFactory {
 
 impl NetworkFactory {
     /// Makes clients for a group.
-    pub fn new(group: ShardId, transport: Arc<dyn Transport>) -> NetworkFactory {
+    pub(crate) fn new(
+        group: ShardId,
+        transport: Arc<dyn Transport>,
+        acknowledged: Arc<Acknowledgements>,
+        pace: Pace,
+    ) -> NetworkFactory {
         let snapshot_bytes = metrics::counter!("folkmoot_snapshot_sent_bytes_total");
-        NetworkFactory { group, transport, acknowledged: Arc::default(), snapshot_bytes }
+        NetworkFactory { group, transport, acknowledged, pace, snapshot_bytes }
     }
 
     pub(super) fn client(&self, target: u64, append_lane: Lane) -> Network {
-        let mut acknowledged = self.acknowledged.lock().expect("no holder of the lock panics");
         Network {
-            acknowledged: acknowledged.entry(target).or_default().clone(),
+            acknowledged: self.acknowledged.of(target),
             group: self.group,
             target: NodeId(target),
             append_lane,
             appends: None,
             transport: self.transport.clone(),
+            pace: self.pace,
             snapshot_bytes: self.snapshot_bytes.clone(),
         }
     }
@@ -90,6 +94,7 @@ pub struct Network {
     appends: Option<Stream>,
     acknowledged: Arc<Acknowledged>,
     transport: Arc<dyn Transport>,
+    pace: Pace,
     /// Rows and blocks sent, of all groups and to all peers.
     snapshot_bytes: Counter,
 }
@@ -345,7 +350,8 @@ impl<R: Runtime> NetSnapshot<Types<R>> for Network {
             };
             let stream = self.open(Lane::Snapshot, pb::open::Service::Snapshot(header));
             tracing::info!(shard = %self.group, target = %self.target, "sending a snapshot");
-            let answer = snapshot::send::<R>(source, stream, &self.snapshot_bytes).await?;
+            let answer =
+                snapshot::send::<R>(source, stream, self.pace, &self.snapshot_bytes).await?;
             if answer == vote
                 && let Some(last) = meta.last_log_id
             {

@@ -6,6 +6,9 @@
 //! purged of the log is missing, and any other replica's last checkpoint has that: a checkpoint
 //! has nothing but committed entries. It is fetched before the group starts. The stream is that of
 //! a snapshot (`shard/snapshot.rs`), opened by the receiver: header ← , have →, parts ←.
+//!
+//! A node that had a replica of a group, lost it to another node and is to have it again is in the
+//! same position: its log begins where it ended then (`Shard::retire`).
 
 use std::io;
 use std::time::Duration;
@@ -104,7 +107,7 @@ pub(super) async fn serve<R: Runtime>(
     stream.tx.send(header.into()).await?;
     tracing::info!(shard = %shard.id(), "giving the state to a peer that has lost its own");
     let sent = metrics::counter!("folkmoot_snapshot_sent_bytes_total");
-    snapshot::send_content::<R>(source, &mut stream, &sent).await?;
+    snapshot::send_content::<R>(source, &mut stream, shard.pace, &sent).await?;
     // It hangs up once it has everything.
     let Err(Closed) = stream.recv().await else { return Err(Malformed("fetch").into()) };
     Ok(())

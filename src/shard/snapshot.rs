@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use metrics::Counter;
@@ -14,7 +15,7 @@ use prost::Message;
 use crate::id::{Epoch, RoomId, Seq};
 use crate::proto::internal as pb;
 use crate::proto::internal::snapshot_frame::Part;
-use crate::shard::runtime::Runtime;
+use crate::shard::runtime::{Instant, Runtime};
 use crate::shard::state_machine::Replica;
 use crate::shard::transport::{Closed, Stream};
 use crate::shard::types::{SnapshotMeta, Vote};
@@ -24,6 +25,29 @@ use crate::store::snapshot_sink::{Received, SnapshotSink};
 
 /// Rooms in one answer of what the receiver has.
 const HAVE_ROOMS: usize = 1000;
+
+/// How fast a snapshot is sent, so that what clients do goes on beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Bytes a second of each snapshot, on average from one chunk to the next; 0 = as fast as can be.
+    pub bytes_per_second: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { bytes_per_second: 32 << 20 }
+    }
+}
+
+impl Pace {
+    /// How long so many bytes should take.
+    fn takes(self, bytes: u64) -> Duration {
+        match self.bytes_per_second {
+            0 => Duration::ZERO,
+            rate => Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate),
+        }
+    }
+}
 
 /// What openraft passes along as a snapshot.
 pub enum SnapshotData {
@@ -64,9 +88,10 @@ pub(crate) fn header(vote: Option<&Vote>, meta: &SnapshotMeta) -> pb::SnapshotHe
 pub(crate) async fn send<R: Runtime>(
     sending: Sending,
     mut stream: Stream,
+    pace: Pace,
     sent_bytes: &Counter,
 ) -> Result<Vote, SnapshotError> {
-    send_content::<R>(sending, &mut stream, sent_bytes).await?;
+    send_content::<R>(sending, &mut stream, pace, sent_bytes).await?;
     let done = pb::SnapshotDone::decode(stream.recv().await?).map_err(|_| Malformed("done"))?;
     if !done.error.is_empty() {
         return Err(SnapshotError::Refused(done.error));
@@ -78,10 +103,12 @@ pub(crate) async fn send<R: Runtime>(
 pub(crate) async fn send_content<R: Runtime>(
     mut sending: Sending,
     stream: &mut Stream,
+    pace: Pace,
     sent_bytes: &Counter,
 ) -> Result<(), SnapshotError> {
     sending.skip(receive_have(stream).await?);
     loop {
+        let began = R::Instant::now();
         // The base is read off the runtime's threads, one bounded chunk at a time.
         let (back, chunk) = R::blocking(move || {
             let chunk = sending.next_chunk();
@@ -94,7 +121,12 @@ pub(crate) async fn send_content<R: Runtime>(
             Some(Chunk::Rows(chunk)) => Part::Rows(chunk),
             None => break,
         };
-        sent_bytes.increment(send_part(stream, part).await?);
+        let bytes = send_part(stream, part).await?;
+        sent_bytes.increment(bytes);
+        let early = pace.takes(bytes).saturating_sub(began.elapsed());
+        if !early.is_zero() {
+            R::sleep(early).await;
+        }
     }
     send_part(stream, Part::End(true)).await?;
     Ok(())

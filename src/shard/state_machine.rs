@@ -5,6 +5,7 @@
 //! and the hub's position agree. `apply` does no I/O but for rows that are not in memory.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use futures_util::{Stream, StreamExt};
@@ -13,8 +14,10 @@ use openraft::{OptionalSend, RaftSnapshotBuilder};
 
 use crate::chat;
 use crate::chat::event::Event;
+use crate::error::{Code, Error};
 use crate::id::{RoomId, ShardId};
 use crate::meta;
+use crate::shard::lost::Acknowledgements;
 use crate::shard::runtime::Runtime;
 use crate::shard::snapshot::SnapshotData;
 use crate::shard::types::{
@@ -23,8 +26,9 @@ use crate::shard::types::{
 };
 use crate::shard::{watch, wire};
 use crate::store;
+use crate::store::base::{Base, MemoryBase};
 use crate::store::snapshot::Sending;
-use crate::store::state::{Applied, ShardState};
+use crate::store::state::{Applied, ShardState, StateOptions};
 
 /// Where committed events go: the hub of the shard's room followers.
 pub trait CommitSink: Send + Sync + 'static {
@@ -43,6 +47,9 @@ pub struct Replica {
     state: RwLock<ShardState>,
     sink: Arc<dyn CommitSink>,
     applied: watch::Sender<u64>,
+    /// The replica was removed from this node; changed while `state` is locked for writing.
+    retired: AtomicBool,
+    pub(crate) acknowledged: Arc<Acknowledgements>,
     /// Held by a checkpoint, by the copying of a snapshot, and while one is received.
     pub(crate) maintenance: Arc<tokio::sync::Mutex<()>>,
 }
@@ -57,6 +64,8 @@ impl Replica {
             state: RwLock::new(state),
             sink,
             applied,
+            retired: AtomicBool::new(false),
+            acknowledged: Arc::default(),
             maintenance: Arc::default(),
         })
     }
@@ -64,6 +73,35 @@ impl Replica {
     /// The state, for reading. Apply waits meanwhile: keep it short.
     pub fn read(&self) -> RwLockReadGuard<'_, ShardState> {
         self.state.read().expect("apply does not panic: a panic aborts the process")
+    }
+
+    /// The state, for answering clients.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] when the replica was removed from this node: it is to be asked for
+    /// elsewhere.
+    pub fn read_live(&self) -> Result<RwLockReadGuard<'_, ShardState>, Error> {
+        let state = self.read();
+        match self.retired.load(Ordering::Relaxed) {
+            false => Ok(state),
+            true => Err(Error::new(Code::Unavailable, "this replica has moved: ask another node")),
+        }
+    }
+
+    /// Whether the replica was removed from this node.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Puts an empty state, of no base, in the place of this replica's: whoever still holds the
+    /// replica reads nothing from the base, and no checkpoint writes to it. Call it while holding
+    /// [`Replica::no_checkpoints`].
+    pub(crate) fn retire(&self) -> io::Result<ShardState> {
+        let nothing: Arc<dyn Base> = Arc::new(MemoryBase::default());
+        let empty = ShardState::open(nothing, self.group, StateOptions::default())?;
+        let mut state = self.write();
+        self.retired.store(true, Ordering::Relaxed);
+        Ok(std::mem::replace(&mut *state, empty))
     }
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, ShardState> {
@@ -180,6 +218,8 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for StateMachine {
                     Payload::Membership(membership) => {
                         let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
                         applied.membership = wire::encode_stored_membership(&stored);
+                        let is_member = |id| membership.get_node(&id).is_some();
+                        self.0.acknowledged.keep(is_member);
                         Replies::default()
                     }
                 };
@@ -202,9 +242,12 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for StateMachine {
 
     async fn install_snapshot(
         &mut self,
-        _meta: &SnapshotMeta,
+        meta: &SnapshotMeta,
         snapshot: SnapshotData,
     ) -> io::Result<()> {
+        // It stands for the entries that removed members.
+        let membership = meta.last_membership.membership();
+        self.0.acknowledged.keep(|id| membership.get_node(&id).is_some());
         match snapshot {
             SnapshotData::Received(received) => self.0.install(received),
             SnapshotData::Local(_) => {

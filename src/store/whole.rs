@@ -14,6 +14,10 @@ use crate::store::recovery;
 /// read.
 pub fn check(base: &dyn Base, log: &Log) -> io::Result<()> {
     for shard in log.groups() {
+        // What is left of a replica that was removed goes before any group starts.
+        if log.group(shard).forgotten {
+            continue;
+        }
         let row = recovery::look(base, shard)?.row;
         let purged = log.group(shard).purged.map_or(0, |(index, _)| index);
         // One that is gone altogether is taken from a peer by itself (`shard/rebuild.rs`).

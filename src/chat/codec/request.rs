@@ -150,13 +150,7 @@ fn decode_command(command: Wire) -> Result<Command, Malformed> {
         Wire::RevokeToken(c) => {
             Command::RevokeToken { user: parse::user(&c.user)?, token_hash: hash(&c.token_hash)? }
         }
-        Wire::CreateRoom(c) => Command::CreateRoom {
-            room: parse::room(&c.room)?,
-            title: c.title,
-            kind: parse::room_kind(c.kind)?,
-            epoch: parse::epoch(&c.epoch)?,
-            salt: salt(&c.salt)?,
-        },
+        Wire::CreateRoom(c) => decode_create_room(c)?,
         Wire::Join(c) => Command::Join { room: parse::room(&c.room)?, salt: salt(&c.salt)? },
         Wire::Leave(c) => Command::Leave { room: parse::room(&c.room)?, salt: salt(&c.salt)? },
         Wire::Post(c) => Command::Post {
@@ -197,9 +191,25 @@ fn decode_command(command: Wire) -> Result<Command, Malformed> {
             salt: salt(&c.salt)?,
         },
         // The meta group's, which has rules of its own.
-        Wire::RegisterNode(_) | Wire::FormCluster(_) | Wire::SetPlacement(_) => {
+        Wire::RegisterNode(_)
+        | Wire::FormCluster(_)
+        | Wire::SetTarget(_)
+        | Wire::ReportSettled(_)
+        | Wire::SetNodeState(_)
+        | Wire::RemoveNode(_)
+        | Wire::SetRebalance(_) => {
             return Err(Malformed("command"));
         }
+    })
+}
+
+fn decode_create_room(c: proto::CreateRoom) -> Result<Command, Malformed> {
+    Ok(Command::CreateRoom {
+        room: parse::room(&c.room)?,
+        title: c.title,
+        kind: parse::room_kind(c.kind)?,
+        epoch: parse::epoch(&c.epoch)?,
+        salt: salt(&c.salt)?,
     })
 }
 

@@ -138,7 +138,7 @@ fn what_is_not_valid_is_not_decoded() {
         assert!(codec::decode_request(&seal(&bad)).is_err(), "spoil {n}");
     }
     let mut meta = good.clone();
-    meta.command = Some(proto::request::Command::SetPlacement(Default::default()));
+    meta.command = Some(proto::request::Command::SetTarget(Default::default()));
     assert!(codec::decode_request(&seal(&meta)).is_err());
     meta.command = None;
     assert!(codec::decode_request(&seal(&meta)).is_err());

@@ -2,6 +2,7 @@
 //!
 //! Each service is one file; they translate only, what they do is in `operations.rs`.
 
+pub mod admin;
 pub mod cluster;
 pub mod dialog;
 pub mod export;
@@ -32,6 +33,7 @@ use crate::gateway::health::HealthService;
 use crate::gateway::status::{self, Refused};
 use crate::limits::BODY_BYTES_MAX;
 use crate::proto::DESCRIPTORS;
+use crate::proto::v1::admin_server::AdminServer;
 use crate::proto::v1::cluster_server::ClusterServer;
 use crate::proto::v1::rooms_server::RoomsServer;
 use crate::proto::v1::users_server::UsersServer;
@@ -66,9 +68,11 @@ pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
     let users = UsersServer::new(users::UsersService::new(app.clone()));
     let rooms = RoomsServer::new(rooms::RoomsService::new(app.clone()));
     let cluster = ClusterServer::new(cluster::ClusterService::new(app.clone()));
+    let admin = AdminServer::new(admin::AdminService::new(app.clone()));
     let mut closed = Router::new();
     closed = add(closed, users.max_decoding_message_size(BODY_BYTES_MAX));
     closed = add(closed, rooms.max_decoding_message_size(BODY_BYTES_MAX));
+    closed = add(closed, admin.max_decoding_message_size(OPEN_BYTES_MAX));
     closed = add(closed, cluster.max_decoding_message_size(OPEN_BYTES_MAX));
     let closed = closed.route_layer(from_fn_with_state(app.clone(), admit));
     let health = HealthServer::new(HealthService::new(app.clone()));
@@ -108,6 +112,7 @@ fn reflection(mut router: Router<Arc<App>>) -> Router<Arc<App>> {
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .with_service_name("folkmoot.v1.Users")
+            .with_service_name("folkmoot.v1.Admin")
             .with_service_name("folkmoot.v1.Rooms")
             .with_service_name("folkmoot.v1.Cluster")
             .with_service_name("grpc.health.v1.Health")

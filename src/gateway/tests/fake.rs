@@ -18,7 +18,9 @@ use crate::delivery::subscription::Next;
 use crate::error::{Code, Error};
 use crate::gateway::backend::{Backend, Feed};
 use crate::id::{Cursor, Epoch, NodeId, RoomId, Seq, ShardId, UserId};
+use crate::proto::v1::PlacementResponse;
 use crate::proto::v1::StatusResponse;
+use crate::router::operator::{Order, Plan};
 use crate::router::verify::{Finding, Kind, Report};
 use crate::router::{Consistency, Readiness};
 
@@ -262,6 +264,18 @@ impl Backend for Arc<Fake> {
     }
 
     /// Shard 2 is said to have something wrong.
+    fn placement(&self) -> BoxFuture<'_, Result<PlacementResponse, Error>> {
+        async { Ok(PlacementResponse { version: 7, ..Default::default() }) }.boxed()
+    }
+
+    fn operate(&self, order: Order, dry_run: bool) -> BoxFuture<'_, Result<Plan, Error>> {
+        async move { Ok(Plan { steps: vec![format!("{order:?} {dry_run}")] }) }.boxed()
+    }
+
+    fn quorum_critical(&self, _node: NodeId) -> BoxFuture<'_, Result<Vec<ShardId>, Error>> {
+        async { Ok(vec![ShardId(2)]) }.boxed()
+    }
+
     fn verify<'a>(
         &'a self,
         shard: ShardId,

@@ -159,7 +159,8 @@ async fn carry(sender: &Arc<Replica>, receiver: &Arc<Replica>) -> SnapshotData {
         SnapshotData::Received(received)
     };
     let uncounted = metrics::Counter::noop();
-    let sending = snapshot::send::<TokioRuntime>(source, near, &uncounted);
+    let sending =
+        snapshot::send::<TokioRuntime>(source, near, snapshot::Pace::default(), &uncounted);
     let (sent, received) = tokio::join!(sending, receiving);
     assert_eq!(sent.unwrap(), vote);
     received

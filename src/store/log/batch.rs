@@ -71,6 +71,12 @@ impl Draft<'_> {
             Write::Append { group, entries } => self.append(*group, entries),
             Write::TruncateAfter { group, kept } => self.truncate(*group, *kept),
             Write::Purge { group, upto, log_id } => self.purge(*group, *upto, log_id),
+            Write::Forget { group, applied } => self.forget(*group, applied.as_ref()),
+            Write::Recall { group } => {
+                self.change(*group).forgotten = false;
+                self.put(*group);
+                Ok(())
+            }
             Write::Committed { group, log_id } => {
                 self.change(*group).committed = Some(log_id.clone());
                 self.put(*group);
@@ -153,6 +159,19 @@ impl Draft<'_> {
             None => Some(state.end.map_or(next, |end| end.max(next))),
         };
         self.compact(group, next);
+        self.put(group);
+        Ok(())
+    }
+
+    fn forget(&mut self, group: ShardId, applied: Option<&(u64, Bytes)>) -> io::Result<()> {
+        let purged = self.change(group).purged.as_ref().map(|(purged, _)| *purged);
+        self.truncate(group, applied.map(|(index, _)| *index).max(purged))?;
+        if let Some((index, log_id)) = applied {
+            self.purge(group, *index, log_id)?;
+        }
+        let state = self.change(group);
+        state.committed = None;
+        state.forgotten = true;
         self.put(group);
         Ok(())
     }

@@ -20,7 +20,7 @@
 //!
 //! # Caveats
 //!
-//! - A group is never forgotten: its vote outlives its replica here, should it come back.
+//! - A group is never forgotten wholly: its vote outlives its replica here, should it come back.
 //! - Damage to a *live* entry or to the newest files is found at open; to purged ones, never.
 //! - A failed fsync aborts the process. At the next start the kernel may still show the pages that
 //!   it failed to write; such a batch was not acknowledged, but counts from then on.
@@ -122,6 +122,21 @@ pub enum Write {
         /// The vote.
         vote: Bytes,
     },
+    /// Empties the group's log, as its replica is removed from this node on purpose: all entries go,
+    /// and it counts as purged up to what the replica had applied. The vote stays, as its term may
+    /// go on. [`GroupState::forgotten`] holds until [`Write::Recall`].
+    Forget {
+        /// The group.
+        group: ShardId,
+        /// Index and id of the last applied entry, not before the last purged one; `None` when
+        /// nothing was applied.
+        applied: Option<(u64, Bytes)>,
+    },
+    /// Takes back a [`Write::Forget`], when the node gets a replica of the group again.
+    Recall {
+        /// The group.
+        group: ShardId,
+    },
     /// Notes that an entry was committed. A hint for the next start; it may be old.
     Committed {
         /// The group.
@@ -144,6 +159,8 @@ pub struct GroupState {
     pub first: Option<u64>,
     /// Index of the last entry; `None` when there are none, even if some were purged.
     pub last: Option<u64>,
+    /// The replica was removed from this node: what is left of its state is to be removed, too.
+    pub forgotten: bool,
 }
 
 /// What a write cost.
@@ -263,6 +280,7 @@ impl Log {
             purged: state.purged,
             first,
             last,
+            forgotten: state.forgotten,
         }
     }
 

@@ -25,6 +25,9 @@ pub(super) const STAMP_KEY: &[u8] = b"batch";
 /// Version of everything encoded in this file. Whoever raises it keeps reading the old one.
 const VERSION: u8 = 1;
 
+/// Version of the [`State`] of a group that is forgotten, which the first release does not know.
+const VERSION_FORGOTTEN: u8 = 2;
+
 /// Bytes before the payload of an entry: its index.
 const INDEX_BYTES: usize = 8;
 
@@ -35,7 +38,7 @@ pub(super) type Groups = BTreeMap<ShardId, State>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unreadable {
     /// Written by a later release.
-    #[error("format version {0} is newer than this release reads (1)")]
+    #[error("format version {0} is newer than this release reads (2)")]
     Newer(u8),
     /// Not what its checksum vouched for.
     #[error("malformed {0}")]
@@ -55,6 +58,8 @@ pub(super) struct State {
     /// The truncation mark: entries at and above it are still in raft-engine, and void. The next
     /// append overwrites them and clears it. When there are no entries, the next one goes here.
     pub end: Option<u64>,
+    /// The replica was removed from this node on purpose; see [`super::Write::Forget`].
+    pub forgotten: bool,
 }
 
 impl State {
@@ -75,7 +80,7 @@ impl State {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION, 0];
+        let mut out = vec![if self.forgotten { VERSION_FORGOTTEN } else { VERSION }, 0];
         if let Some(vote) = &self.vote {
             out[1] |= 1;
             put_bytes(&mut out, vote);
@@ -104,9 +109,14 @@ impl State {
     pub fn decode(mut from: &[u8]) -> Result<State, Unreadable> {
         let malformed = Unreadable::Malformed("group state");
         let from = &mut from;
-        check_version(from, &malformed)?;
+        let forgotten = from.first() == Some(&VERSION_FORGOTTEN);
+        if forgotten {
+            *from = &from[1..];
+        } else {
+            check_version(from, &malformed)?;
+        }
         let flags = take(from, 1).ok_or(malformed.clone())?[0];
-        let mut state = State::default();
+        let mut state = State { forgotten, ..State::default() };
         if flags & 1 != 0 {
             state.vote = Some(take_bytes(from).ok_or(malformed.clone())?);
         }
@@ -229,7 +239,10 @@ mod tests {
             purged: Some((7, Bytes::from_static(b"id"))),
             span: Some((8, 10)),
             end: Some(11),
+            forgotten: false,
         };
+        let forgotten = State { forgotten: true, ..state.clone() };
+        assert_eq!(hex(&forgotten.encode())[..6], *"021f00");
         assert_eq!(
             hex(&state.encode()),
             "011f00000001760000000000000007000000026964\
@@ -242,7 +255,8 @@ mod tests {
 
     #[test]
     fn newer_and_malformed_values_are_refused() {
-        assert_eq!(State::decode(&[2, 0]), Err(Unreadable::Newer(2)));
+        assert_eq!(State::decode(&[3, 0]), Err(Unreadable::Newer(3)));
+        assert_eq!(Stamp::decode(&[2, 0]), Err(Unreadable::Newer(2)));
         assert_eq!(Stamp::decode(&[9]), Err(Unreadable::Newer(9)));
         for bad in [&[][..], &[0, 0], &[1], &[1, 32], &[1, 1, 0, 0], &[1, 0, 0]] {
             assert_eq!(State::decode(bad), Err(Unreadable::Malformed("group state")), "{bad:?}");
@@ -262,8 +276,9 @@ mod tests {
             purged in proptest::option::of((any::<u64>(), bytes())),
             span in any::<Option<(u64, u64)>>(),
             end in any::<Option<u64>>(),
+            forgotten in any::<bool>(),
         ) {
-            let state = State { vote, committed, purged, span, end };
+            let state = State { vote, committed, purged, span, end, forgotten };
             prop_assert_eq!(State::decode(&state.encode()), Ok(state));
         }
 

@@ -324,6 +324,7 @@ impl Cluster {
                 interval: self.plan.checkpoint_interval,
                 overlay_bytes_max: self.plan.overlay_bytes_max,
             },
+            pace: Default::default(),
         };
         let stop = CancellationToken::new();
         let clock = node.clock.clone();

@@ -1,15 +1,18 @@
 //! What must hold at every step, looked at from outside: the simulator sees all nodes at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use folkmoot::chat::state::{Room, State};
 use folkmoot::id::{NodeId, RoomId, Seq, ShardId};
 use folkmoot::shard::Shard;
 
 use crate::cluster::{Cluster, Excuse};
-use crate::runtime::Sim;
+use crate::runtime::{Process, Sim};
+
+/// A replica, and how many its node has had of its shard, with this one.
+type Nth = (Weak<Shard<Sim>>, u64);
 
 /// What was seen so far.
 #[derive(Default)]
@@ -28,6 +31,9 @@ pub struct Invariants {
     on_disk: BTreeMap<(ShardId, String), u64>,
     /// What each replica had applied, to see that it does not go back while it runs.
     applied: BTreeMap<(ShardId, NodeId, String), u64>,
+    /// Each node's replica of a shard, and how many it has had: one that has moved away and comes
+    /// back begins anew.
+    replicas: BTreeMap<(ShardId, NodeId), Nth>,
     looks: u64,
 }
 
@@ -43,7 +49,7 @@ impl Invariants {
         for node in cluster.nodes.values() {
             let Some(running) = node.running() else { continue };
             for shard in running.router.host().all() {
-                let name = format!("{:?}", running.process);
+                let name = self.replica_name(node.id, &running.process, &shard);
                 if let Some(commit) = self.replica(cluster, node.id, name, &shard) {
                     let known = newest.entry(shard.id()).or_insert(commit);
                     *known = (*known).max(commit);
@@ -53,6 +59,15 @@ impl Invariants {
         for (shard, (index, term)) in newest {
             self.on_quorum(cluster, shard, index, term);
         }
+    }
+
+    /// Tells a replica from an earlier one of the same shard in the same process.
+    fn replica_name(&mut self, node: NodeId, process: &Process, shard: &Arc<Shard<Sim>>) -> String {
+        let entry = self.replicas.entry((shard.id(), node)).or_default();
+        if !std::ptr::eq(entry.0.as_ptr(), Arc::as_ptr(shard)) {
+            *entry = (Arc::downgrade(shard), entry.1 + 1);
+        }
+        format!("{process:?}#{}", entry.1)
     }
 
     /// One replica; its last committed entry (index, term).
@@ -182,35 +197,40 @@ impl Invariants {
         }
     }
 
-    /// A committed entry is on the disks of a majority. A node that is down may have it.
+    /// A committed entry is on the disks of a majority, by some membership that somebody goes by. A
+    /// node that is down may have it.
     fn on_quorum(&mut self, cluster: &Cluster, shard: ShardId, index: u64, term: u64) {
-        let (mut holds, mut voters) = (0, 0);
-        for node in cluster.replicas() {
-            voters += 1;
+        let (mut holds, mut memberships) = (BTreeSet::new(), BTreeSet::new());
+        for node in cluster.nodes.values() {
             let running = node.running();
             let found =
                 running.as_ref().and_then(|r| Some((&r.process, r.router.host().get(shard)?)));
             let Some((process, replica)) = found else {
-                holds += 1;
+                holds.insert(node.id);
                 continue;
             };
-            let known = self.on_disk.entry((shard, format!("{process:?}"))).or_insert(0);
+            memberships.extend(replica.voter_sets());
+            let name = self.replica_name(node.id, process, &replica);
+            let known = self.on_disk.entry((shard, name)).or_insert(0);
             if *known >= index {
-                holds += 1;
+                holds.insert(node.id);
                 continue;
             }
             if replica.has_on_disk(index, term) {
                 *known = index;
-                holds += 1;
+                holds.insert(node.id);
             } else if node.excused(Excuse::Disk) {
                 // It may only be unable to read it just now.
-                holds += 1;
+                holds.insert(node.id);
             }
         }
-        if holds * 2 <= voters {
+        let majority =
+            |voters: &BTreeSet<NodeId>| voters.intersection(&holds).count() * 2 > voters.len();
+        memberships.retain(|sets: &Vec<_>| !sets.is_empty());
+        if !memberships.is_empty() && !memberships.iter().any(|sets| sets.iter().all(majority)) {
             cluster.violation(format!(
-                "entry {index} of shard {shard} is committed, and on the disks of at most {holds} \
-                 of {voters} nodes"
+                "entry {index} of shard {shard} is committed, and on the disks of at most nodes \
+                 {holds:?}, which is no majority of any of {memberships:?}"
             ));
         }
     }

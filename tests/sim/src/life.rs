@@ -248,7 +248,7 @@ impl Life {
                 return Some(format!("node {} is not up", node.id));
             };
             let readiness = running.router.readiness();
-            if !readiness.ready && node.id.0 <= self.plan.replicas {
+            if !readiness.ready && (node.id.0 <= self.plan.replicas || self.plan.moves()) {
                 return Some(format!("node {}: {}", node.id, readiness.reason));
             }
         }
@@ -269,6 +269,23 @@ impl Life {
         }
         let mut applied: BTreeMap<ShardId, u64> = BTreeMap::new();
         for (node, running) in self.running() {
+            let map = running.router.map();
+            if let Some(moving) = map.placements().find(|placement| !placement.is_settled()) {
+                return Some(format!("node {} still knows of a move: {moving:?}", node.id));
+            }
+            let wanted: Vec<ShardId> = map
+                .placements()
+                .filter(|placement| placement.settled.contains(&node.id))
+                .map(|placement| placement.shard)
+                .collect();
+            let here: Vec<ShardId> =
+                running.router.host().all().iter().map(|shard| shard.id()).collect();
+            if here != wanted {
+                return Some(format!(
+                    "node {} is to have replicas of shards {wanted:?}, and has {here:?}",
+                    node.id
+                ));
+            }
             for shard in running.router.host().all() {
                 let here = shard.status();
                 let first = *applied.entry(shard.id()).or_insert(here.applied);

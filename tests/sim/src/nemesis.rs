@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use folkmoot::id::NodeId;
+use folkmoot::router::operator::Order;
 use folkmoot::shard::runtime::AsyncRuntime;
 use folkmoot_jepsen::history::{self, Op, Phase};
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 
-use crate::cluster::{Excuse, Node};
+use crate::cluster::{Excuse, Node, Running};
 use crate::disk::DiskFault;
 use crate::network::Weather;
 use crate::plan::{Fault, Plan, Strike};
@@ -20,6 +21,9 @@ use crate::workload::{World, name};
 
 /// Clocks that are set wrong are so by up to this, in milliseconds.
 const SKEW_MAX_MS: i64 = 60_000;
+
+/// How long an answer to an order is waited for.
+const ORDER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Carries out a plan's strikes.
 pub struct Nemesis {
@@ -63,8 +67,12 @@ impl Nemesis {
     /// Whom a strike hits: one node, a minority, or all.
     fn victims(&self, fault: Fault, rng: &mut SmallRng) -> Vec<NodeId> {
         let mut replicas: Vec<NodeId> = self.world.cluster.replicas().map(|node| node.id).collect();
-        replicas.shuffle(rng);
         let minority = (replicas.len() - 1) / 2;
+        if self.plan.moves() {
+            // Any of them may have replicas.
+            replicas = self.world.cluster.nodes.keys().copied().collect();
+        }
+        replicas.shuffle(rng);
         let count = match fault {
             Fault::Blackout | Fault::SlowDisk | Fault::SlowNetwork => replicas.len(),
             Fault::Clock | Fault::Damage => minority,
@@ -125,6 +133,7 @@ impl Nemesis {
                 on.iter().for_each(|node| self.node(*node).clock.set_skew_ms(0));
             }
             Fault::DiskFull | Fault::DiskError => self.spoil(strike, on, rng).await,
+            Fault::Move => self.relocate(strike, on, rng).await,
             Fault::Damage => self.damage(strike, on, rng).await,
         }
     }
@@ -186,6 +195,44 @@ impl Nemesis {
         pairs.iter().for_each(|(from, to)| network.cut(*from, *to, true));
         Sim::sleep(strike.lasts).await;
         pairs.iter().for_each(|(from, to)| network.cut(*from, *to, false));
+    }
+
+    /// Moves a replica, and now and then takes the move back before it is done; or transfers a lead.
+    /// Refusals are as good as any other outcome: moves go on by themselves.
+    async fn relocate(&self, strike: &Strike, on: &[NodeId], rng: &mut SmallRng) {
+        let Some(running) = on.iter().find_map(|id| self.node(*id).running()) else { return };
+        let map = running.router.map();
+        let placements: Vec<_> = map.placements().collect();
+        let Some(placement) = placements.choose(rng) else { return };
+        let shard = placement.shard;
+        let others: Vec<NodeId> =
+            map.nodes().map(|node| node.id).filter(|id| !placement.target.contains(id)).collect();
+        let (Some(from), to) = (placement.target.choose(rng).copied(), others.choose(rng).copied())
+        else {
+            return;
+        };
+        let order = match to {
+            Some(to) if rng.random_bool(0.75) => Order::MoveShard { shard, from, to },
+            _ => Order::TransferLeader { shard, to: from },
+        };
+        self.order(&running, &order).await;
+        if let Order::MoveShard { from, to, .. } = order
+            && rng.random_bool(0.25)
+        {
+            Sim::sleep(strike.lasts / 8).await;
+            self.order(&running, &Order::MoveShard { shard, from: to, to: from }).await;
+        }
+    }
+
+    async fn order(&self, running: &Running, order: &Order) {
+        let (router, given) = (running.router.clone(), order.clone());
+        let asked = running.process.spawn(async move { router.operate(given, false).await });
+        let outcome = match Sim::timeout(ORDER_WITHIN, asked).await {
+            Ok(Ok(Ok(plan))) => format!("{:?}", plan.steps),
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(_)) | Err(_) => "no answer".into(),
+        };
+        self.world.cluster.trace.say(format_args!("{order:?}: {outcome}"));
     }
 
     /// Lets disks be full, or fail.

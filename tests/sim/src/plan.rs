@@ -45,11 +45,14 @@ pub enum Fault {
     DiskError,
     /// A bit of a stopped node's log flips, or the log's end is gone, on a minority.
     Damage,
+    /// A replica is moved to the node without one, or back, or halfway and back; or a lead is
+    /// transferred.
+    Move,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Fault; 15] = [
+    pub const ALL: [Fault; 16] = [
         Fault::Kill,
         Fault::PowerCut,
         Fault::PowerCutMidway,
@@ -65,6 +68,7 @@ impl Fault {
         Fault::DiskFull,
         Fault::DiskError,
         Fault::Damage,
+        Fault::Move,
     ];
 }
 
@@ -97,7 +101,7 @@ pub struct Plan {
     pub time: Duration,
     /// Nodes with replicas.
     pub replicas: u64,
-    /// Whether there is a node without a replica besides.
+    /// Whether there is a node without a replica besides, or with none at first.
     pub gateway: bool,
     /// Data shards.
     pub shards: u32,
@@ -208,10 +212,20 @@ impl Plan {
     /// others; Groce et al., ISSTA 2012), then when they happen.
     fn with_faults(mut self, rng: &mut SmallRng, wishes: &Wishes) -> Plan {
         let share = *[0.1, 0.25, 0.5].choose(rng).unwrap_or(&0.25);
-        let drawn = Fault::ALL.into_iter().filter(|_| rng.random_bool(share));
-        let drawn: BTreeSet<Fault> = drawn.collect();
+        let others = Fault::ALL.into_iter().filter(|fault| *fault != Fault::Move);
+        let drawn = others.filter(|_| rng.random_bool(share));
+        let mut drawn: BTreeSet<Fault> = drawn.collect();
+        // From a seed of its own, so that lives without it are what they were.
+        if SmallRng::seed_from_u64(self.seed ^ 0x0e0e).random_bool(0.25) {
+            drawn.insert(Fault::Move);
+        }
         self.faults = wishes.faults.clone().unwrap_or(drawn);
         self.faults.retain(|fault| !wishes.without.contains(fault));
+        if self.faults.contains(&Fault::Move) {
+            // A move to or from a node that is gone for good never ends.
+            self.faults.remove(&Fault::Damage);
+            self.gateway = true;
+        }
         let sorts: Vec<Fault> = self.faults.iter().copied().collect();
         let pause = rng.random_range(100..=1200);
         let mut at = ms(rng.random_range(200..=1200));
@@ -227,6 +241,13 @@ impl Plan {
             self.strikes = strikes.filter(|(at, _)| only.contains(at)).map(|(_, s)| s).collect();
         }
         self
+    }
+}
+
+impl Plan {
+    /// Whether replicas are moved.
+    pub fn moves(&self) -> bool {
+        self.faults.contains(&Fault::Move)
     }
 }
 

@@ -10,6 +10,7 @@ struct Model {
     vote: Option<Bytes>,
     purged: Option<(u64, Bytes)>,
     entries: std::collections::BTreeMap<u64, Bytes>,
+    forgotten: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let batch = proptest::collection::vec((0..4u8, any::<u8>(), 1..30u8), 1..4);
+    let batch = proptest::collection::vec((0..5u8, any::<u8>(), 1..30u8), 1..4);
     let step = prop_oneof![
         30 => batch.prop_map(Step::Batch),
         2 => Just(Step::Reopen),
@@ -59,6 +60,19 @@ impl Model {
                 self.vote = Some(Bytes::from(vec![tag, place]));
                 Write::Vote { group: G, vote: Bytes::from(vec![tag, place]) }
             }
+            4 if self.forgotten => {
+                self.forgotten = false;
+                Write::Recall { group: G }
+            }
+            4 => {
+                // What was applied is in the log, or purged.
+                let applied = within(base, next).checked_sub(1);
+                let applied = applied.map(|index| (index, Bytes::from(format!("id{index}"))));
+                self.entries.clear();
+                self.purged = applied.clone().or(self.purged.take());
+                self.forgotten = true;
+                Write::Forget { group: G, applied }
+            }
             _ => {
                 let upto = within(base.saturating_sub(1), next + if place > 230 { 50 } else { 0 });
                 self.entries.retain(|index, _| *index > upto);
@@ -72,6 +86,7 @@ impl Model {
         let state = log.group(G);
         assert_eq!(state.vote, self.vote);
         assert_eq!(state.purged, self.purged);
+        assert_eq!(state.forgotten, self.forgotten);
         assert_eq!(state.first, self.entries.keys().next().copied());
         assert_eq!(state.last, self.entries.keys().next_back().copied());
         let entries: Vec<_> = self.entries.clone().into_iter().collect();

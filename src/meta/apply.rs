@@ -1,0 +1,86 @@
+//! Applies requests to the map.
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::chat::command::{Done, Rejection, Reply};
+use crate::id::{NodeId, SLOTS, Seq};
+use crate::meta::{ClusterMap, SHARDS_MAX};
+use crate::proto::internal as pb;
+use crate::proto::internal::request::Command;
+
+/// What a command did: whether it changed the map, and the id that it answers, or 0.
+pub(super) type Outcome = Result<Change, Rejection>;
+
+/// See [`Outcome`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The map is another one.
+    Made(u64),
+    /// It was so already: a repeat.
+    None(u64),
+}
+
+impl ClusterMap {
+    /// Applies one encoded request to the map. A repeat changes nothing and succeeds; a rejected
+    /// request changes nothing.
+    pub fn apply(&mut self, request: &Bytes, log_time_ms: u64) -> Reply {
+        let request = pb::Request::decode(request.clone()).map_err(|_| Rejection::Undecodable)?;
+        let done = self.carry_out(request.command.ok_or(Rejection::Undecodable)?)?;
+        Ok(Done { at_ms: log_time_ms, ..done })
+    }
+
+    /// The same with a decoded command, at time 0: to see what would come of it.
+    pub fn carry_out(&mut self, command: Command) -> Reply {
+        let change = match command {
+            Command::FormCluster(form) => self.form_once(form),
+            _ if !self.is_formed() => {
+                Err(Rejection::Forbidden("the cluster is not formed yet".into()))
+            }
+            Command::RegisterNode(node) => self.register(node),
+            Command::SetTarget(request) => self.set_target(&request),
+            Command::ReportSettled(report) => self.report_settled(report),
+            Command::SetNodeState(request) => self.set_node_state(request),
+            Command::RemoveNode(request) => self.remove_node(NodeId(request.node)),
+            Command::SetRebalance(request) => self.set_rebalance(request),
+            _ => Err(Rejection::Undecodable),
+        }?;
+        let (id, duplicate) = match change {
+            Change::Made(id) => {
+                self.0.version += 1;
+                (id, false)
+            }
+            Change::None(id) => (id, true),
+        };
+        Ok(Done { seq: Seq(id), epoch: None, at_ms: 0, duplicate, imported: None })
+    }
+
+    fn form_once(&mut self, form: pb::FormCluster) -> Outcome {
+        if self.is_formed() {
+            return if self.0.cluster_id == form.cluster_id {
+                Ok(Change::None(0))
+            } else {
+                Err(Rejection::AlreadyExists("the cluster".into()))
+            };
+        }
+        if form.cluster_id.is_empty() || form.nodes.is_empty() {
+            return Err(Rejection::Undecodable);
+        }
+        if form.shards == 0 || form.shards > u32::from(SHARDS_MAX) {
+            return Err(Rejection::InvalidArgument(format!("shards must be 1 to {SHARDS_MAX}")));
+        }
+        self.form(form);
+        Ok(Change::Made(0))
+    }
+
+    pub(super) fn form(&mut self, form: pb::FormCluster) {
+        let replicas: Vec<u64> = form.nodes.iter().take(5).map(|node| node.id).collect();
+        self.0.last_node_id = form.nodes.iter().map(|node| node.id).max().unwrap_or(0);
+        self.0.cluster_id = form.cluster_id;
+        self.0.nodes = form.nodes;
+        self.0.shards = (0..=form.shards)
+            .map(|shard| pb::ShardPlacement { shard, replicas: replicas.clone(), settled: None })
+            .collect();
+        self.0.slots = (0..u32::from(SLOTS)).map(|slot| 1 + slot % form.shards.max(1)).collect();
+    }
+}

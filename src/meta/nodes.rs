@@ -1,0 +1,187 @@
+//! Nodes come, drain, leave, and are removed for good.
+
+use crate::chat::command::Rejection;
+use crate::id::NodeId;
+use crate::meta::apply::{Change, Outcome};
+use crate::meta::{ClusterMap, NodeState, Placement, planner};
+use crate::proto::internal as pb;
+
+impl ClusterMap {
+    /// Adds a node, or takes a known node's new addresses. Answers its id.
+    pub(super) fn register(&mut self, node: pb::RegisterNode) -> Outcome {
+        if node.client_address.is_empty() || node.peer_address.is_empty() {
+            return Err(Rejection::InvalidArgument("a node needs two addresses".into()));
+        }
+        let gone = |removed: &&pb::RemovedNode| {
+            removed.id == node.node_id || removed.instance == node.instance
+        };
+        if let Some(removed) = self.0.removed.iter().find(gone) {
+            return Err(Rejection::Forbidden(format!(
+                "node {} was removed from the cluster: neither its id nor its data directory is \
+                 taken again; give the node an empty data directory, and it joins as a new one",
+                removed.id
+            )));
+        }
+        let taken = self.0.nodes.iter().find(|known| {
+            known.id != node.node_id
+                && (known.instance == node.instance || known.peer_address == node.peer_address)
+        });
+        if let Some(taken) = taken {
+            return if node.node_id == 0 && taken.instance == node.instance {
+                // The answer to an earlier request was lost.
+                Ok(Change::None(taken.id))
+            } else {
+                Err(Rejection::AlreadyExists(format!(
+                    "peer address {} or its data directory, of node {},",
+                    node.peer_address, taken.id
+                )))
+            };
+        }
+        match node.node_id {
+            0 => self.add_node(node),
+            _ => self.update_node(node),
+        }
+    }
+
+    fn add_node(&mut self, node: pb::RegisterNode) -> Outcome {
+        let Some(id) = self.0.last_node_id.checked_add(1) else {
+            return Err(Rejection::InvalidArgument("all node ids are used up".into()));
+        };
+        self.0.last_node_id = id;
+        if node.spread {
+            self.0.rebalance = Some(pb::Rebalance { replicas: true, leaders: true });
+        }
+        self.0.nodes.push(entry(id, pb::NodeState::Active, node));
+        Ok(Change::Made(id))
+    }
+
+    fn update_node(&mut self, node: pb::RegisterNode) -> Outcome {
+        let id = node.node_id;
+        let Some(known) = self.0.nodes.iter_mut().find(|known| known.id == id) else {
+            return Err(Rejection::InvalidArgument(format!(
+                "node {id} is not of this cluster; its id is never reused"
+            )));
+        };
+        if known.instance != node.instance {
+            return Err(Rejection::Forbidden(format!(
+                "node {id} had another data directory; a wiped node joins under a new id"
+            )));
+        }
+        let entry =
+            pb::ClusterNode { successor: known.successor, ..entry(id, known.state(), node) };
+        if *known == entry {
+            return Ok(Change::None(id));
+        }
+        *known = entry;
+        Ok(Change::Made(id))
+    }
+
+    /// Whether a node may be given a state, and why not.
+    ///
+    /// # Errors
+    /// The rejection that applying it would answer.
+    pub fn check_node_state(
+        &self,
+        id: NodeId,
+        state: NodeState,
+        successor: Option<NodeId>,
+    ) -> Result<(), Rejection> {
+        let Some(node) = self.node(id) else { return Err(unknown(self, id)) };
+        if let Some(successor) = successor {
+            let Some(named) = self.node(successor) else { return Err(unknown(self, successor)) };
+            if named.state != NodeState::Active || successor == id {
+                return Err(Rejection::Forbidden(format!(
+                    "node {successor}, which is {}, cannot take the place of node {id}",
+                    named.state.name()
+                )));
+            }
+        }
+        if node.state == NodeState::Leaving && state == NodeState::Draining {
+            return Err(Rejection::Forbidden(format!(
+                "node {id} is being removed, which drains it, too"
+            )));
+        }
+        if state == NodeState::Leaving && node.state != state {
+            let stay = self.nodes().filter(|n| n.state != NodeState::Leaving && n.id != id).count();
+            // Where it is only coming, that is taken back.
+            let here = |p: &Placement| p.target.contains(&id) && p.settled.contains(&id);
+            for placement in self.placements().filter(here) {
+                // Whatever moves now will have moved by then.
+                let then = Placement { settled: placement.target.clone(), ..placement.clone() };
+                planner::without(self, &then, id).map_err(Rejection::Forbidden)?;
+                if stay < placement.target.len().min(3) {
+                    return Err(Rejection::Forbidden(format!(
+                        "only {stay} nodes would stay, too few for the replicas of shard {}: add \
+                         one first",
+                        placement.shard
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_node_state(&mut self, request: pb::SetNodeState) -> Outcome {
+        let id = NodeId(request.node);
+        let state = match request.state() {
+            pb::NodeState::Active => NodeState::Active,
+            pb::NodeState::Draining => NodeState::Draining,
+            pb::NodeState::Leaving => NodeState::Leaving,
+        };
+        if request.state != request.state() as i32 {
+            return Err(Rejection::Undecodable);
+        }
+        let successor = (request.successor != 0).then_some(NodeId(request.successor));
+        self.check_node_state(id, state, successor)?;
+        let known = self.0.nodes.iter_mut().find(|node| node.id == id.0);
+        let known = known.expect("check_node_state has found it");
+        if (known.state, known.successor) == (request.state, request.successor) {
+            return Ok(Change::None(id.0));
+        }
+        known.state = request.state;
+        known.successor = request.successor;
+        Ok(Change::Made(id.0))
+    }
+
+    pub(super) fn remove_node(&mut self, id: NodeId) -> Outcome {
+        if self.is_removed(id) {
+            return Ok(Change::None(id.0));
+        }
+        let Some(node) = self.node(id) else { return Err(unknown(self, id)) };
+        if node.state != NodeState::Leaving {
+            return Err(Rejection::Forbidden(format!(
+                "node {id} is {}, not leaving",
+                node.state.name()
+            )));
+        }
+        if let Some((shard, _)) = self.shards().find(|(_, members)| members.contains(&id)) {
+            return Err(Rejection::Forbidden(format!(
+                "node {id} still has a replica of shard {shard}"
+            )));
+        }
+        let at = self.0.nodes.iter().position(|node| node.id == id.0);
+        let node = self.0.nodes.remove(at.expect("the node was found above"));
+        self.0.removed.push(pb::RemovedNode { id: node.id, instance: node.instance });
+        Ok(Change::Made(id.0))
+    }
+}
+
+fn entry(id: u64, state: pb::NodeState, node: pb::RegisterNode) -> pb::ClusterNode {
+    pb::ClusterNode {
+        id,
+        client_address: node.client_address,
+        peer_address: node.peer_address,
+        version: node.version,
+        instance: node.instance,
+        state: state.into(),
+        successor: 0,
+    }
+}
+
+fn unknown(map: &ClusterMap, id: NodeId) -> Rejection {
+    let known: Vec<String> = map.nodes().map(|node| node.id.to_string()).collect();
+    Rejection::InvalidArgument(match map.is_removed(id) {
+        true => format!("node {id} was removed from the cluster"),
+        false => format!("there is no node {id}: the nodes are {}", known.join(", ")),
+    })
+}

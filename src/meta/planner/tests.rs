@@ -1,0 +1,231 @@
+//! Plans, carried out at once, and checked at every step by the rules that the product has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::chat::command::Reply;
+
+/// A cluster whose moves are done as soon as they are asked for.
+struct World {
+    map: ClusterMap,
+    facts: Facts,
+}
+
+impl World {
+    fn founded_by(nodes: u64, shards: u32) -> World {
+        let node = |id: u64| pb::SeedNode {
+            id,
+            instance: format!("i{id}"),
+            client_address: format!("c{id}"),
+            peer_address: format!("p{id}"),
+        };
+        let seed =
+            pb::Seed { cluster_id: "c".into(), shards, nodes: (1..=nodes).map(node).collect() };
+        let map = ClusterMap::of_seed(&seed);
+        let leaders =
+            map.placements().map(|p| (p.shard, p.target[usize::from(p.shard.0) % p.target.len()]));
+        let facts = Facts {
+            reachable: map.nodes().map(|node| node.id).collect(),
+            leaders: leaders.collect(),
+        };
+        World { map, facts }
+    }
+
+    fn apply(&mut self, command: Command) -> Reply {
+        self.map.carry_out(command)
+    }
+
+    fn join(&mut self) -> NodeId {
+        let name = format!("new{}", self.map.version());
+        let node = pb::RegisterNode {
+            client_address: name.clone(),
+            peer_address: name.clone(),
+            instance: name,
+            spread: true,
+            ..Default::default()
+        };
+        let id = NodeId(self.apply(Command::RegisterNode(node)).unwrap().seq.0);
+        self.facts.reachable.insert(id);
+        id
+    }
+
+    fn set_state(&mut self, node: u64, state: pb::NodeState, successor: u64) -> Reply {
+        self.apply(Command::SetNodeState(pb::SetNodeState { node, state: state.into(), successor }))
+    }
+
+    /// Carries out one step.
+    fn step(&mut self, action: &Action) {
+        if let Action::TransferLeader { shard, to } = action {
+            assert!(self.map.placement(*shard).unwrap().settled.contains(to));
+        }
+        imagine(&mut self.map, &mut self.facts, action).unwrap();
+    }
+
+    /// Goes on until there is nothing to do; returns how many steps it took.
+    fn run(&mut self) -> usize {
+        for steps in 0..2000 {
+            match next(&self.map, &self.facts) {
+                Some(action) => self.step(&action),
+                None => return steps,
+            }
+        }
+        panic!("the planner goes round in circles: {:?}", next(&self.map, &self.facts));
+    }
+
+    fn loads(&self) -> BTreeMap<NodeId, usize> {
+        loads(&self.map)
+    }
+
+    fn leads(&self) -> Vec<usize> {
+        let leads = |node: NodeId| self.facts.leaders.values().filter(|l| **l == node).count();
+        self.map.nodes().map(|node| leads(node.id)).collect()
+    }
+
+    fn check_even(&self) {
+        let spread = |counts: &mut dyn Iterator<Item = usize>| {
+            let counts: Vec<_> = counts.collect();
+            counts.iter().max().unwrap() - counts.iter().min().unwrap()
+        };
+        assert!(spread(&mut self.loads().into_values()) <= 1, "{:?}", self.loads());
+        assert!(spread(&mut self.leads().into_iter()) <= 1, "{:?}", self.leads());
+    }
+}
+
+#[test]
+fn a_new_node_gets_its_part_of_replicas_and_leaders() {
+    let mut world = World::founded_by(3, 8);
+    assert_eq!(world.run(), 0, "nothing moves by itself");
+    world.join();
+    assert!(!is_idle(&world.map));
+    world.run();
+    world.check_even();
+    assert!(is_idle(&world.map));
+    // What an operator then moves stays where it is.
+    world.facts.leaders.values_mut().for_each(|leader| *leader = NodeId(1));
+    assert_eq!(world.run(), 0);
+}
+
+#[test]
+fn three_become_five_and_three_again() {
+    let mut world = World::founded_by(3, 8);
+    world.join();
+    world.join();
+    world.run();
+    world.check_even();
+    assert_eq!(world.map.placement(ShardId::META).unwrap().target.len(), 5);
+    for node in [2, 4] {
+        world.set_state(node, pb::NodeState::Leaving, 0).unwrap();
+        world.run();
+        assert!(world.map.is_removed(NodeId(node)));
+    }
+    let rest = [NodeId(1), NodeId(3), NodeId(5)];
+    assert!(world.map.placements().all(|p| p.target == rest), "{:?}", world.map);
+}
+
+#[test]
+fn one_becomes_three() {
+    let mut world = World::founded_by(1, 4);
+    world.join();
+    world.run();
+    assert!(world.map.placements().all(|p| p.target.len() == 1), "two are no better than one");
+    world.join();
+    world.run();
+    assert!(world.map.placements().all(|p| p.target.len() == 3));
+}
+
+#[test]
+fn a_removal_below_a_quorum_is_refused() {
+    let mut world = World::founded_by(3, 2);
+    let refused = world.set_state(2, pb::NodeState::Leaving, 0).unwrap_err().to_string();
+    assert!(refused.contains("add one first"), "{refused}");
+    assert!(world.set_state(9, pb::NodeState::Leaving, 0).is_err());
+    // Two of five may go, and then none.
+    let mut world = World::founded_by(5, 2);
+    world.set_state(2, pb::NodeState::Leaving, 0).unwrap();
+    world.run();
+    assert!(world.map.placements().all(|p| p.target.len() == 3));
+    world.set_state(3, pb::NodeState::Leaving, 0).unwrap();
+    world.run();
+    assert!(world.set_state(4, pb::NodeState::Leaving, 0).is_err());
+}
+
+#[test]
+fn a_dead_node_is_replaced_by_the_one_that_was_named() {
+    let mut world = World::founded_by(3, 8);
+    world.facts.reachable.remove(&NodeId(2));
+    let (four, five) = (world.join(), world.join());
+    assert!(world.set_state(2, pb::NodeState::Leaving, 2).is_err(), "it cannot replace itself");
+    world.set_state(2, pb::NodeState::Leaving, five.0).unwrap();
+    assert!(world.set_state(four.0, pb::NodeState::Leaving, 2).is_err(), "it leaves itself");
+    let action = next(&world.map, &world.facts).unwrap();
+    let target = vec![NodeId(1), NodeId(3), five];
+    assert_eq!(action, Action::SetTarget { shard: ShardId::META, target });
+    world.run();
+    assert!(world.map.is_removed(NodeId(2)));
+}
+
+#[test]
+fn a_node_that_is_being_caught_up_gets_nothing_more() {
+    let mut world = World::founded_by(3, 8);
+    let four = world.join();
+    let Some(Action::SetTarget { shard, target }) = next(&world.map, &world.facts) else {
+        panic!("the new node gets something")
+    };
+    let set = |shard: u32, expected_version| {
+        let target = target.iter().map(|id| id.0).collect();
+        Command::SetTarget(pb::SetTarget { shard, target, expected_version })
+    };
+    assert!(world.apply(set(shard.0.into(), 0)).is_err(), "decided on an old map");
+    let version = world.map.version();
+    assert!(!world.apply(set(shard.0.into(), version)).unwrap().duplicate);
+    assert!(world.apply(set(shard.0.into(), version)).unwrap().duplicate, "a repeat");
+    assert_eq!(world.map.incoming(four), Some(shard));
+    assert_eq!(next(&world.map, &world.facts), None, "it waits");
+    let before = world.map.clone();
+    let other: u32 = if shard.0 == 8 { 7 } else { 8 };
+    let refused = world.apply(set(other, version + 1)).unwrap_err().to_string();
+    assert!(refused.contains("one shard at a time"), "{refused}");
+    assert_eq!(world.map, before, "refused, and nothing changed");
+    // Removing it takes the change back first.
+    world.set_state(four.0, pb::NodeState::Leaving, 0).unwrap();
+    let settled = world.map.placement(shard).unwrap().settled;
+    let action = next(&world.map, &world.facts);
+    assert_eq!(action, Some(Action::SetTarget { shard, target: settled }));
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_and_goes_every_step_is_allowed_and_it_ends(
+        founders in proptest::sample::select(vec![1u64, 3, 5]),
+        shards in 1..12u32,
+        events in proptest::collection::vec((0..4u8, any::<proptest::sample::Index>()), 1..12),
+    ) {
+        let mut world = World::founded_by(founders, shards);
+        for (event, which) in events {
+            let nodes: Vec<NodeId> = world.map.nodes().map(|node| node.id).collect();
+            let node = *which.get(&nodes);
+            match event {
+                0 => { world.join(); }
+                1 => { let _ = world.set_state(node.0, pb::NodeState::Leaving, 0); }
+                2 => { world.facts.reachable = nodes.iter().copied().filter(|id| *id != node).collect(); }
+                _ => { let _ = world.set_state(node.0, pb::NodeState::Active, 0); }
+            }
+            // Stopped halfway by whatever comes next.
+            for _ in 0..which.index(5) {
+                if let Some(action) = next(&world.map, &world.facts) {
+                    world.step(&action);
+                }
+            }
+        }
+        world.facts.reachable = world.map.nodes().map(|node| node.id).collect();
+        world.run();
+        for placement in world.map.placements() {
+            let distinct: BTreeSet<_> = placement.target.iter().collect();
+            prop_assert_eq!(distinct.len(), placement.target.len());
+            prop_assert!(placement.target.iter().all(|id| world.map.node(*id).is_some()));
+            prop_assert!(placement.target.len() >= founders.min(3) as usize);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Tests of the map as a whole: its encoding, and the life of nodes in it.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::*;
+use crate::id::{SLOTS, Seq};
+use crate::testing::{damaged, hex};
+
+fn seed() -> pb::Seed {
+    let node = |id: u64| pb::SeedNode {
+        id,
+        instance: format!("i{id}"),
+        client_address: format!("127.0.0.1:{}", 7400 + id),
+        peer_address: format!("127.0.0.1:{}", 7500 + id),
+    };
+    pb::Seed { cluster_id: "c".into(), shards: 8, nodes: vec![node(1), node(2), node(3)] }
+}
+
+fn register(node_id: u64, port: u16, instance: &str) -> Bytes {
+    let command = pb::request::Command::RegisterNode(pb::RegisterNode {
+        node_id,
+        client_address: format!("127.0.0.1:{port}"),
+        peer_address: format!("127.0.0.1:{}", port + 1),
+        version: "0.1.0".into(),
+        instance: instance.into(),
+        spread: false,
+    });
+    pb::Request { command: Some(command), ..Default::default() }.encode_to_vec().into()
+}
+
+#[test]
+fn every_slot_has_a_shard_and_every_shard_its_slots() {
+    let map = ClusterMap::of_seed(&seed());
+    let mut counts = std::collections::BTreeMap::new();
+    for slot in 0..SLOTS {
+        *counts.entry(map.shard_of(Slot(slot)).unwrap()).or_insert(0) += 1;
+    }
+    assert_eq!(counts.len(), 8);
+    assert!(counts.values().all(|count| *count == 128));
+    assert_eq!(map.replicas(ShardId::META), [NodeId(1), NodeId(2), NodeId(3)]);
+    assert_eq!(ClusterMap::decode(&map.encode()), Ok(map));
+}
+
+#[test]
+fn a_node_id_is_given_once_and_a_repeat_gets_the_same() {
+    let mut map = ClusterMap::of_seed(&seed());
+    assert_eq!(map.apply(&register(0, 9000, "a"), 1).unwrap().seq, Seq(4));
+    let again = map.apply(&register(0, 9000, "a"), 2).unwrap();
+    assert_eq!((again.seq, again.duplicate), (Seq(4), true));
+    assert_eq!(map.apply(&register(0, 9010, "b"), 3).unwrap().seq, Seq(5));
+    let version = map.version();
+    assert!(!map.apply(&register(5, 9030, "b"), 6).unwrap().duplicate);
+    assert_eq!(map.version(), version + 1);
+}
+
+#[test]
+fn a_wiped_or_unknown_node_is_refused() {
+    let mut map = ClusterMap::of_seed(&seed());
+    map.apply(&register(0, 9000, "a"), 1).unwrap();
+    for request in [
+        register(77, 9020, "x"),    // no such id
+        register(0, 9000, "wiped"), // the address of a node that has another directory
+        register(4, 9000, "wiped"), // and under its id
+        register(4, 9000, "i1"),    // a founder's directory under another id
+    ] {
+        let reply = map.apply(&request, 5);
+        assert!(reply.is_err(), "{request:?} {reply:?}");
+    }
+}
+
+#[test]
+fn garbage_is_rejected_and_changes_nothing() {
+    let mut map = ClusterMap::of_seed(&seed());
+    let before = map.clone();
+    assert!(map.apply(&Bytes::from_static(b"\xff\xff"), 1).is_err());
+    assert!(map.apply(&Bytes::new(), 1).is_err());
+    assert_eq!(map, before);
+}
+
+fn any_map() -> impl Strategy<Value = ClusterMap> {
+    let node = (any::<(u64, u64, i32)>(), any::<[String; 4]>()).prop_map(|(numbers, texts)| {
+        let [client_address, peer_address, version, instance] = texts;
+        let (id, successor, state) = numbers;
+        pb::ClusterNode { id, client_address, peer_address, version, instance, state, successor }
+    });
+    let settled = (vec(any::<u64>(), 0..6), any::<(u64, u64)>())
+        .prop_map(|(voters, (log_index, term))| pb::Settled { voters, log_index, term });
+    let placement = (any::<u32>(), vec(any::<u64>(), 0..6), proptest::option::of(settled))
+        .prop_map(|(shard, replicas, settled)| pb::ShardPlacement { shard, replicas, settled });
+    let removed =
+        any::<(u64, String)>().prop_map(|(id, instance)| pb::RemovedNode { id, instance });
+    let rebalance = any::<Option<(bool, bool)>>()
+        .prop_map(|w| w.map(|(replicas, leaders)| pb::Rebalance { replicas, leaders }));
+    let lists =
+        (vec(node, 0..6), vec(placement, 0..9), vec(any::<u32>(), 0..30), vec(removed, 0..3));
+    (any::<String>(), lists, any::<(u64, u64)>(), rebalance).prop_map(
+        |(cluster_id, (nodes, shards, slots, removed), (version, last_node_id), rebalance)| {
+            ClusterMap(pb::ClusterMap {
+                cluster_id,
+                nodes,
+                shards,
+                slots,
+                version,
+                last_node_id,
+                removed,
+                rebalance,
+            })
+        },
+    )
+}
+
+/// What anybody does with a map.
+fn look_at(map: &ClusterMap) {
+    let _ = (map.is_formed(), map.version(), map.nodes().count(), map.data_shards().count());
+    let _ = (map.replicas(ShardId::META), map.shard_of(Slot(SLOTS - 1)));
+    let facts = planner::Facts::default();
+    let _ = (planner::is_idle(map), planner::next(map, &facts));
+}
+
+proptest! {
+    #[test]
+    fn maps_round_trip(map in any_map()) {
+        look_at(&map);
+        prop_assert_eq!(ClusterMap::decode(&map.encode()), Ok(map));
+    }
+
+    #[test]
+    fn arbitrary_and_damaged_bytes_give_an_error_or_a_map(
+        rubbish in any::<Vec<u8>>(), map in any_map(),
+        at in any::<Index>(), to in any::<u8>(), cut in any::<Index>(),
+    ) {
+        let [changed, short] = damaged(&map.encode(), at, to, cut);
+        for bytes in [rubbish, changed, short] {
+            let _ = ClusterMap::decode(&bytes).as_ref().map(look_at);
+        }
+    }
+}
+
+#[test]
+fn the_map_is_pinned() {
+    let mut map = ClusterMap::of_seed(&pb::Seed { shards: 1, ..seed() });
+    map.0.slots.truncate(3);
+    map.0.nodes.truncate(1);
+    assert_eq!(
+        hex(&map.encode()),
+        "0a016312260801120e3132372e302e302e313a373430311a0e3132372e302e302e313a373530312a\
+         0269311a0512030102031a0708011203010203220301010128013003"
+    );
+}

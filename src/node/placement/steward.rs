@@ -1,0 +1,81 @@
+//! What this node does for the groups that it leads: takes their voters to the target, reports what
+//! is settled, and gives up the lead of what it should not lead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future;
+
+use crate::id::NodeId;
+use crate::meta::NodeState;
+use crate::proto::internal as pb;
+use crate::proto::internal::request::Command;
+use crate::router::Router;
+use crate::shard::Shard;
+use crate::shard::membership::{Settled, Step};
+use crate::shard::runtime::Runtime;
+
+/// How often groups are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Steps of one group in a row, until others are looked at again.
+const STEPS_MAX: usize = 8;
+
+/// Looks after the groups that this node leads, for as long as it is let.
+pub(in crate::node) async fn run<R: Runtime>(router: Arc<Router<R>>) {
+    loop {
+        R::sleep(LOOK_EVERY).await;
+        let led = router.host().all().into_iter().filter(|shard| shard.is_leader());
+        future::join_all(led.map(|shard| look_after(router.clone(), shard))).await;
+    }
+}
+
+async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
+    let map = router.map();
+    let Some(placement) = map.placement(shard.id()) else { return };
+    let is_active = |id: NodeId| map.node(id).is_some_and(|node| node.state == NodeState::Active);
+    if let Some(node) = router.node_id()
+        && !is_active(node)
+        && let Some(to) = shard.successor(|other| is_active(other) && shard.reaches(other))
+    {
+        shard.hand_over_to(to).await;
+        return;
+    }
+    let rests = |settled: Settled| {
+        settled.voters == placement.target && settled.log_index <= placement.log_index
+    };
+    if shard.settled().is_some_and(rests) {
+        return;
+    }
+    // What is known here may be old, and an old target is none to go to.
+    let map = match router.read_map().await {
+        Ok(map) => map,
+        Err(error) => return tracing::debug!(%error, "the map cannot be read just now"),
+    };
+    let Some(placement) = map.placement(shard.id()) else { return };
+    let mut target = Vec::new();
+    for id in &placement.target {
+        // A map that does not know a node that it wants is none to act on.
+        let Some(node) = map.node(*id) else { return };
+        target.push((*id, node.peer_address));
+    }
+    for _ in 0..STEPS_MAX {
+        match shard.step_to(&target).await {
+            Step::Taken => {}
+            Step::Waits(why) => return tracing::debug!(shard = %shard.id(), why, "a move waits"),
+            Step::Settled(settled) if settled.log_index > placement.log_index => {
+                let report = Command::ReportSettled(pb::ReportSettled {
+                    shard: shard.id().0.into(),
+                    voters: settled.voters.iter().map(|node| node.0).collect(),
+                    log_index: settled.log_index,
+                    term: settled.term,
+                });
+                match router.propose_meta(report).await {
+                    Ok(_) => tracing::info!(shard = %shard.id(), "reported where it is"),
+                    Err(error) => tracing::debug!(shard = %shard.id(), %error, "cannot report"),
+                }
+                return;
+            }
+            Step::Settled(_) => return,
+        }
+    }
+}

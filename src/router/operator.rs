@@ -1,0 +1,379 @@
+//! What operators ask of a cluster: where replicas and leaders are to be, and which nodes are to go.
+//!
+//! An order changes the cluster map, or hands over a lead, and returns: what follows from a changed
+//! map is done by whoever leads the groups (`node/placement/`), also if whoever gave the order is
+//! gone by then. Giving the same order again does nothing more.
+
+use std::time::Duration;
+
+use crate::error::{Code, Error};
+use crate::id::{NodeId, ShardId};
+use crate::meta::planner::{self, Action, Facts};
+use crate::meta::{ClusterMap, NodeState};
+use crate::proto::internal as pb;
+use crate::proto::internal::request::Command;
+use crate::proto::v1;
+use crate::router::{Router, forward, odd_reply, placement};
+use crate::shard::runtime::{Instant, Runtime};
+use crate::shard::{Refused, Shard};
+
+/// How often an order that was given on a map that has changed since is given again.
+const ATTEMPTS: u32 = 5;
+/// For how long a transfer of a lead is tried.
+const TRANSFER_FOR: Duration = Duration::from_secs(10);
+/// A replica that trails by no more entries than this counts when a quorum is asked for.
+const LAG_COUNTS: u64 = 64;
+
+/// An order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Move a replica of a shard from one node to another.
+    MoveShard {
+        /// The shard.
+        shard: ShardId,
+        /// The node that has it.
+        from: NodeId,
+        /// The node that is to have it.
+        to: NodeId,
+    },
+    /// Hand the lead of a shard to one of its voters.
+    TransferLeader {
+        /// The shard.
+        shard: ShardId,
+        /// The node that is to lead.
+        to: NodeId,
+    },
+    /// Spread replicas, or leaders, or both evenly.
+    Rebalance {
+        /// Whether replicas are to be moved.
+        replicas: bool,
+        /// Whether leaders are to be moved.
+        leaders: bool,
+    },
+    /// Move all leaders away from a node, and let none come.
+    Drain(NodeId),
+    /// Let a node that was drained, or was to be removed, take part as before.
+    Resume(NodeId),
+    /// Move all replicas away from a node, then forget it.
+    Remove {
+        /// The node.
+        node: NodeId,
+        /// The node that is to have its replicas; `None` = those with the fewest.
+        successor: Option<NodeId>,
+    },
+}
+
+/// What an order means.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// Steps, for a person, in order. Empty: it is so already.
+    pub steps: Vec<String>,
+}
+
+impl<R: Runtime> Router<R> {
+    /// Carries out an order, or says what it would do. Returns once it is decided and known to the
+    /// cluster; replicas are moved from then on ([`Router::read_map`] shows how far that is).
+    ///
+    /// # Errors
+    /// Why it is refused, and nothing is changed then; or why the cluster could not be reached.
+    pub async fn operate(&self, order: Order, dry_run: bool) -> Result<Plan, Error> {
+        let mut attempt = 1;
+        loop {
+            let map = self.read_map().await?;
+            if !map.is_formed() {
+                return Err(placement::no_cluster());
+            }
+            let (command, plan) = self.decide(&map, &order).await?;
+            let Some(command) = command.filter(|_| !dry_run) else { break Ok(plan) };
+            match self.carry_out(command).await {
+                Ok(()) => break Ok(plan),
+                // Somebody else, or the planner, has changed the map meanwhile.
+                Err(error)
+                    if attempt < ATTEMPTS
+                        && error.code == Code::Forbidden
+                        && self.read_map().await?.version() != map.version() =>
+                {
+                    attempt += 1;
+                }
+                Err(error) => break Err(error),
+            }
+        }
+    }
+
+    /// What an order comes to on a map: nothing, if it is so already.
+    async fn decide(
+        &self,
+        map: &ClusterMap,
+        order: &Order,
+    ) -> Result<(Option<Decided>, Plan), Error> {
+        match *order {
+            Order::MoveShard { shard, from, to } => move_shard(map, shard, from, to),
+            Order::TransferLeader { shard, to } => {
+                let placement = map.placement(shard).ok_or_else(|| no_shard(map, shard))?;
+                if !placement.settled.contains(&to) {
+                    return Err(Error::invalid(format!(
+                        "node {to} does not vote in shard {shard}: those that do are {}",
+                        ids(&placement.settled)
+                    )));
+                }
+                let state = map.node(to).map(|node| node.state);
+                if state != Some(NodeState::Active) {
+                    let state = state.map_or("removed", NodeState::name);
+                    return Err(Error::new(
+                        Code::Forbidden,
+                        format!("node {to} is {state}, and leads nothing"),
+                    ));
+                }
+                let plan = Plan { steps: vec![Action::TransferLeader { shard, to }.to_string()] };
+                Ok((Some(Decided::Transfer { shard, to }), plan))
+            }
+            Order::Rebalance { replicas, leaders } => {
+                let wanted = pb::Rebalance { replicas, leaders };
+                let set =
+                    pb::SetRebalance { wanted: Some(wanted), expected_version: map.version() };
+                self.decide_meta(map, Command::SetRebalance(set)).await
+            }
+            Order::Drain(node) => {
+                let (command, mut plan) =
+                    self.set_state(map, node, pb::NodeState::Draining, None).await?;
+                plan.steps.clear();
+                if command.is_some() {
+                    let leads = self.facts().await.leaders.into_iter();
+                    let leads = leads.filter(|(_, leader)| *leader == node);
+                    plan.steps.push(format!("let node {node} lead nothing"));
+                    plan.steps.extend(leads.map(|(shard, _)| {
+                        format!("transfer the lead of shard {shard} away from node {node}")
+                    }));
+                }
+                Ok((command, plan))
+            }
+            Order::Resume(node) => {
+                let (command, mut plan) =
+                    self.set_state(map, node, pb::NodeState::Active, None).await?;
+                if command.is_some() {
+                    plan.steps.insert(0, format!("let node {node} take part as before"));
+                }
+                Ok((command, plan))
+            }
+            Order::Remove { node, .. } if map.is_removed(node) => Ok((None, Plan::default())),
+            Order::Remove { node, successor } => {
+                self.set_state(map, node, pb::NodeState::Leaving, successor).await
+            }
+        }
+    }
+
+    async fn set_state(
+        &self,
+        map: &ClusterMap,
+        node: NodeId,
+        state: pb::NodeState,
+        successor: Option<NodeId>,
+    ) -> Result<(Option<Decided>, Plan), Error> {
+        let successor = successor.map_or(0, |node| node.0);
+        let set = pb::SetNodeState { node: node.0, state: state.into(), successor };
+        self.decide_meta(map, Command::SetNodeState(set)).await
+    }
+
+    /// A command of the meta group, and what the planner will make of it.
+    async fn decide_meta(
+        &self,
+        map: &ClusterMap,
+        command: Command,
+    ) -> Result<(Option<Decided>, Plan), Error> {
+        let mut then = map.clone();
+        let done = then.carry_out(command.clone()).map_err(Error::from)?;
+        if done.duplicate {
+            return Ok((None, Plan::default()));
+        }
+        let steps = planner::preview(&then, &self.facts().await);
+        let steps = steps.iter().map(ToString::to_string).collect();
+        Ok((Some(Decided::Meta(command)), Plan { steps }))
+    }
+
+    async fn carry_out(&self, decided: Decided) -> Result<(), Error> {
+        match decided {
+            Decided::Meta(command) => self.propose_meta(command).await.map(|_| ()),
+            Decided::Transfer { shard, to } => self.transfer_leader(shard, to).await,
+        }
+    }
+
+    /// Hands the lead of a shard to a node, wherever its leader is; returns once that node leads.
+    ///
+    /// # Errors
+    /// When the node has not taken the lead within ten seconds.
+    pub async fn transfer_leader(&self, shard: ShardId, to: NodeId) -> Result<(), Error> {
+        let began = R::Instant::now();
+        loop {
+            let mut maybe_applied = false;
+            let ask = |leader| async move {
+                if leader == to {
+                    return Ok(());
+                }
+                if Some(leader) == self.node_id() {
+                    let replica = self.host().get(shard);
+                    let replica = replica.ok_or_else(|| crate::shard::not_leader(None))?;
+                    return self.hand_over(&replica, to).await;
+                }
+                let request = forward::Request::Transfer(pb::TransferLead { to: to.0 });
+                match self.forwarder(leader).ask(shard, request).await? {
+                    forward::Reply::Transferring(_) => Ok(()),
+                    _ => Err(odd_reply()),
+                }
+            };
+            match self.at_leader(shard, &mut maybe_applied, ask).await {
+                Ok(()) => {
+                    self.note_leader(shard, Some(to));
+                    return Ok(());
+                }
+                Err(error) if error.code != Code::Unavailable => return Err(error),
+                Err(error) if began.elapsed() > TRANSFER_FOR => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Hands over the lead of a replica here.
+    pub(super) async fn hand_over(&self, shard: &Shard<R>, to: NodeId) -> Result<(), Refused> {
+        let refused = |error| Refused { error, leader: None };
+        match shard.leader() {
+            Some(leader) if leader == to => return Ok(()),
+            leader if leader != self.node_id() => return Err(crate::shard::not_leader(leader)),
+            _ => {}
+        }
+        if !shard.has_voter(to) {
+            let why = format!("node {to} does not vote in shard {}", shard.id());
+            return Err(refused(Error::invalid(why)));
+        }
+        if !shard.hand_over_to(to).await {
+            let why = format!("node {to} has not taken the lead of shard {}", shard.id());
+            return Err(refused(Error::new(Code::Unavailable, why).maybe_applied()));
+        }
+        Ok(())
+    }
+
+    /// Who answers, and who leads what.
+    pub async fn facts(&self) -> Facts {
+        let status = self.status().await;
+        let up = status.nodes.iter().filter(|node| node.state == "up");
+        let mut leading: Vec<&v1::ShardStatus> =
+            status.shards.iter().filter(|shard| shard.state == "leader").collect();
+        // Of two that think so, the one of the later term is right.
+        leading.sort_by_key(|shard| shard.term);
+        let leaders = leading
+            .into_iter()
+            .filter_map(|s| Some((ShardId(u16::try_from(s.shard).ok()?), NodeId(s.node))));
+        Facts { reachable: up.map(|node| NodeId(node.id)).collect(), leaders: leaders.collect() }
+    }
+
+    /// Nodes and shards as they are now.
+    ///
+    /// # Errors
+    /// Why the meta group could not be reached.
+    pub async fn placement(&self) -> Result<v1::PlacementResponse, Error> {
+        let map = self.read_map().await?;
+        let facts = self.facts().await;
+        let node = |node: crate::meta::Node| v1::PlacedNode {
+            id: node.id.0,
+            client_address: node.client_address,
+            peer_address: node.peer_address,
+            version: node.version,
+            membership: node.state.name().into(),
+            up: facts.reachable.contains(&node.id),
+            replicas: map.shards().filter(|(_, members)| members.contains(&node.id)).count() as u32,
+            leaders: facts.leaders.values().filter(|leader| **leader == node.id).count() as u32,
+        };
+        let raw = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+        let shard = |placement: crate::meta::Placement| v1::PlacedShard {
+            shard: placement.shard.0.into(),
+            target: raw(&placement.target),
+            settled: raw(&placement.settled),
+            leader: facts.leaders.get(&placement.shard).map_or(0, |leader| leader.0),
+        };
+        Ok(v1::PlacementResponse {
+            version: map.version(),
+            nodes: map.nodes().map(node).collect(),
+            shards: map.placements().map(shard).collect(),
+            rebalancing: map.rebalance() != (false, false),
+            removed: map.removed().map(|node| node.0).collect(),
+        })
+    }
+
+    /// The shards that would have no quorum if a node stopped now.
+    ///
+    /// # Errors
+    /// When there is no such node, or no cluster.
+    pub async fn quorum_critical(&self, node: NodeId) -> Result<Vec<ShardId>, Error> {
+        let map = self.map();
+        if !map.is_formed() {
+            return Err(placement::no_cluster());
+        }
+        if map.node(node).is_none() {
+            let nodes: Vec<NodeId> = map.nodes().map(|node| node.id).collect();
+            let why = format!("there is no node {node}: the nodes are {}", ids(&nodes));
+            return Err(Error::invalid(why));
+        }
+        let status = self.status().await;
+        let serves = |shard: ShardId, id: NodeId| {
+            let mut replicas = status.shards.iter();
+            replicas.any(|replica| {
+                (replica.shard, replica.node) == (u32::from(shard.0), id.0)
+                    && replica.state != "stopped"
+                    && replica.lag <= LAG_COUNTS
+            })
+        };
+        let critical = map.placements().filter(|placement| {
+            let others = placement.settled.iter().filter(|id| **id != node);
+            let serving = others.filter(|id| serves(placement.shard, **id)).count();
+            placement.settled.contains(&node) && serving <= placement.settled.len() / 2
+        });
+        Ok(critical.map(|placement| placement.shard).collect())
+    }
+}
+
+/// What is to be done about an order.
+enum Decided {
+    Meta(Command),
+    Transfer { shard: ShardId, to: NodeId },
+}
+
+fn move_shard(
+    map: &ClusterMap,
+    shard: ShardId,
+    from: NodeId,
+    to: NodeId,
+) -> Result<(Option<Decided>, Plan), Error> {
+    let placement = map.placement(shard).ok_or_else(|| no_shard(map, shard))?;
+    let has = |node| placement.target.contains(&node);
+    if !has(from) && has(to) {
+        return Ok((None, Plan::default()));
+    }
+    let why = match (has(from), has(to)) {
+        (false, _) => format!(
+            "node {from} has no replica of shard {shard}: those that do are {}",
+            ids(&placement.target)
+        ),
+        (_, true) => format!("node {to} has a replica of shard {shard} already"),
+        _ => String::new(),
+    };
+    if !why.is_empty() {
+        return Err(Error::invalid(why));
+    }
+    let target = placement.replaced(from, to);
+    map.check_target(shard, &target).map_err(Error::from)?;
+    let steps = vec![Action::SetTarget { shard, target: target.clone() }.to_string()];
+    let set = pb::SetTarget {
+        shard: u32::from(shard.0),
+        target: target.iter().map(|node| node.0).collect(),
+        expected_version: map.version(),
+    };
+    Ok((Some(Decided::Meta(Command::SetTarget(set))), Plan { steps }))
+}
+
+fn no_shard(map: &ClusterMap, shard: ShardId) -> Error {
+    let last = map.placements().map(|placement| placement.shard.0).max().unwrap_or(0);
+    Error::invalid(format!("there is no shard {shard}: they are 0 (meta) to {last}"))
+}
+
+fn ids(nodes: &[NodeId]) -> String {
+    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
