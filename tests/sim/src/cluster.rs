@@ -132,6 +132,12 @@ impl Node {
         self.gone.load(Ordering::Relaxed)
     }
 
+    /// Takes its disk away, for good. Its process is dead.
+    pub fn lose_disk(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+        self.disk.wipe();
+    }
+
     /// From now on its log must not open.
     pub fn expect_refusal(&self) {
         self.must_refuse.store(true, Ordering::Relaxed);
