@@ -5,6 +5,7 @@
 //! retried with the same bytes, and so the same request id, until the deadline: that is safe, since
 //! `apply` recognises repeats.
 
+mod audit;
 mod clock_watch;
 pub mod feed;
 mod forward;
@@ -19,7 +20,7 @@ mod status;
 pub mod verify;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
@@ -109,6 +110,8 @@ pub struct Router<R: Runtime = TokioRuntime> {
     control: OnceLock<Arc<dyn Control>>,
     stopping: AtomicBool,
     disk_full: AtomicBool,
+    /// How many requests to the meta group there were; tells them apart.
+    meta_requests: AtomicU32,
 }
 
 impl<R: Runtime> std::fmt::Debug for Router<R> {
@@ -139,6 +142,7 @@ impl<R: Runtime> Router<R> {
             control: OnceLock::new(),
             stopping: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
+            meta_requests: AtomicU32::new(0),
         })
     }
 
