@@ -1,5 +1,7 @@
 //! `folkmoot node`: nodes come, drain and go, and are maintained.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::cli::connection::Connection;
@@ -41,6 +43,11 @@ pub(super) enum Command {
         joined: start it with --join first."
     )]
     Replace(Replace),
+    /// Make a token that lets one more node join: `serve --join ADDRESS --join-token TOKEN`.
+    #[command(after_help = "Examples:\n  folkmoot node token\n  \
+        folkmoot node token --ttl 10m --json | jq -r .token\n\nThe token is shown once, admits one \
+        node, and expires.")]
+    Token(Token),
     /// Say whether a quorum would be lost if a node stopped now; exit code 1 if so.
     #[command(after_help = "Example:\n  folkmoot node quorum-critical 2 && ssh chat2 reboot")]
     QuorumCritical(QuorumCritical),
@@ -97,6 +104,16 @@ pub(super) struct Replace {
     options: order::Options,
 }
 
+/// Options of `node token`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Token {
+    /// For how long it is valid: a second to thirty days.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+    #[command(flatten)]
+    connection: Connection,
+}
+
 /// Options of `node quorum-critical`.
 #[derive(Debug, clap::Args)]
 pub(super) struct QuorumCritical {
@@ -141,6 +158,7 @@ pub(super) async fn run(command: Command) -> Outcome {
             );
             remove(&what, pb::RemoveNodeOrder { node: old, successor: new }, yes, &options).await
         }
+        Command::Token(Token { ttl, connection }) => token(ttl, &connection).await,
         Command::QuorumCritical(QuorumCritical { node, connection }) => {
             quorum_critical(node, &connection).await
         }
@@ -191,6 +209,20 @@ async fn list(connection: &Connection) -> Outcome {
         ]);
     }
     Ok(table.print()?)
+}
+
+async fn token(ttl: Duration, connection: &Connection) -> Outcome {
+    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    let made = connection.client()?.join_token(ttl_ms).await;
+    let (token, expires_at_ms) = made.map_err(|error| connection.failure(error))?;
+    if connection.json {
+        output::line(json!({ "token": token, "expires_at": output::time(expires_at_ms) }))?;
+    } else {
+        output::line(&token)?;
+        let until = output::time_short(expires_at_ms);
+        eprintln!("shown once; it lets one node join until {until} UTC");
+    }
+    Ok(())
 }
 
 async fn quorum_critical(node: u64, connection: &Connection) -> Outcome {

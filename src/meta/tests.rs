@@ -1,12 +1,58 @@
 //! Tests of the map as a whole: its encoding, and the life of nodes in it.
 
+use std::collections::BTreeMap;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::chat::command::Reply;
 use crate::id::{SLOTS, Seq};
 use crate::testing::{damaged, hex};
+
+impl ClusterMap {
+    /// What an encoded request does to the map.
+    pub(super) fn apply(&mut self, request: &Bytes, log_time_ms: u64) -> Reply {
+        let mut state = Memory::default();
+        state.put_blob(MAP_BLOB, self.encode());
+        let reply = apply_batch(&mut state, std::slice::from_ref(request), log_time_ms).remove(0);
+        *self = ClusterMap::decode(&state.blob(MAP_BLOB).unwrap()).unwrap();
+        reply
+    }
+}
+
+/// A state in memory.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Memory(BTreeMap<String, Bytes>);
+
+impl Memory {
+    /// The meta group's state when a cluster of three nodes has just been formed.
+    pub(super) fn formed() -> Memory {
+        let mut state = Memory::default();
+        state.put_blob(MAP_BLOB, ClusterMap::of_seed(&seed()).encode());
+        state
+    }
+
+    pub(super) fn map(&self) -> ClusterMap {
+        ClusterMap::decode(&self.blob(MAP_BLOB).unwrap()).unwrap()
+    }
+
+    /// Applies one request.
+    pub(super) fn apply(&mut self, request: pb::Request, log_time_ms: u64) -> Reply {
+        apply_batch(self, &[request.encode_to_vec().into()], log_time_ms).remove(0)
+    }
+}
+
+impl Blobs for Memory {
+    fn blob(&self, name: &str) -> Option<Bytes> {
+        self.0.get(name).cloned()
+    }
+
+    fn put_blob(&mut self, name: &str, value: Bytes) {
+        self.0.insert(name.into(), value);
+    }
+}
 
 fn seed() -> pb::Seed {
     let node = |id: u64| pb::SeedNode {
@@ -27,6 +73,7 @@ fn register(node_id: u64, port: u16, instance: &str) -> Bytes {
         instance: instance.into(),
         spread: false,
         gateway: false,
+        join_token: None,
     });
     pb::Request { command: Some(command), ..Default::default() }.encode_to_vec().into()
 }

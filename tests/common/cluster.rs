@@ -188,8 +188,23 @@ impl TestCluster {
         self.add_node_with(&["--gateway"])
     }
 
-    /// Starts one more node with further arguments.
+    /// Starts one more node with further arguments, and with a join token.
     pub fn add_node_with(&mut self, arguments: &[&str]) -> usize {
+        let token = self.join_token("1h");
+        self.add_node_of(&[arguments, &["--join-token", &token]].concat())
+    }
+
+    /// Makes a token that lets one more node join.
+    pub fn join_token(&self, ttl: &str) -> String {
+        let running = self.nodes.iter().position(|node| node.child.is_some());
+        let mut command = self.cli(running.expect("a node runs"), &["node", "token", "--json"]);
+        let made = succeed(command.args(["--ttl", ttl]));
+        let made: Value = serde_json::from_slice(&made).unwrap();
+        made["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Starts one more node with these further arguments, which may not let it join.
+    pub fn add_node_of(&mut self, arguments: &[&str]) -> usize {
         let i = self.len();
         let mut node = Node::new(self.directory.path(), i, self.options.places.get(i));
         node.arguments = arguments.iter().map(ToString::to_string).collect();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{NodeId, ShardId};
-use crate::meta::ClusterMap;
 use crate::meta::planner::{self, Action, Facts};
+use crate::meta::{ClusterMap, audit};
 use crate::router::Router;
 use crate::shard::runtime::{Instant, Runtime};
 
@@ -57,8 +57,14 @@ async fn step<R: Runtime>(router: &Router<R>, absences: &mut Absences<R>) -> boo
     absences.note(&map, &mut facts);
     let Some(action) = planner::next(&map, &facts) else { return false };
     let done = match (&action, action.command(map.version())) {
-        (_, Some(command)) => router.propose_meta(command).await.map(|_| ()),
-        (Action::TransferLeader { shard, to }, None) => router.transfer_leader(*shard, *to).await,
+        (_, Some(command)) => router.propose_planned(command, &action).await,
+        (Action::TransferLeader { shard, to }, None) => {
+            let done = router.transfer_leader(*shard, *to).await;
+            if done.is_ok() {
+                router.try_record(audit::CLUSTER, &action.to_string(), "done").await;
+            }
+            done
+        }
         (_, None) => return false,
     };
     match done {

@@ -366,6 +366,7 @@ impl Cluster {
             peer_address: format!("10.0.0.{id}:7401"),
             version: "simulated".into(),
             gateway: false,
+            join_token: String::new(),
         }
     }
 
