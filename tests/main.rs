@@ -23,6 +23,7 @@ mod gateway_node;
 mod harness;
 mod idle;
 mod import_export;
+mod join;
 mod limits;
 mod load_balancer;
 mod lost_base;

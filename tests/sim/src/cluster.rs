@@ -365,6 +365,8 @@ impl Cluster {
             client_address: format!("10.0.0.{id}:7400"),
             peer_address: format!("10.0.0.{id}:7401"),
             version: "simulated".into(),
+            gateway: false,
+            join_token: String::new(),
         }
     }
 

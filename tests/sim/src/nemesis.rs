@@ -349,7 +349,7 @@ async fn remove(world: Arc<World>, lost: NodeId, mut rng: SmallRng) {
 
 async fn give(world: &World, running: &Running, order: &Order) {
     let (router, given) = (running.router.clone(), order.clone());
-    let asked = running.process.spawn(async move { router.operate(given, false).await });
+    let asked = running.process.spawn(async move { router.operate("nemesis", given, false).await });
     let outcome = match Sim::timeout(ORDER_WITHIN, asked).await {
         Ok(Ok(Ok(plan))) => format!("{:?}", plan.steps),
         Ok(Ok(Err(error))) => error.to_string(),
