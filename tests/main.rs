@@ -30,6 +30,7 @@ mod lost_base;
 mod lost_log;
 mod membership;
 mod million;
+mod operations;
 mod readme;
 mod redaction;
 mod reload;

@@ -1,5 +1,6 @@
 //! `folkmoot cluster`: form a cluster, and see how it is.
 
+mod health;
 mod verify;
 
 use std::io::IsTerminal;
@@ -24,6 +25,11 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  folkmoot cluster status\n  \
         folkmoot cluster status --watch\n  folkmoot cluster status --json | jq .shards")]
     Status(Status),
+    /// Say in a few words whether all is well; exit code 1 if not.
+    #[command(after_help = "Examples:\n  folkmoot cluster health\n  \
+        folkmoot cluster health --json | jq -r .health    # healthy, degraded or unavailable\n\n\
+        Degraded: everything is served, with less to spare. Unavailable: some shard is not served.")]
+    Health(health::Health),
     /// Compare what all replicas have of every room, and verify each one's hash chain.
     #[command(after_help = "Examples:\n  folkmoot cluster verify\n  \
         folkmoot cluster verify --json | jq .findings\n  \
@@ -79,6 +85,7 @@ pub(super) async fn run(command: Command) -> Outcome {
     match command {
         Command::Init(args) => init(args).await,
         Command::Status(args) => status(args).await,
+        Command::Health(args) => health::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Audit(Audit { limit, connection }) => audit(limit, &connection).await,
     }

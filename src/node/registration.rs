@@ -42,7 +42,8 @@ pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed
     }
 }
 
-/// Tells the meta group of this node's addresses and version, until it knows, in case they changed.
+/// Tells the meta group of this node's addresses and version, until it knows, in case they changed. A
+/// node that is refused is not ready for clients.
 pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::Hello) {
     while let Err(error) = register(&router, hello.clone(), None).await {
         // Only when the founders' map is there it means anything to be refused.
@@ -52,6 +53,7 @@ pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::He
             // An operator has to do something about it.
             Code::Forbidden | Code::InvalidArgument | Code::AlreadyExists => {
                 tracing::error!(%error, "the cluster refuses this node");
+                router.set_refused(Some(error.message));
                 R::sleep(REFUSED_AGAIN).await;
             }
             _ => {
@@ -60,6 +62,7 @@ pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::He
             }
         }
     }
+    router.set_refused(None);
 }
 
 /// Registers a node with the meta group; the answer's `seq` is the node's id. A node that asks to be
