@@ -53,7 +53,8 @@ fn fails(command: &mut Command) -> Value {
     let ran = run(command.arg("--json"));
     assert_eq!(ran.code, Some(1), "{command:?}: {}", ran.said);
     let said = ran.said.lines().last().unwrap_or_default();
-    let said: Value = serde_json::from_str(said).unwrap_or_else(|e| panic!("{command:?}: {e}: {said}"));
+    let said: Value =
+        serde_json::from_str(said).unwrap_or_else(|e| panic!("{command:?}: {e}: {said}"));
     assert!(!said["error"]["message"].as_str().unwrap().is_empty());
     said["error"].clone()
 }

@@ -53,7 +53,10 @@ pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::He
             // An operator has to do something about it.
             Code::Forbidden | Code::InvalidArgument | Code::AlreadyExists => {
                 tracing::error!(%error, "the cluster refuses this node");
-                router.set_refused(Some(error.message));
+                // One that cannot become a gateway yet goes on as what it was.
+                let as_before = pb::Hello { gateway: false, ..hello.clone() };
+                let goes_on = hello.gateway && register(&router, as_before, None).await.is_ok();
+                router.set_refused(Some(error.message).filter(|_| !goes_on));
                 R::sleep(REFUSED_AGAIN).await;
             }
             _ => {

@@ -322,7 +322,7 @@ impl<R: Runtime> Router<R> {
         Facts {
             reachable: up.map(|node| NodeId(node.id)).collect(),
             leaders: leaders.collect(),
-            expected: Default::default(),
+            ..Facts::default()
         }
     }
 
