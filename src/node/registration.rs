@@ -45,11 +45,14 @@ pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed
 /// Tells the meta group of this node's addresses and version, until it knows, in case they changed. A
 /// node that is refused is not ready for clients.
 pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::Hello) {
+    // Only when the founders' map was there before it was asked it means anything to be refused.
+    let mut is_formed = false;
     while let Err(error) = register(&router, hello.clone(), None).await {
-        // Only when the founders' map is there it means anything to be refused.
-        let is_formed = router.read_map().await.is_ok();
         match error.code {
-            _ if !is_formed => R::sleep(MAP_AGAIN).await,
+            _ if !is_formed => {
+                is_formed = router.read_map().await.is_ok();
+                R::sleep(MAP_AGAIN).await;
+            }
             // An operator has to do something about it.
             Code::Forbidden | Code::InvalidArgument | Code::AlreadyExists => {
                 tracing::error!(%error, "the cluster refuses this node");
