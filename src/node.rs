@@ -19,6 +19,7 @@ pub mod groups;
 mod guard;
 mod membership_file;
 mod placement;
+pub mod recover;
 mod registration;
 mod repair;
 mod storage;
@@ -89,7 +90,9 @@ pub enum Error {
     /// The data directory is of one cluster, the nodes to join of another.
     #[error(
         "the node at {address} is of cluster {theirs}, but the data directory {} is of another \
-         one: give this node its own data directory, or the right addresses to join",
+         one: give this node its own data directory, or the right addresses to join. If that \
+         cluster was recovered from another node, this directory is of what was lost: move it away, \
+         and the node joins as a new one",
         directory.display()
     )]
     OtherCluster {
@@ -114,6 +117,12 @@ pub enum Error {
         /// Its id.
         node: u64,
     },
+    /// A recovery was begun here, and not finished.
+    #[error(
+        "`folkmoot cluster recover` was interrupted in {}: run it again, which finishes it",
+        .0.display()
+    )]
+    RecoveryInterrupted(PathBuf),
     /// The process's metrics were set up before.
     #[error("cannot set up metrics: {0}")]
     Metrics(String),
@@ -132,6 +141,7 @@ pub async fn run(
     let config = configs.borrow().clone();
     let directory = DataDir::open(&config.node.data_dir, &Expected::default())?;
     let data_dir = directory.path().to_path_buf();
+    recover::check_finished(&data_dir)?;
     let clients = listen("node.client_listen", config.node.client_listen).await?;
     let peers = listen("node.peer_listen", config.node.peer_listen).await?;
     let metrics = metrics::install().map_err(|error| Error::Metrics(error.to_string()))?;

@@ -12,6 +12,7 @@ mod apply;
 mod nodes;
 mod placement;
 pub mod planner;
+mod recover;
 #[cfg(test)]
 mod tests;
 

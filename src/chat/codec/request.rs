@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::chat::codec::{Malformed, array, nonzero, open, parse, seal};
 use crate::chat::command::{Actor, Command, ImportLine, Request};
 use crate::chat::event::{Hash, Salt};
+use crate::chat::recover::Recovery;
 use crate::id::{RoomId, Seq};
 use crate::proto::internal as proto;
 use crate::proto::internal::request::Command as Wire;
@@ -43,6 +44,24 @@ pub fn decode_request(bytes: &Bytes) -> Result<Request, Malformed> {
         id: parse::request_id(&request.request_id)?,
         command: decode_command(request.command.ok_or(Malformed("command"))?)?,
     })
+}
+
+/// Encodes the command of `folkmoot cluster recover` to a data shard.
+pub fn encode_recovery(recovery: &Recovery) -> Bytes {
+    let rooms = proto::RecoverRooms { recovery: copied(recovery) };
+    seal(&proto::Request { command: Some(Wire::RecoverRooms(rooms)), ..Default::default() })
+}
+
+/// Decodes the command of `folkmoot cluster recover`.
+///
+/// # Errors
+/// [`Malformed`], for every other command too.
+pub fn decode_recovery(bytes: &Bytes) -> Result<Recovery, Malformed> {
+    let request: proto::Request = open(bytes.clone(), "request")?;
+    match request.command {
+        Some(Wire::RecoverRooms(rooms)) => array(&rooms.recovery, "recovery"),
+        _ => Err(Malformed("recovery")),
+    }
 }
 
 fn encode_command(command: &Command) -> Wire {
@@ -197,7 +216,10 @@ fn decode_command(command: Wire) -> Result<Command, Malformed> {
         | Wire::ReportSettled(_)
         | Wire::SetNodeState(_)
         | Wire::RemoveNode(_)
-        | Wire::SetRebalance(_) => {
+        | Wire::SetRebalance(_)
+        | Wire::RecoverCluster(_)
+        // Nobody asks for it: see `decode_recovery`.
+        | Wire::RecoverRooms(_) => {
             return Err(Malformed("command"));
         }
     })

@@ -1,0 +1,205 @@
+//! What a node's log has of a group while nothing runs, and how the node becomes its only voter.
+//!
+//! Called by `node/recover/` when a majority of the voters is lost for good. All that is changed of
+//! a group is the end of its log: a membership of this node alone, then a command for the rules, in
+//! a term above all that the log knows of, with the vote that this node would have cast for itself.
+//! That is exactly what the only voter of a group leaves behind when it is killed, so the start that
+//! follows is an ordinary one: whatever the log has before is committed with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::id::{NodeId, ShardId};
+use crate::shard::types::{
+    Batch, Entry, LeaderId, LogId, Member, Membership, Payload, Vote, log_id, log_id_parts,
+};
+use crate::shard::wire;
+use crate::store::base::{self, Base};
+use crate::store::key::Space;
+use crate::store::log::{Log, Write};
+use crate::store::state::{Applied, ShardState, StateOptions};
+
+/// Bytes of entries that are read at once.
+const READ_BYTES: usize = 4 << 20;
+
+/// What a node has of a group: its log's end, and how far its state is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Holding {
+    /// Term and index of the last entry, also of one that was purged; `None` when there never was
+    /// one.
+    pub last: Option<(u64, u64)>,
+    /// Term and index of the last entry that is known to be committed.
+    pub committed: Option<(u64, u64)>,
+    /// Term and index of the last entry that the state on disk has.
+    pub applied: Option<(u64, u64)>,
+    /// When the leader made the last entry that has commands, by its clock, milliseconds since the
+    /// Unix epoch; `None` when the log has none.
+    pub last_at_ms: Option<u64>,
+    /// Who votes by the last membership here, committed or not, ascending.
+    pub voters: Vec<NodeId>,
+    /// The replica was removed from this node.
+    pub forgotten: bool,
+    purged: Option<LogId>,
+    /// The log lacks the entry at which the state is, which came by a snapshot: whatever the log has
+    /// from before it is to go, as an ordinary start would see to (`GroupLog::reconcile`).
+    outrun: Option<LogId>,
+    term_max: u64,
+}
+
+impl Holding {
+    /// Looks at a group. `state` is its state in the base.
+    ///
+    /// # Errors
+    /// When the log or what it says of the group cannot be read.
+    pub fn read(log: &Log, state: &ShardState) -> io::Result<Holding> {
+        let group = log.group(state.shard());
+        let applied = state.applied();
+        let purged = group.purged.map(|(_, id)| wire::decode_log_id(id)).transpose()?;
+        let vote = group.vote.map(wire::decode_vote).transpose()?;
+        let noted = group.committed.map(wire::decode_log_id).transpose()?;
+        let stored = wire::decode_stored_membership(applied.membership.clone())?;
+        let mut found = Holding {
+            last: purged.as_ref().map(log_id_parts),
+            applied: applied.log_id,
+            voters: voters(stored.membership()),
+            forgotten: group.forgotten,
+            purged,
+            ..Holding::default()
+        };
+        let mut outrun = applied.log_id.filter(|id| Some(*id) > found.last);
+        each_entry(log, state.shard(), 0, |entry| {
+            outrun = outrun.filter(|id| *id != log_id_parts(&entry.log_id));
+            match entry.payload {
+                Payload::Blank => {}
+                Payload::Normal(batch) => {
+                    found.last_at_ms = found.last_at_ms.max(Some(batch.stamp_ms));
+                }
+                // Those before are in the state; none of them is newer than the state's.
+                Payload::Membership(membership) => {
+                    if applied.log_id.is_none_or(|(_, index)| entry.log_id.index() > index) {
+                        found.voters = voters(&membership);
+                    }
+                }
+            }
+            found.last = Some(log_id_parts(&entry.log_id));
+            Ok(())
+        })?;
+        if let Some((term, index)) = outrun {
+            found.last = outrun;
+            found.outrun = Some(log_id(term, index));
+        }
+        // The note may be of entries that a power cut took.
+        found.committed = noted.as_ref().map(log_id_parts).min(found.last).max(found.applied);
+        let terms = [found.last.map(|(term, _)| term), vote.map(|vote| vote.leader_id.term)];
+        found.term_max = terms.into_iter().flatten().max().unwrap_or(0);
+        Ok(found)
+    }
+
+    /// Whether the group can go on from here: there is a state, and the log has what follows it.
+    pub fn is_whole(&self) -> bool {
+        !self.forgotten
+            && self.last.is_some()
+            && self.applied >= self.purged.map(|id| log_id_parts(&id))
+    }
+
+    /// What to write to the log to make this node the group's only voter, and to have `request`
+    /// applied before anything else is.
+    pub fn take_over(
+        &self,
+        shard: ShardId,
+        node: NodeId,
+        address: &str,
+        request: Bytes,
+    ) -> Vec<Write> {
+        let term = self.term_max + 1;
+        let next = self.last.map_or(0, |(_, index)| index + 1);
+        let voters = vec![BTreeSet::from([node.0])];
+        let members = BTreeMap::from([(node.0, Member::new(address))]);
+        let alone = Membership::new(voters, members).expect("the only voter is a member");
+        let entry = |index, payload| Entry { log_id: log_id(term, index), payload };
+        // Log time goes on from where it was, whatever this machine's clock says.
+        let batch = Batch { stamp_ms: 0, requests: vec![request] };
+        let entries =
+            [entry(next, Payload::Membership(alone)), entry(next + 1, Payload::Normal(batch))];
+        let vote = Vote { leader_id: LeaderId { term, voted_for: node.0 }, committed: true };
+        let committed = wire::encode_log_id(&entries[1].log_id);
+        let entries = entries.iter().map(|e| (e.log_id.index(), wire::encode_entry(e))).collect();
+        let mut writes = vec![Write::Vote { group: shard, vote: wire::encode_vote(&vote) }];
+        if self.forgotten {
+            writes.push(Write::Recall { group: shard });
+        }
+        if let Some(log_id) = self.outrun {
+            let (upto, kept) = (log_id.index(), log_id.index().checked_sub(1));
+            writes.push(Write::TruncateAfter { group: shard, kept });
+            writes.push(Write::Purge { group: shard, upto, log_id: wire::encode_log_id(&log_id) });
+        }
+        writes.push(Write::Append { group: shard, entries });
+        // It has been: by a majority of one. So the start applies it before anybody is answered.
+        writes.push(Write::Committed { group: shard, log_id: committed });
+        writes
+    }
+
+    /// Gives a group whose state is gone an empty one, at which its log goes on. Done over, it comes
+    /// to the same.
+    ///
+    /// # Errors
+    /// When the base cannot be written.
+    pub fn begin_empty(&self, base: &Arc<dyn Base>, shard: ShardId) -> io::Result<()> {
+        base.delete_range(&Space::whole(shard))?;
+        base.flush()?;
+        let Some(purged) = self.purged else { return Ok(()) };
+        let mut state = ShardState::open(base.clone(), shard, StateOptions::default())?;
+        let log_id = Some(log_id_parts(&purged));
+        state.set_applied(Applied { log_id, ..Applied::default() });
+        let checkpoint = state.begin_checkpoint();
+        checkpoint.expect("`applied` has moved").write().map(drop)
+    }
+}
+
+/// The commands of a group's entries from an index on, in order.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn requests_from(log: &Log, shard: ShardId, index: u64) -> io::Result<Vec<Bytes>> {
+    let mut requests = Vec::new();
+    each_entry(log, shard, index, |entry| {
+        if let Payload::Normal(batch) = entry.payload {
+            requests.extend(batch.requests);
+        }
+        Ok(())
+    })?;
+    Ok(requests)
+}
+
+fn voters(membership: &Membership) -> Vec<NodeId> {
+    let ids: BTreeSet<u64> = membership.voter_ids().collect();
+    ids.into_iter().map(NodeId).collect()
+}
+
+fn each_entry(
+    log: &Log,
+    shard: ShardId,
+    from: u64,
+    mut visit: impl FnMut(Entry) -> io::Result<()>,
+) -> io::Result<()> {
+    let found = log.group(shard);
+    let (Some(first), Some(last)) = (found.first, found.last) else { return Ok(()) };
+    let mut next = first.max(from);
+    while next <= last {
+        let entries = log.entries(shard, next..last + 1, READ_BYTES)?;
+        if entries.is_empty() {
+            return Err(base::damage(format!("log entry {next} of shard {shard} is missing")));
+        }
+        for (index, bytes) in entries {
+            if index != next {
+                return Err(base::damage(format!("log entry {next} of shard {shard} is missing")));
+            }
+            visit(wire::decode_entry(bytes)?)?;
+            next = index + 1;
+        }
+    }
+    Ok(())
+}
