@@ -30,6 +30,7 @@ mod lost_log;
 mod membership;
 mod million;
 mod readme;
+mod recover;
 mod redaction;
 mod reload;
 mod rest;

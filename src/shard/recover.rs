@@ -203,3 +203,80 @@ fn each_entry(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::base::MemoryBase;
+    use crate::store::log::LogOptions;
+
+    const SHARD: ShardId = ShardId(3);
+
+    fn entries(term: u64, indexes: std::ops::RangeInclusive<u64>) -> Write {
+        let entry = |index| {
+            let entry = Entry { log_id: log_id(term, index), payload: Payload::Blank };
+            (index, wire::encode_entry(&entry))
+        };
+        Write::Append { group: SHARD, entries: indexes.map(entry).collect() }
+    }
+
+    fn taken_over(log: &Log, applied: Option<(u64, u64)>) -> Holding {
+        let base: Arc<dyn Base> = Arc::new(MemoryBase::default());
+        let mut state = ShardState::open(base, SHARD, StateOptions::default()).unwrap();
+        state.set_applied(Applied { log_id: applied, ..Applied::default() });
+        let holding = Holding::read(log, &state).unwrap();
+        assert!(holding.is_whole());
+        let request = Bytes::from_static(b"request");
+        log.write(&holding.take_over(SHARD, NodeId(2), "here", request.clone())).unwrap();
+        let after = Holding::read(log, &state).unwrap();
+        assert!(after.is_whole());
+        assert_eq!(after.voters, [NodeId(2)]);
+        assert_eq!(after.committed, after.last);
+        let (_, index) = after.last.unwrap();
+        assert_eq!(requests_from(log, SHARD, index).unwrap(), [request]);
+        after
+    }
+
+    fn log() -> (tempfile::TempDir, Log) {
+        let directory = tempfile::tempdir().unwrap();
+        let log = Log::open(LogOptions::new(directory.path())).unwrap();
+        (directory, log)
+    }
+
+    #[test]
+    fn what_the_log_has_beyond_its_commit_index_is_kept() {
+        let (_directory, log) = log();
+        let committed = wire::encode_log_id(&log_id(1, 3));
+        log.write(&[entries(1, 0..=9), Write::Committed { group: SHARD, log_id: committed }])
+            .unwrap();
+        assert_eq!(taken_over(&log, Some((1, 2))).last, Some((2, 11)));
+        assert_eq!(log.group(SHARD).first, Some(0));
+    }
+
+    #[test]
+    fn a_state_that_a_snapshot_took_beyond_the_log_is_gone_on_from() {
+        // The log ends before it, and has another history beyond it.
+        for (term, applied) in [(5, (5, 20)), (5, (5, 9)), (1, (5, 4))] {
+            let (_directory, log) = log();
+            log.write(&[entries(term.min(4), 0..=9)]).unwrap();
+            let next = if applied.1 == 20 { 20 } else { applied.1 };
+            assert_eq!(taken_over(&log, Some(applied)).last, Some((6, next + 2)), "{applied:?}");
+            let group = log.group(SHARD);
+            assert_eq!(group.purged.map(|(index, _)| index), Some(applied.1));
+            assert_eq!(group.first, Some(applied.1 + 1));
+        }
+    }
+
+    #[test]
+    fn a_log_that_begins_behind_the_state_is_not_whole() {
+        let (_directory, log) = log();
+        let purged = wire::encode_log_id(&log_id(1, 5));
+        log.write(&[entries(1, 0..=9), Write::Purge { group: SHARD, upto: 5, log_id: purged }])
+            .unwrap();
+        let base: Arc<dyn Base> = Arc::new(MemoryBase::default());
+        let state = ShardState::open(base, SHARD, StateOptions::default()).unwrap();
+        assert!(!Holding::read(&log, &state).unwrap().is_whole());
+        let never = ShardState::open(state.base().clone(), ShardId(9), StateOptions::default());
+        assert!(!Holding::read(&log, &never.unwrap()).unwrap().is_whole());
+    }
+}
