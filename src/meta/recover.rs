@@ -30,6 +30,7 @@ impl ClusterMap {
         let survivor = pb::ClusterNode {
             state: pb::NodeState::Active.into(),
             successor: 0,
+            gateway: false,
             ..map.nodes.remove(at)
         };
         let gone = |node: pb::ClusterNode| pb::RemovedNode { id: node.id, instance: node.instance };

@@ -5,6 +5,7 @@
 //! retried with the same bytes, and so the same request id, until the deadline: that is safe, since
 //! `apply` recognises repeats.
 
+mod audit;
 mod clock_watch;
 pub mod feed;
 mod forward;

@@ -108,7 +108,7 @@ impl<R: Runtime> Router<R> {
             .collect();
         let leaders = shards.iter().filter(|shard| shard.leader == node.0).count();
         let own = map.nodes().find(|known| known.id == node);
-        let membership = own.as_ref().map_or("removed", |own| own.state.name());
+        let membership = own.as_ref().map_or("removed", |own| own.standing());
         let (client_address, peer_address) = own
             .as_ref()
             .map(|own| (own.client_address.clone(), own.peer_address.clone()))
@@ -149,11 +149,11 @@ impl<R: Runtime> Router<R> {
                 None => {
                     status.nodes.push(v1::NodeStatus {
                         id: peer.id.0,
+                        membership: peer.standing().into(),
                         client_address: peer.client_address,
                         peer_address: peer.peer_address,
                         version: peer.version,
                         state: "down".into(),
-                        membership: peer.state.name().into(),
                         ..Default::default()
                     });
                 }

@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::chat;
 use crate::id::{NodeId, ShardId};
+use crate::shard::state_machine::apply_meta;
 use crate::shard::types::{
     Batch, Entry, LeaderId, LogId, Member, Membership, Payload, Vote, log_id, log_id_parts,
 };
@@ -159,19 +161,23 @@ impl Holding {
     }
 }
 
-/// The commands of a group's entries from an index on, in order.
+/// Applies to a state, in memory only, what the log has beyond it, as the start that follows will.
 ///
 /// # Errors
 /// When the log cannot be read.
-pub fn requests_from(log: &Log, shard: ShardId, index: u64) -> io::Result<Vec<Bytes>> {
-    let mut requests = Vec::new();
-    each_entry(log, shard, index, |entry| {
-        if let Payload::Normal(batch) = entry.payload {
-            requests.extend(batch.requests);
+pub fn replay(log: &Log, state: &mut ShardState) -> io::Result<()> {
+    let (shard, next) = (state.shard(), state.applied().log_id.map_or(0, |(_, index)| index + 1));
+    each_entry(log, shard, next, |entry| {
+        match entry.payload {
+            Payload::Normal(batch) if shard == ShardId::META => drop(apply_meta(&batch, state)),
+            Payload::Normal(Batch { stamp_ms, requests }) => {
+                let mut events = chat::apply::Appended::new();
+                chat::apply::apply_batch(state, stamp_ms, &requests, |_, _| (), &mut events);
+            }
+            Payload::Blank | Payload::Membership(_) => {}
         }
         Ok(())
-    })?;
-    Ok(requests)
+    })
 }
 
 fn voters(membership: &Membership) -> Vec<NodeId> {
@@ -212,6 +218,18 @@ mod tests {
 
     const SHARD: ShardId = ShardId(3);
 
+    fn requests_from(log: &Log, index: u64) -> Vec<Bytes> {
+        let mut requests = Vec::new();
+        each_entry(log, SHARD, index, |entry| {
+            if let Payload::Normal(batch) = entry.payload {
+                requests.extend(batch.requests);
+            }
+            Ok(())
+        })
+        .unwrap();
+        requests
+    }
+
     fn entries(term: u64, indexes: std::ops::RangeInclusive<u64>) -> Write {
         let entry = |index| {
             let entry = Entry { log_id: log_id(term, index), payload: Payload::Blank };
@@ -233,7 +251,7 @@ mod tests {
         assert_eq!(after.voters, [NodeId(2)]);
         assert_eq!(after.committed, after.last);
         let (_, index) = after.last.unwrap();
-        assert_eq!(requests_from(log, SHARD, index).unwrap(), [request]);
+        assert_eq!(requests_from(log, index), [request]);
         after
     }
 

@@ -29,6 +29,7 @@ pub fn encode_request(request: &Request) -> Bytes {
         actor: request.actor.user.as_str().into(),
         actor_is_admin: request.actor.admin,
         request_id: Bytes::copy_from_slice(request.id.as_bytes()),
+        audit: None,
         command: Some(encode_command(&request.command)),
     })
 }
@@ -219,7 +220,9 @@ fn decode_command(command: Wire) -> Result<Command, Malformed> {
         | Wire::SetRebalance(_)
         | Wire::RecoverCluster(_)
         // Nobody asks for it: see `decode_recovery`.
-        | Wire::RecoverRooms(_) => {
+        | Wire::RecoverRooms(_)
+        | Wire::IssueJoinToken(_)
+        | Wire::RecordAction(_) => {
             return Err(Malformed("command"));
         }
     })

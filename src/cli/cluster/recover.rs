@@ -40,6 +40,7 @@ pub(super) async fn run(args: Recover) -> Outcome {
     let cache_bytes = config.store.sled_cache.0;
     let opened = Recovery::open(&config.node.data_dir, cache_bytes);
     let mut recovery = opened.map_err(failed)?;
+    let resumed = recovery.is_resumed();
     // What is decided is only to be finished: nobody has to be asked, and nobody can be in the way.
     if !recovery.is_decided() {
         let found = recovery.find_others().await;
@@ -67,7 +68,7 @@ pub(super) async fn run(args: Recover) -> Outcome {
             )));
         }
         if args.dry_run {
-            return facts(&args, &recovery, false);
+            return facts(&args, &recovery, resumed, false);
         }
         if !args.accept_lost_shards && !recovery.lost().is_empty() {
             let lost = RecoverError::LostShards(recovery.lost());
@@ -79,9 +80,11 @@ pub(super) async fn run(args: Recover) -> Outcome {
         let what = "This cannot be undone.";
         order::confirm(what, recovery.cluster_id(), args.yes)?;
     } else if args.dry_run {
-        return facts(&args, &recovery, false);
+        if !args.json {
+            output::line("A recovery was interrupted here. Running it again finishes it.")?;
+        }
+        return facts(&args, &recovery, resumed, false);
     }
-    let resumed = recovery.is_resumed();
     recovery.carry_out(args.accept_lost_shards).map_err(failed)?;
     if !args.json {
         let id = recovery.new_cluster_id().unwrap_or_default();
@@ -93,7 +96,7 @@ pub(super) async fn run(args: Recover) -> Outcome {
             recovery.node()
         ))?;
     }
-    facts(&args, &recovery, true)
+    facts(&args, &recovery, resumed, true)
 }
 
 fn failed(error: RecoverError) -> Failure {
@@ -166,7 +169,7 @@ fn state(recovery: &Recovery, part: &Part) -> &'static str {
 }
 
 /// The same as JSON.
-fn facts(args: &Recover, recovery: &Recovery, done: bool) -> Outcome {
+fn facts(args: &Recover, recovery: &Recovery, resumed: bool, done: bool) -> Outcome {
     if !args.json {
         return Ok(());
     }
@@ -191,7 +194,7 @@ fn facts(args: &Recover, recovery: &Recovery, done: bool) -> Outcome {
         "lost_shards": recovery.lost().iter().map(|(shard, _)| shard.0).collect::<Vec<_>>(),
         "other_nodes": recovery.others().into_iter().map(other).collect::<Vec<_>>(),
         "dry_run": args.dry_run,
-        "resumed": recovery.is_resumed(),
+        "resumed": resumed,
         "done": done,
     }))?;
     Ok(())

@@ -35,7 +35,7 @@ use crate::node::recover::journal::Journal;
 use crate::node::repair;
 use crate::proto::internal as pb;
 use crate::proto::internal::request::Command;
-use crate::shard::recover::{Holding, requests_from};
+use crate::shard::recover::{Holding, replay};
 use crate::shard::transport::tcp::Tcp;
 use crate::store::base::{self, Base};
 use crate::store::identity::{DataDir, Expected, Refusal};
@@ -245,18 +245,13 @@ impl Recovery {
 
     /// The map that the meta group comes to here, once all of its log is applied.
     fn replay(&self) -> io::Result<ClusterMap> {
-        let state = self.state(ShardId::META)?;
+        let mut state = self.state(ShardId::META)?;
+        // One that was removed from here has nothing.
+        if !self.log.group(ShardId::META).forgotten {
+            replay(&self.log, &mut state)?;
+        }
         let blob = state.blob(meta::MAP_BLOB).unwrap_or_default();
-        let mut map = ClusterMap::decode(&blob).map_err(io::Error::other)?;
-        if self.log.group(ShardId::META).forgotten {
-            return Ok(map);
-        }
-        let next = state.applied().log_id.map_or(0, |(_, index)| index + 1);
-        for request in requests_from(&self.log, ShardId::META, next)? {
-            // A refusal is an outcome like any other.
-            let _reply = map.apply(&request, 0);
-        }
-        Ok(map)
+        ClusterMap::decode(&blob).map_err(io::Error::other)
     }
 
     /// This node.
@@ -368,7 +363,9 @@ impl Recovery {
     fn writes(&self) -> Vec<log::Write> {
         let address = self.map.node(self.node).map(|node| node.peer_address).unwrap_or_default();
         let of_rooms = codec::encode_recovery(&self.begun().recovery());
+        let action = format!("recover cluster {} from node {}", self.cluster_id, self.node);
         let of_cluster = pb::Request {
+            audit: Some(pb::Audit { who: "cluster recover".into(), action }),
             command: Some(Command::RecoverCluster(pb::RecoverCluster {
                 cluster_id: self.begun().cluster_id.clone(),
                 node: self.node.0,

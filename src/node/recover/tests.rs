@@ -137,9 +137,7 @@ fn check_recovered(path: &Path) -> String {
 fn rooms(path: &Path, shard: u16) -> Vec<(String, Epoch)> {
     let recovery = open(path);
     let mut state = recovery.state(ShardId(shard)).unwrap();
-    let next = state.applied().log_id.map_or(0, |(_, index)| index + 1);
-    let requests = requests_from(&recovery.log, ShardId(shard), next).unwrap();
-    apply::apply_batch(&mut state, 0, &requests, |_, _| (), &mut Vec::new());
+    replay(&recovery.log, &mut state).unwrap();
     let rooms = state.rooms(None, usize::MAX);
     rooms.iter().map(|room| (room.id.to_string(), room.epoch.clone())).collect()
 }
