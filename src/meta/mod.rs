@@ -16,6 +16,7 @@ mod nodes;
 mod placement;
 pub mod planner;
 mod recover;
+mod release;
 #[cfg(test)]
 mod tests;
 

@@ -38,6 +38,7 @@ impl ClusterMap {
                 )))
             };
         }
+        self.check_release(node.node_id, &node.version)?;
         match node.node_id {
             0 => self.add_node(node),
             _ => self.update_node(node),

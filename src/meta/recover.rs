@@ -154,7 +154,8 @@ mod tests {
             .unwrap();
         let reachable: BTreeSet<_> = map.nodes().map(|node| node.id).collect();
         let leaders = map.placements().map(|p| (p.shard, NodeId(3))).collect();
-        let steps = planner::preview(&map, &planner::Facts { reachable, leaders });
+        let steps =
+            planner::preview(&map, &planner::Facts { reachable, leaders, ..Default::default() });
         let grown = steps.iter().filter(
             |step| matches!(step, planner::Action::SetTarget { target, .. } if target.len() == 3),
         );

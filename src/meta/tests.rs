@@ -207,3 +207,34 @@ fn the_map_is_pinned() {
          0269311a0512030102031a0708011203010203220301010128013003"
     );
 }
+
+#[test]
+fn a_release_that_is_too_old_or_too_new_is_refused_until_the_others_have_moved_on() {
+    let mut map = ClusterMap::of_seed(&seed());
+    let come = |map: &mut ClusterMap, id: u64, version: &str| {
+        let node = pb::RegisterNode {
+            node_id: id,
+            client_address: format!("127.0.0.1:{}", 7400 + id),
+            peer_address: format!("127.0.0.1:{}", 7500 + id),
+            instance: format!("i{id}"),
+            version: version.into(),
+            ..Default::default()
+        };
+        map.carry_out(pb::request::Command::RegisterNode(node))
+    };
+    for id in 1..=3 {
+        come(&mut map, id, "0.2.0").unwrap();
+    }
+    for (version, why) in [("0.4.0", "too new"), ("0.0.9", "too old"), ("new", "no version")] {
+        let before = map.clone();
+        let refused = come(&mut map, 3, version).unwrap_err().to_string();
+        assert!(refused.contains(why), "{version}: {refused}");
+        assert_eq!(map, before);
+    }
+    // A rolling upgrade goes from one series to the next.
+    for version in ["0.3.1", "0.4.0"] {
+        for id in 1..=3 {
+            come(&mut map, id, version).unwrap();
+        }
+    }
+}

@@ -42,13 +42,15 @@ pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed
     }
 }
 
-/// Tells the meta group of this node's addresses and version, until it knows, in case they changed.
+/// Tells the meta group of this node's addresses and version, until it knows, in case they changed. A
+/// node that is refused is not ready for clients.
 pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::Hello) {
     while let Err(error) = register(&router, hello.clone(), None).await {
         match error.code {
             // An operator has to do something about it.
             Code::Forbidden | Code::InvalidArgument | Code::AlreadyExists => {
                 tracing::error!(%error, "the cluster refuses this node");
+                router.set_refused(Some(error.message));
                 R::sleep(REFUSED_AGAIN).await;
             }
             _ => {
@@ -57,6 +59,7 @@ pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::He
             }
         }
     }
+    router.set_refused(None);
 }
 
 /// Registers a node with the meta group; the answer's `seq` is the node's id. A node that asks to be

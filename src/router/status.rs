@@ -40,9 +40,17 @@ impl<R: Runtime> Router<R> {
         }
     }
 
+    /// Notes why the cluster does not take this node, which is not ready then; `None`: it does.
+    pub fn set_refused(&self, why: Option<String>) {
+        *self.refused.lock().expect("no holder of the lock panics") = why;
+    }
+
     fn unready(&self) -> Option<String> {
         if self.stopping.load(std::sync::atomic::Ordering::Relaxed) {
             return Some("the node is stopping".into());
+        }
+        if let Some(why) = &*self.refused.lock().expect("no holder of the lock panics") {
+            return Some(format!("the cluster refuses this node: {why}"));
         }
         let map = self.map();
         let Some(node) = self.node_id().filter(|_| map.is_formed()) else {

@@ -364,7 +364,7 @@ impl Cluster {
             cluster_id: self.seed.cluster_id.clone(),
             client_address: format!("10.0.0.{id}:7400"),
             peer_address: format!("10.0.0.{id}:7401"),
-            version: "simulated".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
             gateway: false,
             join_token: String::new(),
         }
