@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::chat;
+use crate::chat::state::State as _;
 use crate::id::{NodeId, ShardId};
 use crate::shard::state_machine::apply_meta;
 use crate::shard::types::{
@@ -37,8 +38,8 @@ pub struct Holding {
     pub committed: Option<(u64, u64)>,
     /// Term and index of the last entry that the state on disk has.
     pub applied: Option<(u64, u64)>,
-    /// When the leader made the last entry that has commands, by its clock, milliseconds since the
-    /// Unix epoch; `None` when the log has none.
+    /// When the shard's leader had the last command that is here, by its clock, milliseconds since
+    /// the Unix epoch; `None` when there is none.
     pub last_at_ms: Option<u64>,
     /// Who votes by the last membership here, committed or not, ascending.
     pub voters: Vec<NodeId>,
@@ -93,6 +94,8 @@ impl Holding {
             found.last = outrun;
             found.outrun = Some(log_id(term, index));
         }
+        let log_time_ms = Some(state.log_time_ms()).filter(|ms| *ms > 0);
+        found.last_at_ms = found.last_at_ms.filter(|ms| *ms > 0).max(log_time_ms);
         // The note may be of entries that a power cut took.
         found.committed = noted.as_ref().map(log_id_parts).min(found.last).max(found.applied);
         let terms = [found.last.map(|(term, _)| term), vote.map(|vote| vote.leader_id.term)];
@@ -213,6 +216,9 @@ fn each_entry(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::command::{Actor, Command, Request};
+    use crate::chat::state::RoomKind;
+    use crate::id::{Epoch, RequestId, RoomId, UserId};
     use crate::store::base::MemoryBase;
     use crate::store::log::LogOptions;
 
@@ -296,5 +302,38 @@ mod tests {
         assert!(!Holding::read(&log, &state).unwrap().is_whole());
         let never = ShardState::open(state.base().clone(), ShardId(9), StateOptions::default());
         assert!(!Holding::read(&log, &never.unwrap()).unwrap().is_whole());
+    }
+    #[test]
+    fn a_recovery_takes_less_than_a_kibibyte_of_memory_a_room() {
+        const ROOMS: usize = 5000;
+        let create = |n: usize| {
+            let mut id = [0; 10];
+            id[..8].copy_from_slice(&(n as u64).to_le_bytes());
+            chat::codec::encode_request(&Request {
+                actor: Actor { user: UserId::parse("ann").unwrap(), admin: true },
+                id: RequestId::mint(1000, id),
+                command: Command::CreateRoom {
+                    room: RoomId::parse(&format!("a-room-with-a-name-{n}")).unwrap(),
+                    title: "A room with a title of some length".into(),
+                    kind: RoomKind::Public,
+                    epoch: Epoch::mint([1; 8]),
+                    salt: [1; 16],
+                },
+            })
+        };
+        let base: Arc<dyn Base> = Arc::new(MemoryBase::default());
+        let mut state = ShardState::open(base.clone(), SHARD, StateOptions::default()).unwrap();
+        let requests: Vec<_> = (0..ROOMS).map(create).collect();
+        let apply = |state: &mut ShardState, requests: &[Bytes]| {
+            let mut events = chat::apply::Appended::new();
+            chat::apply::apply_batch(state, 1000, requests, |_, r| drop(r.unwrap()), &mut events);
+        };
+        apply(&mut state, &requests);
+        state.set_applied(Applied { log_id: Some((1, 1)), ..Applied::default() });
+        state.begin_checkpoint().unwrap().write().unwrap();
+        let mut state = ShardState::open(base, SHARD, StateOptions::default()).unwrap();
+        apply(&mut state, &[chat::codec::encode_recovery(&[7; 16])]);
+        let bytes = state.overlay_bytes();
+        assert!((100 * ROOMS..1024 * ROOMS).contains(&bytes), "{} a room", bytes / ROOMS);
     }
 }

@@ -77,8 +77,10 @@ pub(super) async fn run(args: Recover) -> Outcome {
                  --accept-lost-shards lets them begin empty"
             )));
         }
-        let what = "This cannot be undone.";
-        order::confirm(what, recovery.cluster_id(), args.yes)?;
+        if !args.json {
+            output::line("")?;
+        }
+        order::confirm("This cannot be undone.", recovery.cluster_id(), args.yes)?;
     } else if args.dry_run {
         if !args.json {
             output::line("A recovery was interrupted here. Running it again finishes it.")?;
