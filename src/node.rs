@@ -90,9 +90,7 @@ pub enum Error {
     /// The data directory is of one cluster, the nodes to join of another.
     #[error(
         "the node at {address} is of cluster {theirs}, but the data directory {} is of another \
-         one: give this node its own data directory, or the right addresses to join. If that \
-         cluster was recovered from another node, this directory is of what was lost: move it away, \
-         and the node joins as a new one",
+         one: give this node its own data directory, or the right addresses to join",
         directory.display()
     )]
     OtherCluster {
@@ -101,6 +99,21 @@ pub enum Error {
         /// The neighbour.
         address: String,
         /// Its cluster.
+        theirs: String,
+    },
+    /// The data directory is of a cluster that is no more.
+    #[error(
+        "the data directory {} is of a cluster that was lost: it was recovered from another node, as \
+         cluster {theirs}, to which {address} belongs. Nothing here is of use to that: move the \
+         directory away, and let this node join with an empty one",
+        directory.display()
+    )]
+    Recovered {
+        /// The data directory.
+        directory: std::path::PathBuf,
+        /// A node of the cluster that it has become.
+        address: String,
+        /// That cluster.
         theirs: String,
     },
     /// The data directory is of a node that runs already, at another address.
@@ -157,12 +170,8 @@ pub async fn run(
     let options = router_options(&config);
     let router = Router::new(host.clone(), tcp.clone(), Arc::new(SystemClock), options);
     host.set_upper(Arc::new(Server(Arc::downgrade(&router))));
-    let join = Join {
-        addresses: config.node.join.clone(),
-        token: config.node.join_token.clone().unwrap_or_default(),
-    };
     let supervised = AbortOnDropHandle::new(tokio::spawn(supervisor.clone().watch(router.clone())));
-    let formation = Formation::new(hello, join, file, router.clone(), shutdown.clone());
+    let formation = Formation::new(hello, join(&config), file, router.clone(), shutdown.clone());
     let is_new = membership.is_none();
     if let Some(membership) = membership {
         formation.resume(membership);
@@ -238,6 +247,13 @@ async fn take_part(
     tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         error = groups.failed() => Err(error.into()),
+    }
+}
+
+fn join(config: &Config) -> Join {
+    Join {
+        addresses: config.node.join.clone(),
+        token: config.node.join_token.clone().unwrap_or_default(),
     }
 }
 
@@ -357,6 +373,7 @@ fn hello(
         version: env!("CARGO_PKG_VERSION").into(),
         gateway: node.gateway,
         join_token: String::new(),
+        former_cluster_ids: Vec::new(),
     })
 }
 
@@ -364,6 +381,8 @@ fn odd_neighbour(config: &Config, ours: &str, address: String, theirs: pb::Hello
     let directory = config.node.data_dir.clone();
     if theirs.cluster_id == ours {
         Error::RunsElsewhere { directory, address, node: theirs.node_id }
+    } else if theirs.former_cluster_ids.iter().any(|former| former == ours) {
+        Error::Recovered { directory, address, theirs: theirs.cluster_id }
     } else {
         Error::OtherCluster { directory, address, theirs: theirs.cluster_id }
     }

@@ -189,7 +189,7 @@ fn a_survivor_becomes_a_cluster_of_its_own_and_grows_again() {
 
     // One that was not lost after all is started by accident.
     let said = cluster.try_restart(1).unwrap_err();
-    assert!(said.contains("was recovered from another node"), "{said}");
+    assert!(said.contains("it was recovered from another node"), "{said}");
     kept.extend(post(&cluster, &[0], &rooms, 30));
 
     let [four, five] = [(); 2].map(|()| {

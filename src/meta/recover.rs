@@ -7,6 +7,11 @@ use crate::meta::apply::{Change, Outcome};
 use crate::proto::internal as pb;
 
 impl ClusterMap {
+    /// The clusters that this one was recovered from, oldest first. Their nodes are none of this one's.
+    pub fn former_cluster_ids(&self) -> &[String] {
+        &self.0.former_cluster_ids
+    }
+
     /// Leaves one node, and every group on it alone, under another cluster id.
     ///
     /// The other nodes are removed for good: their ids and data directories are not taken again,
@@ -36,7 +41,8 @@ impl ClusterMap {
         let gone = |node: pb::ClusterNode| pb::RemovedNode { id: node.id, instance: node.instance };
         map.removed.extend(map.nodes.drain(..).map(gone));
         map.nodes = vec![survivor];
-        map.cluster_id.clone_from(&request.cluster_id);
+        let former = std::mem::replace(&mut map.cluster_id, request.cluster_id.clone());
+        map.former_cluster_ids.push(former);
         map.rebalance = None;
         for placement in &mut map.shards {
             placement.replicas = vec![request.node];
@@ -106,6 +112,7 @@ mod tests {
         recover(&mut map, 2, &ClusterMap::default()).unwrap();
         assert!(map.version() > version);
         assert_eq!((map.cluster_id(), &map.0.slots), ("new", &slots));
+        assert_eq!(map.former_cluster_ids(), ["old"]);
         let nodes: Vec<_> = map.nodes().map(|node| (node.id, node.state.name())).collect();
         assert_eq!(nodes, [(NodeId(2), "active")]);
         for placement in map.placements() {

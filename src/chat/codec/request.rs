@@ -204,12 +204,7 @@ fn decode_command(command: Wire) -> Result<Command, Malformed> {
             role: parse::role(c.role)?,
             salt: salt(&c.salt)?,
         },
-        Wire::Import(c) => Command::Import {
-            room: parse::room(&c.room)?,
-            source: c.source,
-            lines: c.lines.into_iter().map(decode_line).collect::<Result<_, _>>()?,
-            salt: salt(&c.salt)?,
-        },
+        Wire::Import(c) => decode_import(c)?,
         // The meta group's, which has rules of its own.
         Wire::RegisterNode(_)
         | Wire::FormCluster(_)
@@ -234,6 +229,15 @@ fn decode_create_room(c: proto::CreateRoom) -> Result<Command, Malformed> {
         title: c.title,
         kind: parse::room_kind(c.kind)?,
         epoch: parse::epoch(&c.epoch)?,
+        salt: salt(&c.salt)?,
+    })
+}
+
+fn decode_import(c: proto::Import) -> Result<Command, Malformed> {
+    Ok(Command::Import {
+        room: parse::room(&c.room)?,
+        source: c.source,
+        lines: c.lines.into_iter().map(decode_line).collect::<Result<_, _>>()?,
         salt: salt(&c.salt)?,
     })
 }
