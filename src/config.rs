@@ -188,6 +188,15 @@ settings! {
         election_timeout_max: Duration = Duration::from_millis(500);
     }
 
+    /// Where replicas live. Must be the same on all nodes.
+    placement: Placement {
+        /// How long a node may not answer until its replicas are moved to other nodes, and it is
+        /// removed for good; `0s`: for ever. Only where there is another node for each of its
+        /// replicas, and while most nodes answer; one node at a time; never one that is drained.
+        /// Longer than any restart or repair takes.
+        replace_after: Duration = Duration::ZERO;
+    }
+
     /// The disk.
     store: Store {
         /// How often what was applied is written from memory into the base. Longer means less

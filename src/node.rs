@@ -188,7 +188,8 @@ pub async fn run(
     let limits = SharedLimits::new(gateway_limits(&config));
     let gateway =
         Gateway::new(router.clone(), Arc::new(SystemClock), limits.clone(), metrics, clients_drain);
-    tasks.spawn(shutdown.clone().run_until_cancelled_owned(relimit(limits, configs.clone())));
+    let reloading = reload(limits, groups.clone(), configs.clone());
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(reloading));
     let following = drain.clone().follow_map(router.clone());
     tasks.spawn(shutdown.clone().run_until_cancelled_owned(following));
     tracing::info!(client = %config.node.client_listen, peer = %config.node.peer_listen,
@@ -291,6 +292,7 @@ fn groups(
             overlay_bytes_max: config.store.overlay_bytes.as_usize(),
         },
         pace: Pace { bytes_per_second: config.store.snapshot_bytes_per_second.0 },
+        replace_after: config.placement.replace_after,
     };
     Groups::new(options, router.clone(), tcp.clone(), Arc::new(SystemClock), stop.clone())
 }
@@ -400,11 +402,12 @@ fn gateway_limits(config: &Config) -> GatewayLimits {
     }
 }
 
-/// Puts the limits of a changed configuration in force.
-async fn relimit(limits: SharedLimits, mut configs: watch::Receiver<Config>) {
+/// Puts the settings of a changed configuration in force.
+async fn reload(limits: SharedLimits, groups: Arc<Groups>, mut configs: watch::Receiver<Config>) {
     while configs.changed().await.is_ok() {
         let config = configs.borrow_and_update().clone();
         limits.set(gateway_limits(&config));
+        groups.set_replace_after(config.placement.replace_after);
     }
 }
 

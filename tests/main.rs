@@ -28,6 +28,7 @@ mod limits;
 mod load_balancer;
 mod lost_base;
 mod lost_log;
+mod lost_node;
 mod membership;
 mod million;
 mod operations;

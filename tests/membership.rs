@@ -1,11 +1,13 @@
 //! Shards move between nodes, and leads between voters, while people post: nothing is lost, nothing
 //! is there twice, and every replica tells the same. Also when every node is killed in the middle.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use crate::common::cluster::{TestCluster, succeed};
 use crate::common::load::{self, Load};
 use crate::common::wait_for;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// How long a move may take on a busy machine.
@@ -225,4 +227,51 @@ fn a_node_leads_its_part_again_after_a_drain() {
     assert!(planned["steps"].as_array().unwrap().len() > 1, "{planned}");
     json(&cluster, &["node", "resume", "2"]);
     assert_eq!(leaders(2), 3, "of nine");
+}
+
+#[test]
+fn who_does_not_want_to_wait_is_told_how_to_take_it_back() {
+    let mut cluster = TestCluster::start(3);
+    add_fourth(&mut cluster);
+    let shard = (1..=8).find(|shard| spare(&cluster, *shard) == 4).expect("4 has not all of them");
+    let from = voters(&cluster, shard)[0];
+    // Nobody can be caught up who is down: the move waits.
+    cluster.kill(3);
+    let [shard_text, from_text] = [shard, from].map(|number| number.to_string());
+    let mut command = cluster.cli(0, &["shard", "move", &shard_text, &from_text, "4"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let waiting = command.spawn().unwrap();
+    wait_for("the move to begin", PATIENCE, || {
+        let status = json(&cluster, &["node", "status", "4"]);
+        if status["incoming"] == serde_json::json!([shard]) {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    });
+    let status = json(&cluster, &["node", "status", "4"]);
+    assert_eq!(
+        (&status["up"], &status["membership"]),
+        (&false.into(), &"active".into()),
+        "{status}"
+    );
+    let text = succeed(&mut cluster.cli(1, &["node", "status", "4"]));
+    assert!(String::from_utf8_lossy(&text).contains("active, down"), "{text:?}");
+    let pid = Pid::from_raw(i32::try_from(waiting.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let output = waiting.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    let undo = format!("folkmoot shard move {shard} 4 {from}");
+    assert!(said.contains("the cluster goes on with it") && said.contains(&undo), "{said}");
+    let undo: Vec<&str> = undo.split(' ').skip(1).collect();
+    json(&cluster, &undo);
+    assert!(voters(&cluster, shard).contains(&from));
+    let status = json(&cluster, &["node", "status", "4"]);
+    assert_eq!(status["incoming"], serde_json::json!([]));
+    let of_one = json(&cluster, &["node", "status", &from_text]);
+    let replicas = of_one["replicas"].as_array().unwrap();
+    assert_eq!(of_one["up"], true);
+    assert!(replicas.iter().any(|replica| replica["shard"] == shard), "{of_one}");
+    assert!(refused(&cluster, &["node", "status", "9"]).contains("the nodes are 1, 2, 3, 4"));
 }

@@ -194,11 +194,13 @@ fn print(args: &Status, status: &pb::StatusResponse) -> Outcome {
 }
 
 fn nodes_table(status: &pb::StatusResponse) -> Table {
-    let headings = ["NODE>", "STATE", "CLIENT", "PEER", "VERSION", "LEADS>", "REPLICAS>", "DISK>"];
+    let headings =
+        ["NODE>", "STATE", "UP", "CLIENT", "PEER", "VERSION", "LEADS>", "REPLICAS>", "DISK>"];
     let mut table = Table::new(&headings);
     for node in &status.nodes {
         table.row([
             node.id.to_string(),
+            node.membership.clone(),
             node.state.clone(),
             node.client_address.clone(),
             node.peer_address.clone(),
@@ -258,7 +260,7 @@ fn ids(ids: &[u64]) -> String {
 fn status_json(status: &pb::StatusResponse) -> Value {
     let node = |node: &pb::NodeStatus| {
         json!({
-            "id": node.id, "state": node.state, "version": node.version,
+            "id": node.id, "state": node.state, "membership": node.membership, "version": node.version,
             "client_address": node.client_address, "peer_address": node.peer_address,
             "leaders": node.leaders, "replicas": node.replicas, "disk_bytes": node.disk_bytes,
         })

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use crate::cli::EXIT_USAGE;
+use crate::cli::{EXIT_INTERRUPTED, EXIT_USAGE};
 use crate::error::{Code, Error};
 
 /// What a command returns.
@@ -18,6 +18,8 @@ pub(super) enum Failure {
     Call { error: Error, json: bool },
     /// Anything else, in words for a person.
     Failed(String),
+    /// A person, or another program, did not want to wait for the end.
+    Interrupted(String),
     /// The reader of standard output went away; there is nobody to tell.
     OutputClosed,
 }
@@ -53,6 +55,7 @@ impl Failure {
         }
         match self {
             Failure::Usage(_) => ExitCode::from(EXIT_USAGE),
+            Failure::Interrupted(_) => ExitCode::from(EXIT_INTERRUPTED),
             _ => ExitCode::FAILURE,
         }
     }
@@ -61,7 +64,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Usage(message) | Failure::Failed(message) => f.write_str(message),
+            Failure::Usage(message) | Failure::Failed(message) | Failure::Interrupted(message) => {
+                f.write_str(message)
+            }
             Failure::Call { error, .. } => {
                 write!(f, "{error}")?;
                 if error.may_have_applied {

@@ -1,7 +1,8 @@
 //! The command line: one file for each command.
 //!
 //! `main` parses the arguments, starts a runtime and runs one command. Results go to standard
-//! output, everything else to standard error. Exit codes: 0 done, 1 failed, 64 bad usage.
+//! output, everything else to standard error. Exit codes: 0 done, 1 failed, 64 bad usage,
+//! 130 interrupted while it waited for what goes on without it.
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -44,6 +45,8 @@ use failure::{Failure, Outcome};
 
 /// Bad usage, as sysexits.h has it.
 const EXIT_USAGE: u8 = 64;
+/// Interrupted, as shells say it of SIGINT.
+const EXIT_INTERRUPTED: u8 = 130;
 
 /// A chat server that self-hosters run on three machines and trust.
 #[derive(Debug, Parser)]

@@ -1,5 +1,7 @@
 //! `folkmoot node`: nodes come, drain and go, and are maintained.
 
+mod status;
+
 use std::time::Duration;
 
 use serde_json::json;
@@ -23,6 +25,9 @@ pub(super) enum Command {
     /// List the cluster's nodes.
     #[command(after_help = "Example:\n  folkmoot node list --json | jq .nodes")]
     List(List),
+    /// Show one node: its replicas, how far they trail, what it is being caught up for.
+    #[command(after_help = "Example:\n  folkmoot node status 2 --json | jq .replicas")]
+    Status(status::Status),
     /// Move all leaders away from a node, so that it may be stopped; it keeps its replicas.
     #[command(after_help = "Example:\n  folkmoot node drain 2 && ssh chat2 systemctl restart \
         folkmoot && folkmoot node resume 2")]
@@ -135,6 +140,7 @@ pub(super) async fn run(command: Command) -> Outcome {
     match command {
         Command::Compact(Compact { connection }) => compact(connection).await,
         Command::List(List { connection }) => list(&connection).await,
+        Command::Status(args) => status::run(args).await,
         Command::Drain(Drain { node, options }) => {
             // Done when it leads nothing; what nobody else could lead, it keeps.
             order::give(Order::Drain(node), &options, |placement| {

@@ -10,6 +10,7 @@ use crate::cli::connection::Connection;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::output;
 use crate::cli::progress::Progress;
+use crate::cli::signal;
 use crate::proto::v1 as pb;
 use crate::proto::v1::order_request::Order;
 
@@ -30,7 +31,22 @@ pub(super) struct Options {
 }
 
 /// Gives an order and waits until `is_done` says so of the placement.
+///
+/// # Errors
+/// [`Failure::Interrupted`] at Ctrl-C and SIGTERM: the cluster goes on with the order.
 pub(super) async fn give(
+    order: Order,
+    options: &Options,
+    is_done: impl Fn(&pb::PlacementResponse) -> bool,
+) -> Outcome {
+    let mut stop = signal::Stop::catch()?;
+    tokio::select! {
+        outcome = give_and_wait(order, options, is_done) => outcome,
+        () = stop.asked() => Err(interrupted(&order, options)),
+    }
+}
+
+async fn give_and_wait(
     order: Order,
     options: &Options,
     is_done: impl Fn(&pb::PlacementResponse) -> bool,
@@ -71,6 +87,26 @@ pub(super) async fn give(
         output::line("done")?;
     }
     Ok(())
+}
+
+/// What is to be said to whoever does not want to wait.
+fn interrupted(order: &Order, options: &Options) -> Failure {
+    if options.dry_run {
+        return Failure::Interrupted("interrupted; nothing was changed".into());
+    }
+    let undo = match order {
+        Order::MoveShard(order) => {
+            Some(format!("shard move {} {} {}", order.shard, order.to, order.from))
+        }
+        Order::Drain(node) => Some(format!("node resume {node}")),
+        Order::Resume(node) => Some(format!("node drain {node}")),
+        Order::Remove(order) => Some(format!("node resume {}", order.node)),
+        Order::TransferLeader(_) | Order::Rebalance(_) => None,
+    };
+    let undo = undo.map_or(String::new(), |undo| format!(", or `folkmoot {undo}` to take it back"));
+    Failure::Interrupted(format!(
+        "interrupted; the cluster goes on with it: run the same command again to watch it{undo}"
+    ))
 }
 
 /// Asks for a typed confirmation of what cannot be undone, unless `yes`.

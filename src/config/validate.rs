@@ -143,6 +143,11 @@ impl Config {
     }
 
     fn validate_store(&self, problems: &mut Vec<String>) {
+        let replace_after = self.placement.replace_after;
+        if !replace_after.is_zero() {
+            let least = Duration::from_secs(1);
+            at_least(problems, "placement.replace_after", replace_after, least);
+        }
         let store = &self.store;
         let interval = store.checkpoint_interval;
         at_least(problems, "store.checkpoint_interval", interval, MILLISECOND * 100);
@@ -227,6 +232,7 @@ mod tests {
         check(|c| c.limits.request_timeout = MILLISECOND * 500, "limits.request_timeout:");
         check(|c| c.raft.election_timeout_min = MILLISECOND * 150, "raft.election_timeout_min:");
         check(|c| c.raft.election_timeout_max = MILLISECOND * 300, "raft.election_timeout_max:");
+        check(|c| c.placement.replace_after = MILLISECOND * 999, "placement.replace_after:");
         check(|c| c.store.checkpoint_interval = MILLISECOND, "store.checkpoint_interval:");
         check(|c| c.store.min_free_disk = Size(0), "store.min_free_disk:");
         check(|c| c.log.filter = "folkmoot=loud".into(), "log.filter:");

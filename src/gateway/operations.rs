@@ -291,7 +291,7 @@ impl App {
         self.backend.try_record(who, &action, "begun").await;
         let done = self.backend.compact().await;
         if let Err(error) = &done {
-            self.backend.try_record(who, &action, &format!("failed: {error}")).await;
+            self.backend.try_record(who, &action, &format!("failed: {}", error.message)).await;
         }
         done
     }
@@ -358,7 +358,7 @@ impl App {
         self.backend.try_record(who, &action, "begun").await;
         let done = self.backend.repair(shard, node).await;
         if let Err(error) = &done {
-            self.backend.try_record(who, &action, &format!("failed: {error}")).await;
+            self.backend.try_record(who, &action, &format!("failed: {}", error.message)).await;
         }
         done
     }

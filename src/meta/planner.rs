@@ -4,7 +4,9 @@
 //! nothing, so that the next leader goes on where the last one was. In order:
 //!
 //! 1. Nodes that leave lose their replicas, one shard at a time, then are removed.
-//! 2. When it is asked for (by a join or an operator), groups get as many voters as they should
+//! 2. Where it is asked for (`placement.replace_after`), a node that has not answered for long leaves,
+//!    if there is another one for each of its replicas.
+//! 3. When it is asked for (by a join or an operator), groups get as many voters as they should
 //!    have: three; the meta group five when there are as many nodes. Then replicas are spread until
 //!    nodes differ by one at most, then leaders. Otherwise both stay where operators put them.
 
@@ -29,6 +31,8 @@ pub struct Facts {
     pub leaders: BTreeMap<ShardId, NodeId>,
     /// Nodes that do not answer, but have not been away for long: they may be starting.
     pub expected: BTreeSet<NodeId>,
+    /// Nodes that have not answered for so long that they are to be replaced, if they can be.
+    pub lost: BTreeSet<NodeId>,
 }
 
 /// One step.
@@ -48,6 +52,8 @@ pub enum Action {
         /// Who is to lead.
         to: NodeId,
     },
+    /// Take a node's replicas to others, as it does not answer, then remove it.
+    Replace(NodeId),
     /// Forget a node that has nothing any more.
     RemoveNode(NodeId),
     /// All is spread evenly: take back the wish for it.
@@ -63,6 +69,11 @@ impl Action {
                 shard: shard.0.into(),
                 target: target.iter().map(|id| id.0).collect(),
                 expected_version: version,
+            }),
+            Action::Replace(node) => Command::SetNodeState(pb::SetNodeState {
+                node: node.0,
+                state: pb::NodeState::Leaving.into(),
+                successor: 0,
             }),
             Action::RemoveNode(node) => Command::RemoveNode(pb::RemoveNode { node: node.0 }),
             Action::Balanced => {
@@ -82,6 +93,9 @@ impl std::fmt::Display for Action {
             Action::TransferLeader { shard, to } => {
                 write!(f, "transfer the lead of shard {shard} to node {to}")
             }
+            Action::Replace(node) => {
+                write!(f, "replace node {node}, which has not answered for too long")
+            }
             Action::RemoveNode(node) => write!(f, "remove node {node}"),
             Action::Balanced => write!(f, "replicas and leaders are spread evenly"),
         }
@@ -95,7 +109,7 @@ pub fn is_idle(map: &ClusterMap) -> bool {
 
 /// What to do next, if anything can be done now.
 pub fn next(map: &ClusterMap, facts: &Facts) -> Option<Action> {
-    leave(map, facts).or_else(|| spread(map, facts))
+    leave(map, facts).or_else(|| replace(map, facts)).or_else(|| spread(map, facts))
 }
 
 /// All steps that would follow if nothing else happened, each as if it were done at once.
@@ -133,7 +147,7 @@ fn imagine(map: &mut ClusterMap, facts: &mut Facts, action: &Action) -> Result<(
         Action::TransferLeader { shard, to } => {
             facts.leaders.insert(*shard, *to);
         }
-        Action::RemoveNode(_) | Action::Balanced => {}
+        Action::Replace(_) | Action::RemoveNode(_) | Action::Balanced => {}
     }
     Ok(())
 }
@@ -241,6 +255,32 @@ fn leave(map: &ClusterMap, facts: &Facts) -> Option<Action> {
         }
     }
     None
+}
+
+/// A node that is lost, and whose every replica another one can take. One at a time, and only while
+/// most nodes answer: else it is this side that is cut off, or something else is wrong than a node.
+/// A node that drains is in an operator's hands.
+fn replace(map: &ClusterMap, facts: &Facts) -> Option<Action> {
+    let with_replicas = || map.nodes().filter(|node| !node.gateway);
+    let answer = with_replicas().filter(|node| facts.reachable.contains(&node.id)).count();
+    if map.nodes().any(|node| node.state == NodeState::Leaving)
+        || answer <= with_replicas().count() / 2
+    {
+        return None;
+    }
+    let has_spare = |id: NodeId| {
+        let mut placements = map.placements().filter(|placement| placement.target.contains(&id));
+        placements.all(|placement| {
+            // Whatever moves now will have moved by then.
+            let then = Placement { settled: placement.target.clone(), ..placement };
+            least_loaded(map, &then, |to| facts.reachable.contains(&to)).is_some()
+        })
+    };
+    let has_replicas = |id| map.placements().any(|placement| placement.members().contains(&id));
+    let lost = takers(map).map(|node| node.id).filter(|id| facts.lost.contains(id));
+    lost.filter(|id| has_replicas(*id) && has_spare(*id))
+        .find(|id| map.check_node_state(*id, NodeState::Leaving, None).is_ok())
+        .map(Action::Replace)
 }
 
 /// How many voters a group should have.

@@ -23,7 +23,7 @@ use crate::shard::runtime::{Runtime, TokioRuntime};
 use crate::shard::snapshot::Pace;
 use crate::shard::transport::Transport;
 use crate::shard::types::{Member, Members};
-use crate::shard::{Parts, Shard, Timing, checkpointer, retire};
+use crate::shard::{Parts, Shard, Timing, checkpointer, retire, watch};
 use crate::store::base::Base;
 use crate::store::log::Log;
 use crate::store::state::{ShardState, StateOptions};
@@ -84,6 +84,8 @@ pub struct Options {
     pub checkpoints: checkpointer::Options,
     /// How fast snapshots are sent.
     pub pace: Pace,
+    /// How long a node may be away until it is replaced; zero: for ever.
+    pub replace_after: Duration,
 }
 
 /// What every group of this node starts from.
@@ -102,6 +104,7 @@ pub struct Groups<R: Runtime = TokioRuntime> {
     writer: OnceLock<LogWriter>,
     /// What every group of this node starts from.
     ground: OnceLock<Ground>,
+    replace_after: watch::Sender<Duration>,
     /// A replica that could not be removed.
     stuck: OnceLock<(ShardId, String)>,
     /// Held while groups start, and while the base is replaced under those that have.
@@ -127,6 +130,7 @@ impl<R: Runtime> Groups<R> {
         stop: CancellationToken,
     ) -> Arc<Groups<R>> {
         Arc::new(Groups {
+            replace_after: watch::Sender::new(options.replace_after),
             options,
             router,
             transport,
@@ -142,6 +146,11 @@ impl<R: Runtime> Groups<R> {
             checkpoints_stop: CancellationToken::new(),
             checkpoints: TaskTracker::new(),
         })
+    }
+
+    /// Changes how long a node may be away until it is replaced.
+    pub fn set_replace_after(&self, replace_after: Duration) {
+        self.replace_after.send(replace_after);
     }
 
     /// The log's writer, once groups have started.
@@ -334,7 +343,7 @@ impl<R: Runtime> Groups<R> {
         self.watch(self.clone().watch_peers());
         self.place(placement::replicas::run(self.clone()));
         self.place(placement::steward::run(self.router.clone()));
-        self.place(placement::planner::run(self.router.clone()));
+        self.place(placement::planner::run(self.router.clone(), self.replace_after.subscribe()));
     }
 
     /// Runs a task that starts, stops or moves groups, until the groups are to stop.

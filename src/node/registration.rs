@@ -46,11 +46,17 @@ pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed
 /// node that is refused is not ready for clients.
 pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::Hello) {
     while let Err(error) = register(&router, hello.clone(), None).await {
+        // Only when the founders' map is there it means anything to be refused.
+        let is_formed = router.read_map().await.is_ok();
         match error.code {
+            _ if !is_formed => R::sleep(MAP_AGAIN).await,
             // An operator has to do something about it.
             Code::Forbidden | Code::InvalidArgument | Code::AlreadyExists => {
                 tracing::error!(%error, "the cluster refuses this node");
-                router.set_refused(Some(error.message));
+                // One that cannot become a gateway yet goes on as what it was.
+                let as_before = pb::Hello { gateway: false, ..hello.clone() };
+                let goes_on = hello.gateway && register(&router, as_before, None).await.is_ok();
+                router.set_refused(Some(error.message).filter(|_| !goes_on));
                 R::sleep(REFUSED_AGAIN).await;
             }
             _ => {

@@ -1,8 +1,10 @@
 //! The cluster map on this node: taken from its replica of the meta group, or asked for.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use prost::Message;
 
 use crate::chat::command::Done;
@@ -62,13 +64,24 @@ impl<R: Runtime> Router<R> {
         audit: Option<pb::Audit>,
     ) -> Result<Done, Error> {
         let request = pb::Request {
-            // The meta group's rules recognise repeats by what they say; the id only has to be one.
-            request_id: RequestId::mint(0, Default::default()).as_bytes().to_vec().into(),
+            request_id: Bytes::copy_from_slice(self.mint_meta_id().as_bytes()),
             command: Some(command),
             audit,
             ..Default::default()
         };
         self.propose(ShardId::META, request.encode_to_vec().into()).await
+    }
+
+    /// An id that no other request to the meta group has. Its rules recognise a repeated command by
+    /// what it says, and by the id whether it has been recorded.
+    fn mint_meta_id(&self) -> RequestId {
+        let node = self.node_id().unwrap_or_default().0.to_be_bytes();
+        let turn = self.meta_requests.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let mut unique = [0; 10];
+        // The first three bytes have bits that every UUIDv7 has.
+        unique[3..6].copy_from_slice(&node[5..]);
+        unique[6..].copy_from_slice(&turn);
+        RequestId::mint(self.clock.now_ms(), unique)
     }
 
     /// The cluster map as of now: everything that was acknowledged before is in it.

@@ -20,7 +20,7 @@ mod status;
 pub mod verify;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
@@ -112,6 +112,8 @@ pub struct Router<R: Runtime = TokioRuntime> {
     /// Why the cluster does not take this node, if it does not.
     refused: Mutex<Option<String>>,
     disk_full: AtomicBool,
+    /// How many requests to the meta group there were; tells them apart.
+    meta_requests: AtomicU32,
 }
 
 impl<R: Runtime> std::fmt::Debug for Router<R> {
@@ -143,6 +145,7 @@ impl<R: Runtime> Router<R> {
             stopping: AtomicBool::new(false),
             refused: Mutex::default(),
             disk_full: AtomicBool::new(false),
+            meta_requests: AtomicU32::new(0),
         })
     }
 

@@ -113,7 +113,7 @@ impl<R: Runtime> Router<R> {
         if let Err(error) = &outcome
             && !error.temporary()
         {
-            self.try_record(who, &action, &format!("refused: {error}")).await;
+            self.try_record(who, &action, &format!("refused: {}", error.message)).await;
         }
         outcome
     }
@@ -247,7 +247,7 @@ impl<R: Runtime> Router<R> {
                 if let Err(error) = &done
                     && error.temporary()
                 {
-                    self.try_record(who, action, &format!("failed: {error}")).await;
+                    self.try_record(who, action, &format!("failed: {}", error.message)).await;
                 }
                 done
             }
@@ -322,7 +322,7 @@ impl<R: Runtime> Router<R> {
         Facts {
             reachable: up.map(|node| NodeId(node.id)).collect(),
             leaders: leaders.collect(),
-            expected: Default::default(),
+            ..Facts::default()
         }
     }
 

@@ -184,6 +184,69 @@ fn a_gateway_gets_nothing_and_may_become_something_else() {
 }
 
 #[test]
+fn a_lost_node_is_replaced_if_there_is_a_spare() {
+    let lose = |world: &mut World, node: u64| {
+        world.facts.reachable.remove(&NodeId(node));
+        world.facts.lost.insert(NodeId(node));
+    };
+    // Three nodes have none to spare.
+    let mut world = World::founded_by(3, 8);
+    lose(&mut world, 2);
+    assert_eq!(world.run(), 0);
+    world.join();
+    world.facts.reachable.remove(&NodeId(4));
+    assert_eq!(next(&world.map, &world.facts), None, "the spare does not answer itself");
+    world.facts.reachable.insert(NodeId(4));
+    assert_eq!(next(&world.map, &world.facts), Some(Action::Replace(NodeId(2))));
+    world.run();
+    assert!(world.map.is_removed(NodeId(2)));
+    let rest = [NodeId(1), NodeId(3), NodeId(4)];
+    assert!(world.map.placements().all(|p| p.target == rest), "{:?}", world.map);
+}
+
+#[test]
+fn lost_nodes_are_replaced_one_at_a_time_while_most_answer() {
+    let mut world = World::founded_by(3, 8);
+    let nodes = [world.join(), world.join(), world.join(), world.register(true)];
+    world.run();
+    for node in [1, 2] {
+        world.facts.reachable.remove(&NodeId(node));
+        world.facts.lost.insert(NodeId(node));
+    }
+    // Nor is a gateway, which has nothing to be replaced.
+    world.facts.reachable.remove(&nodes[3]);
+    world.facts.lost.insert(nodes[3]);
+    let mut replaced = vec![];
+    for _ in 0..2000 {
+        let Some(action) = next(&world.map, &world.facts) else { break };
+        if let Action::Replace(node) = action {
+            assert!(
+                world.map.nodes().all(|node| node.state != NodeState::Leaving),
+                "one at a time"
+            );
+            replaced.push(node.0);
+        }
+        world.step(&action);
+    }
+    assert_eq!(replaced, [1, 2]);
+    assert!(world.map.is_removed(NodeId(1)) && world.map.is_removed(NodeId(2)));
+    assert!(world.map.node(nodes[3]).is_some());
+
+    // Half of the nodes are no majority, and who drains is left alone.
+    let mut world = World::founded_by(3, 8);
+    world.join();
+    world.run();
+    world.facts.lost = [1, 2].map(NodeId).into();
+    world.facts.reachable = [3, 4].map(NodeId).into();
+    assert_eq!(next(&world.map, &world.facts), None);
+    world.facts.reachable.insert(NodeId(2));
+    world.facts.lost.remove(&NodeId(2));
+    assert_eq!(next(&world.map, &world.facts), Some(Action::Replace(NodeId(1))));
+    world.set_state(1, pb::NodeState::Draining, 0).unwrap();
+    assert_eq!(next(&world.map, &world.facts), None);
+}
+
+#[test]
 fn a_node_that_was_drained_leads_again() {
     let mut world = World::founded_by(3, 8);
     world.set_state(2, pb::NodeState::Draining, 0).unwrap();

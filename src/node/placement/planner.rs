@@ -9,18 +9,31 @@ use crate::meta::planner::{self, Action, Facts};
 use crate::meta::{ClusterMap, audit};
 use crate::router::Router;
 use crate::shard::runtime::{Instant, Runtime};
+use crate::shard::watch;
 
 /// How often it is looked whether there is something to do.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked at most seldom whether all nodes answer.
+const WATCH_EVERY: Duration = Duration::from_secs(10);
 /// For how long a node that does not answer may be starting.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
-/// Plans, for as long as it is let; does nothing while another node leads the meta group.
-pub(in crate::node) async fn run<R: Runtime>(router: Arc<Router<R>>) {
+/// Plans, for as long as it is let; does nothing while another node leads the meta group. A node that
+/// has not answered for `replace_after` is replaced; never, if that is zero.
+pub(in crate::node) async fn run<R: Runtime>(
+    router: Arc<Router<R>>,
+    mut replace_after: watch::Receiver<Duration>,
+) {
     let mut absences = Absences::<R>::default();
+    let mut every = LOOK_EVERY;
     loop {
-        R::sleep(LOOK_EVERY).await;
-        while step(&router, &mut absences).await {}
+        R::sleep(every).await;
+        let replace_after = *replace_after.borrow_and_update();
+        while step(&router, &mut absences, replace_after).await {}
+        // All nodes are asked how they are, so no more often than it matters.
+        let watches = planner::is_idle(&router.map()) && !replace_after.is_zero();
+        every =
+            if watches { (replace_after / 10).clamp(LOOK_EVERY, WATCH_EVERY) } else { LOOK_EVERY };
     }
 }
 
@@ -36,25 +49,35 @@ impl<R: Runtime> Default for Absences<R> {
 
 impl<R: Runtime> Absences<R> {
     /// Takes note of who answers, and adds to the facts what follows from that.
-    fn note(&mut self, map: &ClusterMap, facts: &mut Facts) {
+    fn note(&mut self, map: &ClusterMap, facts: &mut Facts, replace_after: Duration) {
         let now = R::Instant::now();
         let away = map.nodes().map(|node| node.id).filter(|id| !facts.reachable.contains(id));
         self.0 = away.map(|id| (id, self.0.get(&id).copied().unwrap_or(now))).collect();
-        let starting = self.0.iter().filter(|(_, since)| since.elapsed() < STARTS_WITHIN);
-        facts.expected = starting.map(|(id, _)| *id).collect();
+        for (id, since) in &self.0 {
+            if since.elapsed() < STARTS_WITHIN {
+                facts.expected.insert(*id);
+            }
+            if !replace_after.is_zero() && since.elapsed() >= replace_after {
+                facts.lost.insert(*id);
+            }
+        }
     }
 }
 
 /// Carries out one step; false when there is none, or it failed and is to be decided anew.
-async fn step<R: Runtime>(router: &Router<R>, absences: &mut Absences<R>) -> bool {
+async fn step<R: Runtime>(
+    router: &Router<R>,
+    absences: &mut Absences<R>,
+    replace_after: Duration,
+) -> bool {
     let leads = router.host().get(ShardId::META).is_some_and(|meta| meta.is_leader());
-    if !leads || planner::is_idle(&router.map()) {
+    if !leads || (planner::is_idle(&router.map()) && replace_after.is_zero()) {
         *absences = Absences::default();
         return false;
     }
     let mut facts = router.facts().await;
     let map = router.map();
-    absences.note(&map, &mut facts);
+    absences.note(&map, &mut facts, replace_after);
     let Some(action) = planner::next(&map, &facts) else { return false };
     let done = match (&action, action.command(map.version())) {
         (_, Some(command)) => router.propose_planned(command, &action).await,

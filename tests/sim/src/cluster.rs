@@ -331,6 +331,7 @@ impl Cluster {
                 overlay_bytes_max: self.plan.overlay_bytes_max,
             },
             pace: Default::default(),
+            replace_after: Duration::ZERO,
         };
         let stop = CancellationToken::new();
         let clock = node.clock.clone();
