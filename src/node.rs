@@ -19,6 +19,7 @@ pub mod groups;
 mod guard;
 mod membership_file;
 mod placement;
+pub mod recover;
 mod registration;
 mod repair;
 mod storage;
@@ -100,6 +101,21 @@ pub enum Error {
         /// Its cluster.
         theirs: String,
     },
+    /// The data directory is of a cluster that is no more.
+    #[error(
+        "the data directory {} is of a cluster that was lost: it was recovered from another node, as \
+         cluster {theirs}, to which {address} belongs. Nothing here is of use to that: move the \
+         directory away, and let this node join with an empty one",
+        directory.display()
+    )]
+    Recovered {
+        /// The data directory.
+        directory: std::path::PathBuf,
+        /// A node of the cluster that it has become.
+        address: String,
+        /// That cluster.
+        theirs: String,
+    },
     /// The data directory is of a node that runs already, at another address.
     #[error(
         "the data directory {} is that of node {node}, which runs at {address}: no node may run \
@@ -114,6 +130,12 @@ pub enum Error {
         /// Its id.
         node: u64,
     },
+    /// A recovery was begun here, and not finished.
+    #[error(
+        "`folkmoot cluster recover` was interrupted in {}: run it again, which finishes it",
+        .0.display()
+    )]
+    RecoveryInterrupted(PathBuf),
     /// The process's metrics were set up before.
     #[error("cannot set up metrics: {0}")]
     Metrics(String),
@@ -132,6 +154,7 @@ pub async fn run(
     let config = configs.borrow().clone();
     let directory = DataDir::open(&config.node.data_dir, &Expected::default())?;
     let data_dir = directory.path().to_path_buf();
+    recover::check_finished(&data_dir)?;
     let clients = listen("node.client_listen", config.node.client_listen).await?;
     let peers = listen("node.peer_listen", config.node.peer_listen).await?;
     let metrics = metrics::install().map_err(|error| Error::Metrics(error.to_string()))?;
@@ -147,12 +170,8 @@ pub async fn run(
     let options = router_options(&config);
     let router = Router::new(host.clone(), tcp.clone(), Arc::new(SystemClock), options);
     host.set_upper(Arc::new(Server(Arc::downgrade(&router))));
-    let join = Join {
-        addresses: config.node.join.clone(),
-        token: config.node.join_token.clone().unwrap_or_default(),
-    };
     let supervised = AbortOnDropHandle::new(tokio::spawn(supervisor.clone().watch(router.clone())));
-    let formation = Formation::new(hello, join, file, router.clone(), shutdown.clone());
+    let formation = Formation::new(hello, join(&config), file, router.clone(), shutdown.clone());
     let is_new = membership.is_none();
     if let Some(membership) = membership {
         formation.resume(membership);
@@ -229,6 +248,13 @@ async fn take_part(
     tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         error = groups.failed() => Err(error.into()),
+    }
+}
+
+fn join(config: &Config) -> Join {
+    Join {
+        addresses: config.node.join.clone(),
+        token: config.node.join_token.clone().unwrap_or_default(),
     }
 }
 
@@ -349,6 +375,7 @@ fn hello(
         version: env!("CARGO_PKG_VERSION").into(),
         gateway: node.gateway,
         join_token: String::new(),
+        former_cluster_ids: Vec::new(),
     })
 }
 
@@ -356,6 +383,8 @@ fn odd_neighbour(config: &Config, ours: &str, address: String, theirs: pb::Hello
     let directory = config.node.data_dir.clone();
     if theirs.cluster_id == ours {
         Error::RunsElsewhere { directory, address, node: theirs.node_id }
+    } else if theirs.former_cluster_ids.iter().any(|former| former == ours) {
+        Error::Recovered { directory, address, theirs: theirs.cluster_id }
     } else {
         Error::OtherCluster { directory, address, theirs: theirs.cluster_id }
     }

@@ -33,6 +33,7 @@ mod membership;
 mod million;
 mod operations;
 mod readme;
+mod recover;
 mod redaction;
 mod reload;
 mod rest;

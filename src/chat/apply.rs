@@ -16,7 +16,7 @@ use crate::chat::command::{Command, Rejection, Reply, Request};
 use crate::chat::event::Event;
 use crate::chat::state::{Sent, StateMut};
 use crate::chat::{codec, create_room, create_user, dedup, edit, import, join, leave, post};
-use crate::chat::{react, redact, set_role, token};
+use crate::chat::{react, recover, redact, set_role, token};
 use crate::id::RoomId;
 
 /// Events in the order in which they were appended, each with its room. Erased bodies aside,
@@ -39,7 +39,10 @@ pub fn apply_batch(
     for (index, bytes) in requests.iter().enumerate() {
         let reply = match codec::decode_request(bytes) {
             Ok(request) => apply(state, request, events),
-            Err(_) => Err(Rejection::Undecodable),
+            Err(_) => match codec::decode_recovery(bytes) {
+                Ok(recovery) => Ok(recover::apply(state, &recovery)),
+                Err(_) => Err(Rejection::Undecodable),
+            },
         };
         replied(index, reply);
     }

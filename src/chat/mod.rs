@@ -19,6 +19,7 @@ pub mod command;
 pub mod event;
 pub mod memory;
 pub mod query;
+pub mod recover;
 pub mod state;
 
 mod access;

@@ -1,6 +1,7 @@
-//! `folkmoot cluster`: form a cluster, and see how it is.
+//! `folkmoot cluster`: form a cluster, see how it is, and recover it.
 
 mod health;
+mod recover;
 mod verify;
 
 use std::io::IsTerminal;
@@ -37,6 +38,16 @@ pub(super) enum Command {
         Reads everything, on all nodes; people may go on chatting. Exits with 1 when replicas\n\
         differ, one is damaged, or not all could be compared.")]
     Verify(verify::Verify),
+    /// Make a cluster of one node out of a survivor's data, when a majority is lost for good.
+    #[command(after_help = "Examples:\n  \
+        folkmoot cluster recover --data-dir /var/lib/folkmoot --dry-run\n  \
+        folkmoot cluster recover --config /etc/folkmoot/node.toml\n\n\
+        Offline: no node may run. Says what is kept and what may be lost, and asks for the lost\n\
+        cluster's id to be typed. The node starts as a cluster of its own then, which is grown by\n\
+        nodes that join. Interrupted, it is finished by running it again. See\n\
+        docs/disaster/majority-lost.md. Exits with 64 when it is not confirmed by a terminal or --yes,\n\
+        and with 1 when it is refused.")]
+    Recover(recover::Recover),
     /// Show the last administrative actions: who has done what, with what outcome.
     #[command(after_help = "Examples:\n  folkmoot cluster audit --limit 20\n  \
         folkmoot cluster audit --json | jq '.actions[] | select(.who != \"cluster\")'\n\nThe last \
@@ -87,6 +98,7 @@ pub(super) async fn run(command: Command) -> Outcome {
         Command::Status(args) => status(args).await,
         Command::Health(args) => health::run(args).await,
         Command::Verify(args) => verify::run(args).await,
+        Command::Recover(args) => recover::run(args).await,
         Command::Audit(Audit { limit, connection }) => audit(limit, &connection).await,
     }
 }

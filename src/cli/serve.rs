@@ -73,6 +73,22 @@ fn assignment(text: &str) -> Result<(String, String, String), String> {
 }
 
 impl Settings {
+    /// Those of a command that looks at a data directory offline.
+    pub(super) fn of_directory(config: Option<PathBuf>, data_dir: Option<PathBuf>) -> Settings {
+        Settings {
+            config,
+            data_dir,
+            client_listen: None,
+            peer_listen: None,
+            client_advertise: None,
+            peer_advertise: None,
+            join: Vec::new(),
+            join_token: None,
+            gateway: false,
+            set: Vec::new(),
+        }
+    }
+
     /// The configuration that results.
     pub(super) fn load(&self) -> Outcome<Config> {
         let flags = [

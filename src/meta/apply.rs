@@ -78,6 +78,7 @@ impl ClusterMap {
     pub fn carry_out(&mut self, command: Command) -> Reply {
         let change = match command {
             Command::FormCluster(form) => self.form_once(form),
+            Command::RecoverCluster(request) => self.recover(&request),
             _ if !self.is_formed() => {
                 Err(Rejection::Forbidden("the cluster is not formed yet".into()))
             }

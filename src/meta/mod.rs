@@ -15,6 +15,7 @@ pub mod join_token;
 mod nodes;
 mod placement;
 pub mod planner;
+mod recover;
 mod release;
 #[cfg(test)]
 mod tests;

@@ -114,6 +114,7 @@ impl Formation {
             Some(membership) => pb::Hello {
                 node_id: membership.node_id.0,
                 cluster_id: membership.cluster_id.clone(),
+                former_cluster_ids: membership.map.former_cluster_ids().to_vec(),
                 ..self.hello.clone()
             },
         }
@@ -134,10 +135,16 @@ impl Formation {
             let answer = Tcp::ask(address, &request).await.ok()?;
             let hello = pb::Hello::decode(answer).ok()?;
             self.meet(hello.clone());
-            (!hello.cluster_id.is_empty()).then_some(address)
+            (!hello.cluster_id.is_empty()).then_some((address, hello))
         });
-        let in_a_cluster = futures_util::future::join_all(hellos).await;
-        let Some(address) = in_a_cluster.into_iter().flatten().next() else { return };
+        let answers = futures_util::future::join_all(hellos).await;
+        let in_a_cluster: Vec<_> = answers.into_iter().flatten().collect();
+        // A cluster that another one was recovered from is no more, whoever still runs of it.
+        let is_former = |cluster_id: &String| {
+            in_a_cluster.iter().any(|(_, hello)| hello.former_cluster_ids.contains(cluster_id))
+        };
+        let mut living = in_a_cluster.iter().filter(|(_, hello)| !is_former(&hello.cluster_id));
+        let Some((address, _)) = living.next() else { return };
         if let Err(error) = self.ask_admission(address).await {
             tracing::warn!(address, %error, "the cluster does not admit this node");
             // It says so until an operator does something about it; no need to hurry.
@@ -169,7 +176,7 @@ impl Formation {
 
     /// Looks for a neighbour that shows that a member's data directory must not run here: one of
     /// another cluster, or this same node at another address. Who does not answer soon is passed
-    /// over.
+    /// over, and so is what is left of a cluster that this one was recovered from.
     pub async fn odd_neighbour(&self) -> Option<(String, pb::Hello)> {
         let (own, mut addresses) = (self.own_hello(), self.join.addresses.clone());
         if let Some(membership) = &*self.membership.borrow() {
@@ -180,6 +187,15 @@ impl Formation {
             let request = bootstrap(pb::bootstrap::Request::Hello(own.clone()));
             let answer = tokio::time::timeout(ANSWER_WAIT, Tcp::ask(&address, &request)).await;
             let theirs = pb::Hello::decode(answer.ok()?.ok()?).ok()?;
+            if own.former_cluster_ids.contains(&theirs.cluster_id) {
+                tracing::warn!(
+                    address,
+                    cluster = theirs.cluster_id,
+                    "a node of the cluster that \
+                    this one was recovered from runs: it is refused here; stop it"
+                );
+                return None;
+            }
             let foreign = !theirs.cluster_id.is_empty() && theirs.cluster_id != own.cluster_id;
             let twin = theirs.node_id == own.node_id && theirs.peer_address != own.peer_address;
             (foreign || twin).then_some((address, theirs))

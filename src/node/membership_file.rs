@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use prost::Message;
@@ -58,21 +59,13 @@ impl MembershipFile {
 
     /// The membership on disk, if there is one; finishes what a crash interrupted.
     pub fn read(&self) -> Result<Option<Membership>, MembershipError> {
+        let membership = self.stored()?;
         let mut directory = self.directory();
         let identity = directory.identity().cloned();
-        let path = directory.path().join(FILE);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return if identity.is_none() {
-                    Ok(None)
-                } else {
-                    Err(MembershipError::Damaged(FILE))
-                };
-            }
-            Err(source) => return Err(Refusal::Io { path, source }.into()),
+        let Some(membership) = membership else {
+            let lost = MembershipError::Damaged(FILE);
+            return if identity.is_none() { Ok(None) } else { Err(lost) };
         };
-        let membership = decode(&bytes).ok_or(MembershipError::Damaged(FILE))?;
         match identity {
             None => directory.adopt(membership.identity())?,
             Some(identity) if identity == membership.identity() => {}
@@ -83,6 +76,32 @@ impl MembershipFile {
             }
         }
         Ok(Some(membership))
+    }
+
+    /// What the file says, whatever the identity says.
+    pub fn stored(&self) -> Result<Option<Membership>, MembershipError> {
+        let path = self.directory().path().join(FILE);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(decode(&bytes).ok_or(MembershipError::Damaged(FILE))?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Refusal::Io { path, source }.into()),
+        }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> PathBuf {
+        self.directory().path().to_path_buf()
+    }
+
+    /// Writes the membership of another cluster durably; the identity is next
+    /// ([`MembershipFile::rename`]), and until then the two do not agree.
+    pub fn write_recovered(&self, membership: &Membership) -> Result<(), MembershipError> {
+        Ok(replace(self.directory().path(), FILE, &encode(membership))?)
+    }
+
+    /// Makes the identity that of a membership which was written.
+    pub fn rename(&self, membership: &Membership) -> Result<(), MembershipError> {
+        Ok(self.directory().rename(membership.identity())?)
     }
 
     /// Writes a membership, and this node's identity with it, durably.

@@ -54,8 +54,7 @@ pub(super) fn carry_out(data_dir: &Path, base: &dyn Base) -> io::Result<()> {
     };
     for note in entries {
         let name = note.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix("shard-")?.parse().ok());
-        let Some(shard) = number.map(ShardId) else {
+        let Some(shard) = shard_of(&name) else {
             tracing::warn!(?name, "no note of a repair; left alone");
             continue;
         };
@@ -72,6 +71,24 @@ pub(super) fn carry_out(data_dir: &Path, base: &dyn Base) -> io::Result<()> {
         );
     }
     Ok(())
+}
+
+/// The shards that are to be repaired at the next start.
+///
+/// # Errors
+/// When the notes cannot be read.
+pub(super) fn noted(data_dir: &Path) -> io::Result<Vec<ShardId>> {
+    let entries = match fs::read_dir(data_dir.join(NOTES)) {
+        Ok(entries) => entries.collect::<io::Result<Vec<_>>>()?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let names = entries.iter().map(fs::DirEntry::file_name);
+    Ok(names.filter_map(|name| shard_of(&name)).collect())
+}
+
+fn shard_of(name: &std::ffi::OsStr) -> Option<ShardId> {
+    name.to_str()?.strip_prefix("shard-")?.parse().ok().map(ShardId)
 }
 
 fn name(shard: ShardId) -> String {

@@ -28,6 +28,7 @@ pub mod network;
 pub mod proposer;
 pub mod reader;
 mod rebuild;
+pub mod recover;
 pub mod retire;
 pub mod runtime;
 pub mod snapshot;

@@ -172,7 +172,7 @@ impl Replica {
     }
 }
 
-fn apply_meta(batch: &Batch, state: &mut ShardState) -> Replies {
+pub(super) fn apply_meta(batch: &Batch, state: &mut ShardState) -> Replies {
     use chat::state::{State, StateMut};
     state.advance_log_time(batch.stamp_ms);
     let log_time_ms = state.log_time_ms();

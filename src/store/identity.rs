@@ -214,6 +214,17 @@ impl DataDir {
         Ok(())
     }
 
+    /// Makes the directory another cluster's, durably: what it has is a new cluster's from here on,
+    /// as after `cluster recover`.
+    ///
+    /// # Errors
+    /// [`Refusal::Io`].
+    pub fn rename(&mut self, identity: Identity) -> Result<(), Refusal> {
+        self.write_identity(&identity)?;
+        self.identity = Some(identity);
+        Ok(())
+    }
+
     fn check(&self, expected: &Expected) -> Result<(), Refusal> {
         let log = self.log();
         let Some(found) = &self.identity else { return self.check_fresh() };

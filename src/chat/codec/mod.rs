@@ -27,7 +27,9 @@ pub use query::{decode_query, encode_query};
 pub use reply::{
     decode_actor, decode_error, decode_reply, encode_actor, encode_error, encode_reply,
 };
-pub use request::{decode_batch, decode_request, encode_batch, encode_request};
+pub use request::{
+    decode_batch, decode_recovery, decode_request, encode_batch, encode_recovery, encode_request,
+};
 
 /// The version of every format here, in front of each value.
 pub const VERSION: u8 = 1;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::chat::codec::{Malformed, array, nonzero, open, parse, seal};
 use crate::chat::command::{Actor, Command, ImportLine, Request};
 use crate::chat::event::{Hash, Salt};
+use crate::chat::recover::Recovery;
 use crate::id::{RoomId, Seq};
 use crate::proto::internal as proto;
 use crate::proto::internal::request::Command as Wire;
@@ -44,6 +45,24 @@ pub fn decode_request(bytes: &Bytes) -> Result<Request, Malformed> {
         id: parse::request_id(&request.request_id)?,
         command: decode_command(request.command.ok_or(Malformed("command"))?)?,
     })
+}
+
+/// Encodes the command of `folkmoot cluster recover` to a data shard.
+pub fn encode_recovery(recovery: &Recovery) -> Bytes {
+    let rooms = proto::RecoverRooms { recovery: copied(recovery) };
+    seal(&proto::Request { command: Some(Wire::RecoverRooms(rooms)), ..Default::default() })
+}
+
+/// Decodes the command of `folkmoot cluster recover`.
+///
+/// # Errors
+/// [`Malformed`], for every other command too.
+pub fn decode_recovery(bytes: &Bytes) -> Result<Recovery, Malformed> {
+    let request: proto::Request = open(bytes.clone(), "request")?;
+    match request.command {
+        Some(Wire::RecoverRooms(rooms)) => array(&rooms.recovery, "recovery"),
+        _ => Err(Malformed("recovery")),
+    }
 }
 
 fn encode_command(command: &Command) -> Wire {
@@ -185,12 +204,7 @@ fn decode_command(command: Wire) -> Result<Command, Malformed> {
             role: parse::role(c.role)?,
             salt: salt(&c.salt)?,
         },
-        Wire::Import(c) => Command::Import {
-            room: parse::room(&c.room)?,
-            source: c.source,
-            lines: c.lines.into_iter().map(decode_line).collect::<Result<_, _>>()?,
-            salt: salt(&c.salt)?,
-        },
+        Wire::Import(c) => decode_import(c)?,
         // The meta group's, which has rules of its own.
         Wire::RegisterNode(_)
         | Wire::FormCluster(_)
@@ -199,6 +213,9 @@ fn decode_command(command: Wire) -> Result<Command, Malformed> {
         | Wire::SetNodeState(_)
         | Wire::RemoveNode(_)
         | Wire::SetRebalance(_)
+        | Wire::RecoverCluster(_)
+        // Nobody asks for it: see `decode_recovery`.
+        | Wire::RecoverRooms(_)
         | Wire::IssueJoinToken(_)
         | Wire::RecordAction(_) => {
             return Err(Malformed("command"));
@@ -212,6 +229,15 @@ fn decode_create_room(c: proto::CreateRoom) -> Result<Command, Malformed> {
         title: c.title,
         kind: parse::room_kind(c.kind)?,
         epoch: parse::epoch(&c.epoch)?,
+        salt: salt(&c.salt)?,
+    })
+}
+
+fn decode_import(c: proto::Import) -> Result<Command, Malformed> {
+    Ok(Command::Import {
+        room: parse::room(&c.room)?,
+        source: c.source,
+        lines: c.lines.into_iter().map(decode_line).collect::<Result<_, _>>()?,
         salt: salt(&c.salt)?,
     })
 }

@@ -33,6 +33,11 @@ fn formats_are_pinned() {
         assert_eq!(codec::decode_request(&bytes), Ok(request));
         rows.push((format!("request {name}"), bytes));
     }
+    let recovery = codec::encode_recovery(&[5; 16]);
+    assert_eq!(codec::decode_recovery(&recovery), Ok([5; 16]));
+    assert!(codec::decode_request(&recovery).is_err(), "nobody can ask for it");
+    assert!(codec::decode_recovery(&rows[0].1).is_err());
+    rows.push(("recovery".into(), recovery));
     let requests = vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")];
     rows.push(("batch".into(), codec::encode_batch(1_700_000_000_000, requests)));
     let [event, erased] = events();
@@ -110,6 +115,7 @@ fn what_is_not_valid_is_not_decoded() {
             reply_to: 0,
             salt: Bytes::from_static(&[0; 16]),
         })),
+        audit: None,
     };
     let seal = |request: &proto::Request| {
         let mut bytes = vec![codec::VERSION];
