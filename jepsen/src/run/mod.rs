@@ -26,12 +26,14 @@ use crate::cluster::{Admin, Cluster, Plan, find_bin};
 use crate::history;
 use crate::report;
 
+pub mod churn;
 pub mod client;
 pub mod finish;
 pub mod nemesis;
 pub mod options;
 pub mod progress;
 pub mod record;
+pub mod roster;
 pub mod setup;
 pub mod status;
 pub mod store;
@@ -45,11 +47,13 @@ mod proto {
     tonic::include_proto!("folkmoot.v1");
 }
 
+use churn::Churn;
 use nemesis::Nemesis;
 use nemesis::kind::Kind;
 use options::Options;
 use progress::Progress;
 use record::Recorder;
+use roster::Roster;
 use status::{Placement, Status};
 use store::{Missing, Store, Test, TestNode};
 use verdict::{Outside, Results};
@@ -141,6 +145,7 @@ fn in_store(options: &Options, ready: Ready, interrupt: &Interrupt) -> Result<Ou
     let plan = Plan {
         bin,
         nodes: options.nodes,
+        spares: options.spares,
         local: options.local,
         directory: store.directory.clone(),
         disk_bytes: setup::DISK_BYTES,
@@ -210,6 +215,7 @@ fn describe(options: &Options, cluster: &Cluster, named: Named, missing: Vec<Mis
         options: json!({
             "time_s": options.time.as_secs_f64(), "rate": options.rate, "rooms": options.rooms,
             "workers": options.workers, "subscribers": options.subscribers,
+            "spares": options.spares,
             "settings": setup::settings(options),
         }),
         nemeses: options.asked.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
@@ -272,6 +278,7 @@ async fn play(
     let rooms = Rooms::new(options.rooms, POSTS_PER_ROOM);
     let interval = Duration::from_secs(1) * options.workers as u32 / options.rate;
     let world = Arc::new(World::new(recorder, nodes.clone(), rooms, interval, options.seed));
+    world.set_present(&cluster.present());
     let mut workers: Vec<Worker> =
         (0..options.workers).map(|n| Worker::new(&world, &users[n], n)).collect();
     for slot in 0..world.rooms.count() {
@@ -281,16 +288,9 @@ async fn play(
     let progress = Progress::start(&world, options.time, options.quiet);
     let follower = users[options.workers].clone();
     let chat = Chat::begin(&world, workers, &follower, options.subscribers);
-    let attack_status = Status::new(&nodes, &admin.token);
-    let nemesis = Nemesis::new(
-        world.clone(),
-        cluster.clone(),
-        attack_status,
-        placement.clone(),
-        probed.kinds.clone(),
-    );
-    let mut nemesis = nemesis.run(Instant::now() + options.time).await;
-    sleep(SETTLE).await;
+    let roster = Arc::new(Roster::new(placement));
+    let Attacked { mut nemesis, mut churn } =
+        under_load(&options, &probed, &world, &cluster, &roster, &admin).await?;
     world.finish();
     let mut problems = std::mem::take(&mut nemesis.problems);
     problems.extend(options.asked.unshown(&probed.missing, &nemesis.kinds_struck));
@@ -298,9 +298,16 @@ async fn play(
     progress.say("waiting for the nodes to agree");
     nemesis.look();
     let suspects = nemesis.suspects.keys().copied().collect();
+    let placement = roster.placement();
     let converged =
         finish::converge(&cluster, &mut status, &placement, &nemesis.lost, &suspects).await;
     nemesis.findings.extend(converged.problems);
+    if let Some(churn) = &mut churn {
+        churn.verify().await;
+        problems.append(&mut churn.problems);
+        nemesis.findings.append(&mut churn.findings);
+        nemesis.struck.append(&mut churn.struck);
+    }
     for worker in &mut workers {
         problems.extend(worker.create_rest(ROOMS_WITHIN).await.err());
     }
@@ -320,6 +327,45 @@ async fn play(
         limits: options.limits,
         session_posts: world.session_posts.load(Ordering::Relaxed),
     })
+}
+
+/// Who attacked, when all is healed.
+struct Attacked {
+    nemesis: Nemesis,
+    /// The operator, where there is one.
+    churn: Option<Churn>,
+}
+
+/// Attacks while clients chat, and lets them go on for a while when all is healed.
+async fn under_load(
+    options: &Options,
+    probed: &setup::Probed,
+    world: &Arc<World>,
+    cluster: &Arc<Cluster>,
+    roster: &Arc<Roster>,
+    admin: &Admin,
+) -> Result<Attacked, String> {
+    let status = Status::new(&world.nodes, &admin.token);
+    let (churns, kinds): (Vec<Kind>, Vec<Kind>) =
+        probed.kinds.iter().partition(|kind| **kind == Kind::Churn);
+    let nemesis = Nemesis::new(world.clone(), cluster.clone(), status, roster.clone(), kinds);
+    let until = Instant::now() + options.time;
+    // A task of its own: what the one waits for must not keep the other.
+    let churning =
+        churns.first().map(|_| tokio::spawn(Churn::new(world, cluster, roster).run(until)));
+    let mut nemesis = nemesis.run(until).await;
+    let Some(churning) = churning else {
+        sleep(SETTLE).await;
+        return Ok(Attacked { nemesis, churn: None });
+    };
+    let mut churn = churning.await.map_err(|error| error.to_string())?;
+    let within = Duration::from_millis(options.limits.recover_ms);
+    tokio::join!(sleep(SETTLE), churn.settle(within));
+    if churn.has_struck() {
+        nemesis.kinds_struck.insert(Kind::Churn);
+    }
+    churn.problems.extend(churn.unshown());
+    Ok(Attacked { nemesis, churn: Some(churn) })
 }
 
 /// Judges the history of a run anew, and writes down the results; what happened to the nodes is as

@@ -13,8 +13,10 @@ use crate::run::verdict::Limits;
 pub struct Options {
     /// The product's program; `None`: beside this one.
     pub bin: Option<PathBuf>,
-    /// How many nodes: 3 or 5.
+    /// How many nodes form the cluster: 3 or 5.
     pub nodes: usize,
+    /// How many more there are that can join it.
+    pub spares: usize,
     /// How long to attack.
     pub time: Duration,
     /// Operations a second that all workers together begin, at most.
@@ -47,7 +49,16 @@ pub struct Options {
     pub command: Vec<String>,
 }
 
+/// Spare nodes at most: each takes an address, and a disk.
+const SPARES_MAX: usize = 4;
+
 impl Options {
+    /// How many nodes there are at most.
+    #[must_use]
+    pub const fn nodes_max(&self) -> usize {
+        self.nodes + self.spares
+    }
+
     /// The name of the test.
     #[must_use]
     pub fn test_name(&self) -> String {
@@ -72,6 +83,7 @@ impl Options {
         if ![3, 5].contains(&self.nodes) {
             return Err(format!("--nodes {}: a cluster has 3 or 5 nodes", self.nodes));
         }
+        self.check_churn()?;
         for (name, value) in [
             ("rate", u64::from(self.rate)),
             ("rooms", self.rooms as u64),
@@ -96,6 +108,35 @@ impl Options {
                 .into());
         }
         Ok(())
+    }
+
+    /// Spare nodes are for churn, and what hits nodes that may be gone by then is not.
+    fn check_churn(&self) -> Result<(), String> {
+        let kinds = &self.asked.kinds;
+        if !kinds.contains(&Kind::Churn) {
+            return match self.spares {
+                0 => Ok(()),
+                spares => Err(format!(
+                    "--spares {spares}: only churn lets nodes join; add it to --nemesis"
+                )),
+            };
+        }
+        if !(1..=SPARES_MAX).contains(&self.spares) {
+            return Err(format!(
+                "--spares {}: churn takes 1 to {SPARES_MAX} spare nodes",
+                self.spares
+            ));
+        }
+        let apart: Vec<&str> =
+            kinds.iter().filter(|kind| !kind.goes_with_churn()).map(|kind| kind.name()).collect();
+        if apart.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "churn does not go with {}: these wait for a certain node, or count on replicas that \
+             stay where they are",
+            apart.join(", ")
+        ))
     }
 }
 

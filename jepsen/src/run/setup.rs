@@ -119,7 +119,7 @@ pub fn space(directory: &Path, options: &Options) -> Result<(), String> {
     let stat = rustix::fs::statvfs(there)
         .map_err(|error| format!("{}: {}", there.display(), io::Error::from(error)))?;
     let free = stat.f_bavail * stat.f_frsize;
-    let needed = options.nodes as u64 * DISK_BYTES_USED;
+    let needed = options.nodes_max() as u64 * DISK_BYTES_USED;
     if free >= needed {
         return Ok(());
     }
@@ -127,7 +127,7 @@ pub fn space(directory: &Path, options: &Options) -> Result<(), String> {
         "{} has {} MiB free, and {} nodes take about {} MiB: make room, or use another --store",
         directory.display(),
         free >> 20,
-        options.nodes,
+        options.nodes_max(),
         needed >> 20
     ))
 }
@@ -169,6 +169,9 @@ pub async fn form(cluster: &Arc<Cluster>) -> Result<(Admin, Status, Placement), 
     let mut status = Status::new(&nodes, &admin.token);
     let deadline = Instant::now() + FORM_WITHIN;
     for (node, (name, _)) in nodes.iter().enumerate() {
+        if cluster.nodes[node].is_away() {
+            continue;
+        }
         while let Err(why) = status.ready(node).await {
             dead(cluster)?;
             if Instant::now() > deadline {
@@ -233,6 +236,7 @@ pub fn node_results(
             why: exits.into_iter().map(|exit| format!("{}\n{}", exit.status, exit.said)).collect(),
             panics: excuses.panics(place),
             well: well.contains(&place),
+            away: node.is_away(),
             lost: lost.contains(&place),
             snapshots_installed: node.said_since(0, storm::INSTALLED) as u64,
         }

@@ -24,6 +24,9 @@ pub struct NodeResult {
     pub panics: Vec<String>,
     /// Whether it was well at the end.
     pub well: bool,
+    /// Whether it was no part of the cluster at the end.
+    #[serde(default)]
+    pub away: bool,
     /// Whether its disk had forgotten what it had acknowledged, so that it refused to go on.
     pub lost: bool,
     /// How often it installed a snapshot.

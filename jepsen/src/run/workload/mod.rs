@@ -1,11 +1,13 @@
 //! What clients do while the cluster is being attacked: send, send again, read, follow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rand::Rng;
+use rand::rngs::SmallRng;
 use uuid::Uuid;
 
 use crate::history::{Admin, F, Name, Process, Value};
@@ -40,6 +42,8 @@ pub struct World {
     pub interval: Duration,
     /// Decides everything that is random.
     pub seed: u64,
+    /// The nodes that clients go to, a bit each by their place.
+    present: AtomicU64,
     over: AtomicBool,
     /// The id under which the user that subscribers are joins each room.
     joining: Mutex<BTreeMap<Name, Uuid>>,
@@ -59,7 +63,32 @@ impl World {
     ) -> World {
         let (over, session_posts) = (AtomicBool::new(false), AtomicU64::new(0));
         let joining = Mutex::default();
-        World { recorder, nodes, rooms, interval, seed, over, joining, session_posts }
+        let present = AtomicU64::new(0);
+        let world =
+            World { recorder, nodes, rooms, interval, seed, present, over, joining, session_posts };
+        world.set_present(&(0..world.nodes.len()).collect());
+        world
+    }
+
+    /// From here on clients go to these nodes; to all of them at first.
+    pub fn set_present(&self, places: &BTreeSet<usize>) {
+        let bits = places.iter().fold(0, |bits, place| bits | 1_u64 << place);
+        self.present.store(bits, Ordering::Relaxed);
+    }
+
+    /// Whether clients go to this node.
+    pub fn is_present(&self, place: usize) -> bool {
+        self.present.load(Ordering::Relaxed) >> place & 1 == 1
+    }
+
+    /// One of the nodes that clients go to; any where they go to none.
+    pub fn draw(&self, rng: &mut SmallRng) -> usize {
+        let all: Vec<usize> =
+            (0..self.nodes.len()).filter(|place| self.is_present(*place)).collect();
+        match all.len() {
+            0 => rng.random_range(0..self.nodes.len()),
+            count => all[rng.random_range(0..count)],
+        }
     }
 
     /// Lets workers come to an end.
