@@ -136,6 +136,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         workers: args.workers,
         subscribers: args.subscribers,
         asked,
+        operations: None,
         limits,
         seed,
         store: args.store,
@@ -197,7 +198,7 @@ pub(super) fn cleanup(args: &CleanupArgs) -> Result<u8, Failure> {
     Ok(if cleaned.problems.is_empty() { 0 } else { EXIT_ERROR })
 }
 
-fn print(text: &str, json: bool) -> Result<(), Failure> {
+pub(super) fn print(text: &str, json: bool) -> Result<(), Failure> {
     let written = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
     written.map_err(|error| Failure::File { file: "standard output".into(), error, json })
 }

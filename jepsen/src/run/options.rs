@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::run::nemesis::kind::Kind;
+use crate::run::operations;
 use crate::run::store::Missing;
 use crate::run::verdict::Limits;
 
@@ -29,6 +30,8 @@ pub struct Options {
     pub subscribers: usize,
     /// The attacks.
     pub asked: Asked,
+    /// What an operator does, instead of attacks; for so long clients chat, whatever `time` says.
+    pub operations: Option<operations::Plan>,
     /// How long clients may wait.
     pub limits: Limits,
     /// Decides everything random.
@@ -53,6 +56,12 @@ pub struct Options {
 const SPARES_MAX: usize = 4;
 
 impl Options {
+    /// Messages that are there before clients chat.
+    #[must_use]
+    pub fn prefill(&self) -> u64 {
+        self.operations.as_ref().map_or(0, |plan| plan.prefill)
+    }
+
     /// How many nodes there are at most.
     #[must_use]
     pub const fn nodes_max(&self) -> usize {
@@ -64,6 +73,9 @@ impl Options {
     pub fn test_name(&self) -> String {
         if let Some(test) = &self.test {
             return test.clone();
+        }
+        if self.operations.is_some() {
+            return format!("{}-nodes-operations", self.nodes);
         }
         let kinds: Vec<&str> = self.asked.kinds.iter().map(|kind| kind.name()).collect();
         let attacks = match kinds.len() {
@@ -113,6 +125,15 @@ impl Options {
     /// Spare nodes are for churn, and what hits nodes that may be gone by then is not.
     fn check_churn(&self) -> Result<(), String> {
         let kinds = &self.asked.kinds;
+        if self.operations.is_some() {
+            return match (2..=SPARES_MAX).contains(&self.spares) {
+                true => Ok(()),
+                false => Err(format!(
+                    "--spares {}: operations take 2 to {SPARES_MAX} spare nodes",
+                    self.spares
+                )),
+            };
+        }
         if !kinds.contains(&Kind::Churn) {
             return match self.spares {
                 0 => Ok(()),

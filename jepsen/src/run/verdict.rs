@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{self, Anomaly, Report, Verdict};
 use crate::history::{F, History, Kind, Phase, Value};
+use crate::run::operations::Step;
 use crate::run::store::Missing;
 use crate::run::timing::{self, Quantiles, Times};
 
@@ -95,6 +96,9 @@ pub struct Outside {
     /// How long clients may wait.
     #[serde(default)]
     pub limits: Limits,
+    /// What an operator did, where that was measured.
+    #[serde(default)]
+    pub steps: Vec<Step>,
     /// Messages that were posted on a session's own stream and acknowledged.
     #[serde(default)]
     pub session_posts: u64,

@@ -158,7 +158,8 @@ impl Order {
                 .group(shard)
                 .is_some_and(|group| group.settled.contains(&to) && !group.settled.contains(&from)),
             // The command returns once the lead is taken; by now somebody else may have it.
-            Order::TransferLeader { .. } | Order::Resume(_) => true,
+            Order::TransferLeader { .. } => true,
+            Order::Resume(node) => view.node(node).is_some_and(|n| n.state == State::Active),
             Order::Drain(node) => view.groups.iter().all(|group| group.leader != node),
             Order::Rebalance(_) => !view.rebalancing,
             Order::Remove(node) | Order::Replace { old: node, .. } => view.removed.contains(&node),

@@ -83,8 +83,9 @@ impl Churn {
             let (state, up) = (node.state, if node.up { "up" } else { "down" });
             return Some(format!("node {} is {state:?} and {up}", node.id));
         }
-        let absent = self.cluster.present().into_iter().find(|place| view.at(*place).is_none());
-        absent.map(|place| format!("{} has not joined", self.cluster.nodes[place].name))
+        let absent =
+            self.operator.cluster.present().into_iter().find(|place| view.at(*place).is_none());
+        absent.map(|place| format!("{} has not joined", self.operator.cluster.nodes[place].name))
     }
 
     /// Lets nodes lead again that were drained: nobody waits for a drain that has come to nothing.
@@ -99,15 +100,14 @@ impl Churn {
     fn conclude(&mut self) {
         for open in std::mem::take(&mut self.open) {
             self.count(open.order.verb(), Some("not seen to be done"));
-            let unknown = Outcome::<()>::Unknown("superseded".into());
-            self.world.recorder.end(&open.op, &unknown, |()| open.op.value.clone());
+            self.record(&open.op, &Outcome::Unknown("superseded".into()));
         }
     }
 
     /// Has the cluster compare all replicas. Whatever differs is a finding.
     pub async fn verify(&mut self) {
         let arguments = ["cluster", "verify"].map(str::to_owned).to_vec();
-        let wrong = match self.folkmoot(arguments).await {
+        let wrong = match self.operator.folkmoot(arguments).await {
             Outcome::Ok(said) => match serde_json::from_str::<Value>(&said) {
                 Ok(said) if said["ok"] == true && said["shards"].as_u64() > Some(0) => return,
                 _ => said,

@@ -29,6 +29,31 @@ pub struct User {
     pub token: String,
 }
 
+/// What clients do most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mix {
+    /// A little of everything, and posts on sessions, too.
+    #[default]
+    All,
+    /// Posts, at a steady rate; few reads, and nothing that is not tried until it is acknowledged.
+    Posts,
+}
+
+impl Mix {
+    /// How many of a hundred operations are posts, and how many repeat one or read; the rest are local
+    /// reads.
+    #[must_use]
+    pub const fn percents(self) -> [u32; 3] {
+        match self {
+            Mix::All => [60, 10, 20],
+            Mix::Posts => [POSTS_PERCENT, 2, 5],
+        }
+    }
+}
+
+/// How many of a hundred operations are posts where posts are the load.
+pub const POSTS_PERCENT: u32 = 90;
+
 /// What all clients share.
 #[derive(Debug)]
 pub struct World {
@@ -40,6 +65,8 @@ pub struct World {
     pub rooms: Rooms,
     /// Between two operations of one worker.
     pub interval: Duration,
+    /// What clients do most.
+    pub mix: Mix,
     /// Decides everything that is random.
     pub seed: u64,
     /// The nodes that clients go to, a bit each by their place.
@@ -63,9 +90,19 @@ impl World {
     ) -> World {
         let (over, session_posts) = (AtomicBool::new(false), AtomicU64::new(0));
         let joining = Mutex::default();
-        let present = AtomicU64::new(0);
-        let world =
-            World { recorder, nodes, rooms, interval, seed, present, over, joining, session_posts };
+        let (present, mix) = (AtomicU64::new(0), Mix::default());
+        let world = World {
+            recorder,
+            nodes,
+            rooms,
+            interval,
+            mix,
+            seed,
+            present,
+            over,
+            joining,
+            session_posts,
+        };
         world.set_present(&(0..world.nodes.len()).collect());
         world
     }

@@ -13,7 +13,7 @@ use crate::history::{F, Name, Op, Process, Value};
 use crate::run::client::session::{Item, Stream};
 use crate::run::client::{Client, Outcome};
 use crate::run::workload::poster::Poster;
-use crate::run::workload::{User, World};
+use crate::run::workload::{Mix, User, World};
 
 /// How long a stream may be silent while more is due before it is taken up elsewhere.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ impl Subscriber {
             rng,
             delivered: None,
             epoch: None,
-            poster: Poster::new(world, number.is_multiple_of(3)),
+            poster: Poster::new(world, world.mix == Mix::All && number.is_multiple_of(3)),
             slow: number % 4 == 3,
         }
     }

@@ -74,10 +74,11 @@ impl Worker {
             if self.rng.random_bool(0.01) {
                 self.home = self.other();
             }
+            let [send, repeat, read] = self.world.mix.percents();
             match self.rng.random_range(0..100) {
-                0..60 => self.send().await,
-                60..70 => self.repeat().await,
-                70..90 => self.read(F::Read).await,
+                drawn if drawn < send => self.send().await,
+                drawn if drawn < send + repeat => self.repeat().await,
+                drawn if drawn < send + repeat + read => self.read(F::Read).await,
                 _ => self.read(F::ReadLocal).await,
             }
         }
