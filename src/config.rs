@@ -146,6 +146,13 @@ settings! {
         /// Peer addresses (`host:port`) of nodes to join; this node's own may be among them, so
         /// that all nodes can share one list. Empty on a cluster of one.
         join: Vec<String> = Vec::new();
+        /// What lets a new node join a cluster that has been formed: made by `folkmoot node token`,
+        /// good for one node. Not needed by the founders, nor once the node has joined.
+        join_token: Option<String> = None;
+        /// Whether this node is a gateway: it serves clients, is given no replicas, and is none of
+        /// the founders of a cluster. A node that has replicas stays as it is until they have been
+        /// moved to other nodes.
+        gateway: bool = false;
         /// How long a stopping node may take to hand over leadership and finish requests.
         shutdown_timeout: Duration = Duration::from_secs(10);
         /// For how long a stopping node still takes requests, though `/health/ready` says no

@@ -26,6 +26,9 @@ pub enum InvalidId {
     Cursor(String),
 }
 
+/// What every join token begins with: what lets a new node join a cluster.
+pub const JOIN_TOKEN_PREFIX: &str = "fmjoin_";
+
 /// A node of the cluster. Given by the meta group, from 1; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct NodeId(pub u64);

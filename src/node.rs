@@ -44,7 +44,7 @@ use crate::gateway::{Gateway, metrics};
 use crate::id::ShardId;
 use crate::node::compaction::Compactor;
 use crate::node::drain::Drain;
-use crate::node::formation::{Formation, Receptionist};
+use crate::node::formation::{Formation, Join, Receptionist};
 use crate::node::groups::{Groups, Membership};
 use crate::node::membership_file::{MembershipError, MembershipFile};
 use crate::node::systemd::Supervisor;
@@ -147,7 +147,10 @@ pub async fn run(
     let options = router_options(&config);
     let router = Router::new(host.clone(), tcp.clone(), Arc::new(SystemClock), options);
     host.set_upper(Arc::new(Server(Arc::downgrade(&router))));
-    let join = config.node.join.clone();
+    let join = Join {
+        addresses: config.node.join.clone(),
+        token: config.node.join_token.clone().unwrap_or_default(),
+    };
     let supervised = AbortOnDropHandle::new(tokio::spawn(supervisor.clone().watch(router.clone())));
     let formation = Formation::new(hello, join, file, router.clone(), shutdown.clone());
     let is_new = membership.is_none();
@@ -342,6 +345,8 @@ fn hello(
         )?,
         peer_address: at(&node.peer_advertise, peers, "node.peer_listen", node.peer_listen)?,
         version: env!("CARGO_PKG_VERSION").into(),
+        gateway: node.gateway,
+        join_token: String::new(),
     })
 }
 

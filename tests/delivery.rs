@@ -199,7 +199,7 @@ async fn follow_from_every_offset(cluster: &TestCluster, met: &Arc<Met>) {
 fn streams_begin_at_every_offset_on_every_node_while_posts_go_on() {
     let mut cluster = TestCluster::start(3);
     cluster.room("general");
-    let gateway = cluster.add_node();
+    let gateway = cluster.add_gateway();
     cluster.wait_ready_node(gateway);
     let (urls, token) = (cluster.client_urls(), cluster.admin_token());
     let (ended, met) = (AtomicBool::new(false), Arc::new(Met::default()));

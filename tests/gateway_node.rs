@@ -19,7 +19,7 @@ fn a_node_without_replicas_posts_reads_and_streams() {
     let mut cluster = TestCluster::start(3);
     let rooms: Vec<_> = (0..8).map(|i| format!("room-{i}")).collect();
     rooms.iter().for_each(|room| cluster.room(room));
-    let gateway = cluster.add_node();
+    let gateway = cluster.add_gateway();
     cluster.wait_ready_node(gateway);
     let (urls, token) = (vec![cluster.url(gateway)], cluster.admin_token().to_owned());
     let http = cluster.admin(gateway).with_timeout(Duration::from_secs(30));
@@ -108,7 +108,7 @@ fn the_streams_of_a_node_without_replicas_are_kept_while_leaders_are_killed() {
     let rooms: Vec<_> = (0..12).map(|i| format!("room-{i}")).collect();
     rooms.iter().for_each(|room| cluster.room(room));
     let replicas = cluster.client_urls();
-    let gateway = cluster.add_node();
+    let gateway = cluster.add_gateway();
     cluster.wait_ready_node(gateway);
     let http = cluster.admin(gateway).with_timeout(PATIENCE);
     let streams: Vec<_> =

@@ -41,50 +41,92 @@ fn has_replica(cluster: &TestCluster, node: u64, shard: u64) -> bool {
     cluster.shards(0).iter().any(|s| s["node"] == node && s["shard"] == shard)
 }
 
-#[test]
-fn a_shard_moves_to_a_new_node_and_back_while_people_post() {
-    let mut cluster = TestCluster::start(3);
-    let rooms = rooms(&cluster);
+fn voters(cluster: &TestCluster, shard: u64) -> Vec<u64> {
+    serde_json::from_value(placed(cluster, shard, "voters")).unwrap()
+}
+
+/// The one of four nodes that does not vote in a shard.
+fn spare(cluster: &TestCluster, shard: u64) -> u64 {
+    let voters = voters(cluster, shard);
+    (1..=4).find(|node| !voters.contains(node)).expect("three of four vote")
+}
+
+/// Adds a fourth node, and waits until it has its part.
+fn add_fourth(cluster: &mut TestCluster) {
     let four = cluster.add_node();
     cluster.wait_ready_node(four);
     assert_eq!(cluster.node_id(0, four), 4);
+    wait_balanced(cluster);
+    let nodes = json(cluster, &["node", "list"])["nodes"].as_array().unwrap().clone();
+    assert_eq!(nodes.len(), 4);
+    for node in nodes {
+        let (replicas, leaders) = (node["replicas"].as_u64(), node["leaders"].as_u64());
+        assert!(matches!(replicas, Some(6 | 7)), "of 27 each has its part: {node}");
+        assert!(matches!(leaders, Some(2 | 3)), "of 9 each has its part: {node}");
+    }
+}
+
+/// Waits until nothing is to be spread any more.
+fn wait_balanced(cluster: &TestCluster) {
+    wait_for("replicas and leaders to be spread", PATIENCE, || {
+        let list = json(cluster, &["node", "list"]);
+        if list["rebalancing"] == false { Ok(()) } else { Err(list.to_string()) }
+    });
+}
+
+#[test]
+fn a_shard_moves_to_another_node_and_back_while_people_post() {
+    let mut cluster = TestCluster::start(3);
+    let rooms = rooms(&cluster);
+    add_fourth(&mut cluster);
     let token = cluster.admin_token().to_owned();
     let load = Load::start(&cluster.client_urls(), &token, &rooms, 6);
     load.wait_more(100);
 
-    let dry = json(&cluster, &["shard", "move", "1", "1", "4", "--dry-run"]);
+    let before = voters(&cluster, 1);
+    let text = [before[0], before[1], spare(&cluster, 1)].map(|node| node.to_string());
+    let [has, too, lacks] = text.each_ref().map(String::as_str);
+    let dry = json(&cluster, &["shard", "move", "1", has, lacks, "--dry-run"]);
     assert_eq!(dry["steps"].as_array().unwrap().len(), 1, "{dry}");
-    assert_eq!(placed(&cluster, 1, "voters"), serde_json::json!([1, 2, 3]), "nothing is done");
+    assert_eq!(voters(&cluster, 1), before, "nothing is done");
     for (arguments, why) in [
-        (["shard", "move", "1", "4", "5"], "no replica"),
-        (["shard", "move", "1", "1", "2"], "already"),
-        (["shard", "move", "1", "1", "9"], "no node 9"),
-        (["shard", "move", "99", "1", "4"], "no shard 99"),
+        (["shard", "move", "1", lacks, "5"], "no replica"),
+        (["shard", "move", "1", has, too], "already"),
+        (["shard", "move", "1", has, "9"], "no node 9"),
+        (["shard", "move", "99", has, lacks], "no shard 99"),
     ] {
         let said = refused(&cluster, &arguments);
         assert!(said.contains(why), "{arguments:?}: {said}");
     }
 
     // Also the meta group, and each with its leader.
-    for (shard, from) in [(1, 1), (2, 2), (0, 1)] {
-        let (shard_text, from_text) = (shard.to_string(), from.to_string());
-        json(&cluster, &["shard", "move", &shard_text, &from_text, "4"]);
-        let voters = placed(&cluster, shard, "voters");
-        assert!(voters.as_array().unwrap().contains(&4.into()), "{voters}");
-        assert!(!voters.as_array().unwrap().contains(&from.into()), "{voters}");
+    for shard in [1, 2, 0] {
+        let before = voters(&cluster, shard);
+        let to = spare(&cluster, shard);
+        let leader = wait_for("a leader", PATIENCE, || {
+            placed(&cluster, shard, "leader")
+                .as_u64()
+                .filter(|id| *id != 0)
+                .ok_or_else(|| "none".into())
+        });
+        let from = if before.contains(&leader) { leader } else { before[0] };
+        let [shard_text, from_text, to_text] = [shard, from, to].map(|number| number.to_string());
+        json(&cluster, &["shard", "move", &shard_text, &from_text, &to_text]);
+        let moved = voters(&cluster, shard);
+        assert!(moved.contains(&to) && !moved.contains(&from), "{moved:?}");
         wait_for("the replica to be removed", PATIENCE, || {
             if has_replica(&cluster, from, shard) { Err("it is there".into()) } else { Ok(()) }
         });
         load.wait_more(50);
-        json(&cluster, &["shard", "transfer-leader", &shard_text, "4"]);
+        json(&cluster, &["shard", "transfer-leader", &shard_text, &to_text]);
         wait_for("the lead to be taken", PATIENCE, || match placed(&cluster, shard, "leader") {
-            leader if leader == 4 => Ok(()),
+            leader if leader == to => Ok(()),
             leader => Err(format!("{leader} leads")),
         });
         load.wait_more(50);
-        // Back to where it was, which begins anew; node 4 leads, and hands over first.
-        json(&cluster, &["shard", "move", &shard_text, "4", &from_text]);
-        assert_eq!(placed(&cluster, shard, "voters"), serde_json::json!([1, 2, 3]));
+        // Back to where it was, which begins anew; the one that has it leads, and hands over first.
+        json(&cluster, &["shard", "move", &shard_text, &to_text, &from_text]);
+        assert_eq!(voters(&cluster, shard), before);
         load.wait_more(50);
     }
     let acked = load.finish();
@@ -97,24 +139,22 @@ fn a_shard_moves_to_a_new_node_and_back_while_people_post() {
 fn a_move_is_finished_after_every_node_was_killed_in_the_middle() {
     let mut cluster = TestCluster::start(3);
     let rooms = rooms(&cluster);
-    let four = cluster.add_node();
-    cluster.wait_ready_node(four);
+    add_fourth(&mut cluster);
     let token = cluster.admin_token().to_owned();
     let load = Load::start(&cluster.client_urls(), &token, &rooms, 6);
     load.wait_more(100);
     for (round, shard) in (1..=4u64).enumerate() {
-        let from = 1 + round as u64 % 3;
-        let text = [shard, from].map(|number| number.to_string());
-        json(&cluster, &["shard", "move", &text[0], &text[1], "4", "--no-wait"]);
+        let (from, to) = (voters(&cluster, shard)[round % 3], spare(&cluster, shard));
+        let text = [shard, from, to].map(|number| number.to_string());
+        json(&cluster, &["shard", "move", &text[0], &text[1], &text[2], "--no-wait"]);
         // Somewhere between the order and its end: later and later.
         std::thread::sleep(Duration::from_millis(60 * round as u64));
         (0..4).for_each(|node| cluster.kill(node));
         (0..4).for_each(|node| cluster.restart(node));
         cluster.wait_ready();
         wait_for("the move to end", PATIENCE, || {
-            let voters = placed(&cluster, shard, "voters");
-            let voters: Vec<u64> = serde_json::from_value(voters).unwrap();
-            if voters.contains(&4) && !voters.contains(&from) {
+            let voters = voters(&cluster, shard);
+            if voters.contains(&to) && !voters.contains(&from) {
                 return Ok(());
             }
             Err(format!("{voters:?}"))
@@ -127,4 +167,62 @@ fn a_move_is_finished_after_every_node_was_killed_in_the_middle() {
     let acked = load.finish();
     cluster.wait_ready();
     load::check_everywhere(&cluster, &rooms, &acked);
+}
+
+#[test]
+fn a_gateway_gets_no_replica_until_it_is_none_any_more() {
+    let mut cluster = TestCluster::start(3);
+    let gateway = cluster.add_gateway();
+    cluster.wait_ready_node(gateway);
+    let standing = |cluster: &TestCluster| {
+        let list = json(cluster, &["node", "list"]);
+        let node = list["nodes"].as_array().unwrap().iter().find(|node| node["id"] == 4).cloned();
+        let node = node.expect("it is listed");
+        (node["membership"].as_str().unwrap().to_owned(), node["replicas"].as_u64().unwrap())
+    };
+    assert_eq!(standing(&cluster), ("gateway".into(), 0));
+    json(&cluster, &["shard", "rebalance"]);
+    assert_eq!(standing(&cluster), ("gateway".into(), 0));
+    for arguments in [["shard", "move", "1", "1", "4"], ["node", "replace", "1", "4", "--yes"]] {
+        let said = refused(&cluster, &arguments);
+        assert!(said.contains("gateway"), "{arguments:?}: {said}");
+    }
+    cluster.stop(gateway);
+    cluster.set_arguments(gateway, &[]);
+    cluster.restart(gateway);
+    wait_for("it to get its part", PATIENCE, || match standing(&cluster) {
+        (standing, 6..) if standing == "active" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    wait_balanced(&cluster);
+    // Not the other way: what it has must go elsewhere first. It stays as it is meanwhile.
+    cluster.stop(gateway);
+    cluster.set_arguments(gateway, &["--gateway"]);
+    cluster.restart(gateway);
+    wait_for("it to say why it is none", PATIENCE, || {
+        let log = cluster.log(gateway);
+        if log.contains("cannot become a gateway while it has replicas") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    });
+    cluster.wait_ready_node(gateway);
+    assert_eq!(standing(&cluster).0, "active");
+}
+
+#[test]
+fn a_node_leads_its_part_again_after_a_drain() {
+    let cluster = TestCluster::start(3);
+    json(&cluster, &["node", "drain", "2"]);
+    let leaders = |id: u64| {
+        let list = json(&cluster, &["node", "list"]);
+        let mut nodes = list["nodes"].as_array().unwrap().iter();
+        nodes.find(|node| node["id"] == id).unwrap()["leaders"].as_u64().unwrap()
+    };
+    assert_eq!(leaders(2), 0);
+    let planned = json(&cluster, &["node", "resume", "2", "--dry-run"]);
+    assert!(planned["steps"].as_array().unwrap().len() > 1, "{planned}");
+    json(&cluster, &["node", "resume", "2"]);
+    assert_eq!(leaders(2), 3, "of nine");
 }

@@ -1,5 +1,6 @@
 //! `folkmoot cluster`: form a cluster, and see how it is.
 
+mod health;
 mod verify;
 
 use std::io::IsTerminal;
@@ -24,6 +25,11 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  folkmoot cluster status\n  \
         folkmoot cluster status --watch\n  folkmoot cluster status --json | jq .shards")]
     Status(Status),
+    /// Say in a few words whether all is well; exit code 1 if not.
+    #[command(after_help = "Examples:\n  folkmoot cluster health\n  \
+        folkmoot cluster health --json | jq -r .health    # healthy, degraded or unavailable\n\n\
+        Degraded: everything is served, with less to spare. Unavailable: some shard is not served.")]
+    Health(health::Health),
     /// Compare what all replicas have of every room, and verify each one's hash chain.
     #[command(after_help = "Examples:\n  folkmoot cluster verify\n  \
         folkmoot cluster verify --json | jq .findings\n  \
@@ -31,6 +37,21 @@ pub(super) enum Command {
         Reads everything, on all nodes; people may go on chatting. Exits with 1 when replicas\n\
         differ, one is damaged, or not all could be compared.")]
     Verify(verify::Verify),
+    /// Show the last administrative actions: who has done what, with what outcome.
+    #[command(after_help = "Examples:\n  folkmoot cluster audit --limit 20\n  \
+        folkmoot cluster audit --json | jq '.actions[] | select(.who != \"cluster\")'\n\nThe last \
+        1000 are kept. What was done by itself is the doing of `cluster`.")]
+    Audit(Audit),
+}
+
+/// Options of `cluster audit`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Audit {
+    /// At most so many, the last ones.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    limit: u64,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 /// Options of `cluster init`.
@@ -64,7 +85,9 @@ pub(super) async fn run(command: Command) -> Outcome {
     match command {
         Command::Init(args) => init(args).await,
         Command::Status(args) => status(args).await,
+        Command::Health(args) => health::run(args).await,
         Command::Verify(args) => verify::run(args).await,
+        Command::Audit(Audit { limit, connection }) => audit(limit, &connection).await,
     }
 }
 
@@ -88,6 +111,27 @@ async fn init(args: Init) -> Outcome {
         output::line(format!("admin token: {}  (shown once)", formed.admin_token))?;
     }
     Ok(())
+}
+
+async fn audit(limit: u64, connection: &Connection) -> Outcome {
+    let actions = connection.client()?.audit(limit).await;
+    let actions = actions.map_err(|error| connection.failure(error))?;
+    if connection.json {
+        let action = |action: &pb::AuditedAction| {
+            json!({
+                "at": output::time(action.at_ms), "who": action.who,
+                "action": action.action, "outcome": action.outcome,
+            })
+        };
+        output::line(json!({ "actions": actions.iter().map(action).collect::<Vec<_>>() }))?;
+        return Ok(());
+    }
+    let mut table = Table::new(&["TIME (UTC)", "WHO", "ACTION", "OUTCOME"]);
+    for action in actions {
+        let when = output::time_short(action.at_ms);
+        table.row([when, action.who, action.action, action.outcome]);
+    }
+    Ok(table.print()?)
 }
 
 async fn status(args: Status) -> Outcome {

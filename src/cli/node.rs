@@ -1,5 +1,7 @@
 //! `folkmoot node`: nodes come, drain and go, and are maintained.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::cli::connection::Connection;
@@ -25,7 +27,8 @@ pub(super) enum Command {
     #[command(after_help = "Example:\n  folkmoot node drain 2 && ssh chat2 systemctl restart \
         folkmoot && folkmoot node resume 2")]
     Drain(Drain),
-    /// Let a node that was drained, or is being removed, take part as before.
+    /// Let a node that was drained, or is being removed, take part as before: it gets its part of
+    /// the leaders again.
     #[command(after_help = "Example:\n  folkmoot node resume 2")]
     Resume(Resume),
     /// Move all replicas away from a node, then remove it from the cluster for good.
@@ -40,6 +43,11 @@ pub(super) enum Command {
         joined: start it with --join first."
     )]
     Replace(Replace),
+    /// Make a token that lets one more node join: `serve --join ADDRESS --join-token TOKEN`.
+    #[command(after_help = "Examples:\n  folkmoot node token\n  \
+        folkmoot node token --ttl 10m --json | jq -r .token\n\nThe token is shown once, admits one \
+        node, and expires.")]
+    Token(Token),
     /// Say whether a quorum would be lost if a node stopped now; exit code 1 if so.
     #[command(after_help = "Example:\n  folkmoot node quorum-critical 2 && ssh chat2 reboot")]
     QuorumCritical(QuorumCritical),
@@ -96,6 +104,16 @@ pub(super) struct Replace {
     options: order::Options,
 }
 
+/// Options of `node token`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Token {
+    /// For how long it is valid: a second to thirty days.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+    #[command(flatten)]
+    connection: Connection,
+}
+
 /// Options of `node quorum-critical`.
 #[derive(Debug, clap::Args)]
 pub(super) struct QuorumCritical {
@@ -127,7 +145,7 @@ pub(super) async fn run(command: Command) -> Outcome {
             .await
         }
         Command::Resume(Resume { node, options }) => {
-            order::give(Order::Resume(node), &options, |_| true).await
+            order::give(Order::Resume(node), &options, |placement| !placement.rebalancing).await
         }
         Command::Remove(Remove { node, yes, options }) => {
             let what = format!("Node {node} is removed for good: its id is never used again.");
@@ -140,6 +158,7 @@ pub(super) async fn run(command: Command) -> Outcome {
             );
             remove(&what, pb::RemoveNodeOrder { node: old, successor: new }, yes, &options).await
         }
+        Command::Token(Token { ttl, connection }) => token(ttl, &connection).await,
         Command::QuorumCritical(QuorumCritical { node, connection }) => {
             quorum_critical(node, &connection).await
         }
@@ -169,7 +188,9 @@ async fn list(connection: &Connection) -> Outcome {
             })
         };
         let nodes: Vec<_> = placement.nodes.iter().map(node).collect();
-        output::line(json!({ "nodes": nodes, "removed": placement.removed }))?;
+        output::line(json!({
+            "nodes": nodes, "removed": placement.removed, "rebalancing": placement.rebalancing,
+        }))?;
         return Ok(());
     }
     let headings = ["NODE>", "STATE", "UP", "CLIENT", "PEER", "VERSION", "LEADS>", "REPLICAS>"];
@@ -188,6 +209,20 @@ async fn list(connection: &Connection) -> Outcome {
         ]);
     }
     Ok(table.print()?)
+}
+
+async fn token(ttl: Duration, connection: &Connection) -> Outcome {
+    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    let made = connection.client()?.join_token(ttl_ms).await;
+    let (token, expires_at_ms) = made.map_err(|error| connection.failure(error))?;
+    if connection.json {
+        output::line(json!({ "token": token, "expires_at": output::time(expires_at_ms) }))?;
+    } else {
+        output::line(&token)?;
+        let until = output::time_short(expires_at_ms);
+        eprintln!("shown once; it lets one node join until {until} UTC");
+    }
+    Ok(())
 }
 
 async fn quorum_critical(node: u64, connection: &Connection) -> Outcome {

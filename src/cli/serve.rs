@@ -53,6 +53,12 @@ pub(super) struct Settings {
     /// Peer addresses of nodes to join.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     join: Vec<String>,
+    /// What lets a new node join a cluster that has been formed: see `folkmoot node token`.
+    #[arg(long, value_name = "TOKEN")]
+    join_token: Option<String>,
+    /// Serve clients only, without replicas of any shard.
+    #[arg(long)]
+    gateway: bool,
     /// Any setting, by its name.
     #[arg(long, value_name = "SECTION.FIELD=VALUE", value_parser = assignment)]
     set: Vec<(String, String, String)>,
@@ -76,6 +82,8 @@ impl Settings {
             ("client_advertise", self.client_advertise.clone()),
             ("peer_advertise", self.peer_advertise.clone()),
             ("join", (!self.join.is_empty()).then(|| self.join.join(","))),
+            ("join_token", self.join_token.clone()),
+            ("gateway", self.gateway.then(|| "true".into())),
         ];
         let flags = flags.into_iter().filter_map(|(field, text)| Some(("node", field, text?)));
         let set =

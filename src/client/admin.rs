@@ -37,6 +37,32 @@ impl Client {
         Ok(answer.await?.steps)
     }
 
+    /// Makes a token that lets one more node join within a time: the token, and until when it is
+    /// valid, in milliseconds since the Unix epoch. An answer that is lost leaves a token that nobody
+    /// knows, until it expires.
+    ///
+    /// # Errors
+    /// `limit_reached` while too many are valid; and as every call.
+    pub async fn join_token(&self, ttl_ms: u64) -> Result<(String, u64), Error> {
+        let answer = self.attempts(None, ORDER_TIMEOUT, |channel, _| {
+            let request = self.request(pb::JoinTokenRequest { ttl_ms });
+            async move { AdminClient::new(channel).join_token(request).await }
+        });
+        let answer = answer.await?;
+        Ok((answer.token, answer.expires_at_ms))
+    }
+
+    /// The last administrative actions, at most so many, oldest first.
+    ///
+    /// # Errors
+    /// `forbidden` unless the caller is an administrator; and as every call.
+    pub async fn audit(&self, limit: u64) -> Result<Vec<pb::AuditedAction>, Error> {
+        let answer = self.read(|channel| async move {
+            AdminClient::new(channel).audit(self.request(pb::AuditRequest { limit })).await
+        });
+        Ok(answer.await?.actions)
+    }
+
     /// The shards that would lose their quorum if a node stopped now.
     ///
     /// # Errors

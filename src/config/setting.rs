@@ -147,6 +147,21 @@ impl Setting for usize {
     }
 }
 
+impl Setting for bool {
+    fn parse(text: &str) -> Result<bool, String> {
+        text.parse().map_err(|_| format!("expected true or false, not {text:?}"))
+    }
+    fn from_toml(value: toml::Value) -> Result<bool, String> {
+        match value {
+            toml::Value::Boolean(value) => Ok(value),
+            other => Err(format!("expected true or false, not {other}")),
+        }
+    }
+    fn to_toml(&self) -> String {
+        self.to_string()
+    }
+}
+
 /// `""` stands for `None`.
 impl Setting for Option<String> {
     fn parse(text: &str) -> Result<Option<String>, String> {
@@ -242,11 +257,12 @@ mod tests {
         #[test]
         fn other_settings_round_trip(
             text in any::<String>(), texts in vec(any::<String>(), 0..4),
-            number in 0..=i64::MAX as usize, address in any::<(std::net::IpAddr, u16)>(),
+            number in 0..=i64::MAX as usize, truth in any::<bool>(), address in any::<(std::net::IpAddr, u16)>(),
         ) {
             prop_assert_eq!(reread(&text), Ok(text.clone()));
             prop_assert_eq!(reread(&texts), Ok(texts));
             prop_assert_eq!(reread(&number), Ok(number));
+            prop_assert_eq!(reread(&truth), Ok(truth));
             let address = SocketAddr::from(address);
             prop_assert_eq!(reread(&address), Ok(address));
             let optional = Some(text.clone()).filter(|text| !text.is_empty());

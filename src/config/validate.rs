@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::{Config, Invalid, Size};
+use crate::id::JOIN_TOKEN_PREFIX;
 use crate::limits;
 
 impl Config {
@@ -67,6 +68,14 @@ impl Config {
         for address in node.join.iter().filter(|address| !is_host_and_port(address)) {
             problems.push(format!(
                 "node.join: {address:?} is not host:port, like \"chat1.example.org:7401\""
+            ));
+        }
+        if let Some(token) = &node.join_token
+            && !token.starts_with(JOIN_TOKEN_PREFIX)
+        {
+            problems.push(format!(
+                "node.join_token: it is none, for those begin with {}; make one with `folkmoot node token`",
+                JOIN_TOKEN_PREFIX
             ));
         }
         let shutdown = node.shutdown_timeout;
@@ -211,6 +220,7 @@ mod tests {
         );
         check(|c| c.node.peer_advertise = Some("http://a:1".into()), "node.peer_advertise:");
         check(|c| c.node.join = vec!["a".into()], "node.join:");
+        check(|c| c.node.join_token = Some("fm_ann_00".into()), "node.join_token:");
         check(|c| c.node.drain_grace = c.node.shutdown_timeout, "node.drain_grace:");
         check(|c| c.limits.text_bytes_max = Size(65 * 1024), "limits.text_bytes_max:");
         check(|c| c.limits.connections_max = 0, "limits.connections_max:");

@@ -20,7 +20,8 @@ use crate::chat::query::{Answer, Query};
 use crate::error::{Code, Error};
 use crate::gateway::backend::Backend;
 use crate::gateway::limits::{TOKEN_CACHE_MAX, TOKEN_TRUST};
-use crate::id::UserId;
+use crate::id::{JOIN_TOKEN_PREFIX, UserId};
+use crate::meta::join_token;
 use crate::router::Consistency;
 
 const SECRET_BYTES: usize = 32;
@@ -34,6 +35,17 @@ pub fn mint_token(user: &UserId) -> (String, Hash) {
         let _ = write!(token, "{byte:02x}");
     }
     (token, *blake3::hash(&secret).as_bytes())
+}
+
+/// Mints a token that lets a new node join: the token, to be shown once, and the hash, to be kept.
+pub fn mint_join_token() -> (String, bytes::Bytes) {
+    let secret: [u8; SECRET_BYTES] = rand::random();
+    let mut token = JOIN_TOKEN_PREFIX.to_owned();
+    for byte in secret {
+        let _ = write!(token, "{byte:02x}");
+    }
+    let hash = join_token::hash(&token);
+    (token, hash)
 }
 
 /// Who a request claims to come from, with the proof. Well-formed, not verified.

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 
@@ -14,6 +15,7 @@ use crate::chat::state::{Room, User};
 use crate::delivery::subscription::{Next, Subscription};
 use crate::error::Error;
 use crate::id::{Cursor, Epoch, NodeId, RoomId, Seq, ShardId, UserId};
+use crate::proto::internal::AuditRecord;
 use crate::proto::v1::{PlacementResponse, StatusResponse};
 use crate::router::operator::{Order, Plan};
 use crate::router::verify::Report;
@@ -90,7 +92,31 @@ pub trait Backend: Send + Sync + 'static {
     fn compact(&self) -> BoxFuture<'_, Result<(u64, u64), Error>>;
     fn data_shards(&self) -> Result<Vec<ShardId>, Error>;
     fn placement(&self) -> BoxFuture<'_, Result<PlacementResponse, Error>>;
-    fn operate(&self, order: Order, dry_run: bool) -> BoxFuture<'_, Result<Plan, Error>>;
+    fn operate<'a>(
+        &'a self,
+        who: &'a str,
+        order: Order,
+        dry_run: bool,
+    ) -> BoxFuture<'a, Result<Plan, Error>>;
+    fn issue_join_token<'a>(
+        &'a self,
+        who: &'a str,
+        hash: Bytes,
+        ttl_ms: u64,
+    ) -> BoxFuture<'a, Result<u64, Error>>;
+    fn record<'a>(
+        &'a self,
+        who: &'a str,
+        action: &'a str,
+        outcome: &'a str,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+    fn try_record<'a>(
+        &'a self,
+        who: &'a str,
+        action: &'a str,
+        outcome: &'a str,
+    ) -> BoxFuture<'a, ()>;
+    fn audit(&self, limit: u64) -> BoxFuture<'_, Result<Vec<AuditRecord>, Error>>;
     fn quorum_critical(&self, node: NodeId) -> BoxFuture<'_, Result<Vec<ShardId>, Error>>;
     fn verify<'a>(
         &'a self,
@@ -169,8 +195,44 @@ impl Backend for Router {
         Box::pin(Router::placement(self))
     }
 
-    fn operate(&self, order: Order, dry_run: bool) -> BoxFuture<'_, Result<Plan, Error>> {
-        Box::pin(Router::operate(self, order, dry_run))
+    fn operate<'a>(
+        &'a self,
+        who: &'a str,
+        order: Order,
+        dry_run: bool,
+    ) -> BoxFuture<'a, Result<Plan, Error>> {
+        Box::pin(Router::operate(self, who, order, dry_run))
+    }
+
+    fn issue_join_token<'a>(
+        &'a self,
+        who: &'a str,
+        hash: Bytes,
+        ttl_ms: u64,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        Box::pin(Router::issue_join_token(self, who, hash, ttl_ms))
+    }
+
+    fn record<'a>(
+        &'a self,
+        who: &'a str,
+        action: &'a str,
+        outcome: &'a str,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(Router::record(self, who, action, outcome))
+    }
+
+    fn try_record<'a>(
+        &'a self,
+        who: &'a str,
+        action: &'a str,
+        outcome: &'a str,
+    ) -> BoxFuture<'a, ()> {
+        Box::pin(Router::try_record(self, who, action, outcome))
+    }
+
+    fn audit(&self, limit: u64) -> BoxFuture<'_, Result<Vec<AuditRecord>, Error>> {
+        Box::pin(Router::audit(self, limit))
     }
 
     fn quorum_critical(&self, node: NodeId) -> BoxFuture<'_, Result<Vec<ShardId>, Error>> {

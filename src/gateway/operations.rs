@@ -14,10 +14,12 @@ use crate::chat::state::{Participant, Room, RoomKind, User};
 use crate::delivery::subscription::Next;
 use crate::error::{Code, Error};
 use crate::gateway::app::{App, require_admin, salt, shutting_down};
-use crate::gateway::auth::mint_token;
+use crate::gateway::auth::{mint_join_token, mint_token};
 use crate::gateway::convert;
 use crate::id::{Epoch, NodeId, RequestId, RoomId, ShardId, UserId};
 use crate::limits;
+use crate::meta::audit::RECORDS_MAX;
+use crate::proto::internal::AuditRecord;
 use crate::router::Consistency;
 use crate::router::operator::{Order, Plan};
 
@@ -60,6 +62,10 @@ impl App {
     ) -> Result<(Arc<User>, String, bool), Error> {
         require_admin(actor)?;
         convert::at_most("display_name", &display_name, limits::DISPLAY_NAME_BYTES_MAX)?;
+        if admin {
+            let action = format!("create administrator {user}");
+            self.backend.record(actor.user.as_str(), &action, "begun").await?;
+        }
         let (mut token, hash) = mint_token(&user);
         let command =
             Command::CreateUser { user: user.clone(), display_name, admin, token_hash: Some(hash) };
@@ -268,6 +274,8 @@ impl App {
             // Another call was faster; the token it returned is the valid one.
             return Err(already_initialized());
         }
+        let action = format!("form the cluster, with administrator {FIRST_ADMIN}");
+        self.backend.try_record(FIRST_ADMIN, &action, "done").await;
         Ok((cluster_id, token))
     }
 
@@ -277,7 +285,15 @@ impl App {
     /// [`Code::Forbidden`] unless the caller is an administrator, and the router's.
     pub async fn compact(&self, actor: &Actor) -> Result<(u64, u64), Error> {
         require_admin(actor)?;
-        self.backend.compact().await
+        let node = self.backend.node_id().unwrap_or_default();
+        let (who, action) = (actor.user.as_str(), format!("compact node {node}"));
+        // It must be possible while disks are full, and nothing can be recorded.
+        self.backend.try_record(who, &action, "begun").await;
+        let done = self.backend.compact().await;
+        if let Err(error) = &done {
+            self.backend.try_record(who, &action, &format!("failed: {error}")).await;
+        }
+        done
     }
 
     /// Where replicas and leaders are.
@@ -298,7 +314,53 @@ impl App {
     /// [`Code::Forbidden`] unless the caller is an administrator, and the router's.
     pub async fn operate(&self, actor: &Actor, order: Order, dry_run: bool) -> Result<Plan, Error> {
         require_admin(actor)?;
-        self.backend.operate(order, dry_run).await
+        self.backend.operate(actor.user.as_str(), order, dry_run).await
+    }
+
+    /// Makes a token that lets one more node join within a time, and says until when, in milliseconds
+    /// since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] unless the caller is an administrator, and the router's.
+    pub async fn issue_join_token(
+        &self,
+        actor: &Actor,
+        ttl_ms: u64,
+    ) -> Result<(String, u64), Error> {
+        require_admin(actor)?;
+        let (token, hash) = mint_join_token();
+        let until = self.backend.issue_join_token(actor.user.as_str(), hash, ttl_ms).await?;
+        Ok((token, until))
+    }
+
+    /// The last administrative actions, oldest first.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] unless the caller is an administrator, and the router's.
+    pub async fn audit(&self, actor: &Actor, limit: u64) -> Result<Vec<AuditRecord>, Error> {
+        require_admin(actor)?;
+        if !(1..=RECORDS_MAX).contains(&limit) {
+            return Err(Error::invalid(format!("limit must be 1 to {RECORDS_MAX}")));
+        }
+        self.backend.audit(limit).await
+    }
+
+    /// Has a node set its state of a shard aside at its next start, and take it from another one.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] unless the caller is an administrator, and the router's.
+    pub async fn repair(&self, actor: &Actor, shard: ShardId, node: NodeId) -> Result<(), Error> {
+        require_admin(actor)?;
+        let who = actor.user.as_str();
+        let action =
+            format!("set the state of shard {shard} on node {node} aside at its next start");
+        // It must be possible while the meta group is what is broken.
+        self.backend.try_record(who, &action, "begun").await;
+        let done = self.backend.repair(shard, node).await;
+        if let Err(error) = &done {
+            self.backend.try_record(who, &action, &format!("failed: {error}")).await;
+        }
+        done
     }
 
     /// The shards that would lose their quorum if a node stopped.

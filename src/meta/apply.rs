@@ -1,11 +1,12 @@
-//! Applies requests to the map.
+//! Applies requests to the meta group's state.
 
 use bytes::Bytes;
 use prost::Message;
 
 use crate::chat::command::{Done, Rejection, Reply};
 use crate::id::{NodeId, SLOTS, Seq};
-use crate::meta::{ClusterMap, SHARDS_MAX};
+use crate::meta::join_token::JoinTokens;
+use crate::meta::{Blobs, ClusterMap, MAP_BLOB, SHARDS_MAX, audit};
 use crate::proto::internal as pb;
 use crate::proto::internal::request::Command;
 
@@ -21,16 +22,59 @@ pub(super) enum Change {
     None(u64),
 }
 
-impl ClusterMap {
-    /// Applies one encoded request to the map. A repeat changes nothing and succeeds; a rejected
-    /// request changes nothing.
-    pub fn apply(&mut self, request: &Bytes, log_time_ms: u64) -> Reply {
-        let request = pb::Request::decode(request.clone()).map_err(|_| Rejection::Undecodable)?;
-        let done = self.carry_out(request.command.ok_or(Rejection::Undecodable)?)?;
-        Ok(Done { at_ms: log_time_ms, ..done })
-    }
+/// Applies encoded requests, in order, to a state at a log time. A repeat changes nothing and
+/// succeeds; a rejected request changes nothing.
+pub fn apply_batch(state: &mut impl Blobs, requests: &[Bytes], log_time_ms: u64) -> Vec<Reply> {
+    let bytes = state.blob(MAP_BLOB).unwrap_or_default();
+    let mut map = ClusterMap::decode(&bytes)
+        .expect("the map in the state was encoded by this code, and rows have checksums");
+    let apply = |request| apply(state, &mut map, request, log_time_ms);
+    let replies = requests.iter().map(apply).collect();
+    state.put_blob(MAP_BLOB, map.encode());
+    replies
+}
 
-    /// The same with a decoded command, at time 0: to see what would come of it.
+fn apply(state: &mut impl Blobs, map: &mut ClusterMap, request: &Bytes, log_time_ms: u64) -> Reply {
+    let request = pb::Request::decode(request.clone()).map_err(|_| Rejection::Undecodable)?;
+    let command = request.command.ok_or(Rejection::Undecodable)?;
+    let mut outcome = "done".to_owned();
+    let done = match command {
+        Command::RecordAction(record) if map.is_formed() => {
+            outcome = record.outcome;
+            Done { seq: Seq(0), epoch: None, at_ms: 0, duplicate: false, imported: None }
+        }
+        Command::IssueJoinToken(token) if map.is_formed() => {
+            JoinTokens::in_state(state).issue(state, token, log_time_ms)?
+        }
+        Command::RegisterNode(node) if node.node_id == 0 && node.join_token.is_some() => {
+            let token = node.join_token.clone().unwrap_or_default();
+            let mut then = map.clone();
+            let done = then.carry_out(Command::RegisterNode(node))?;
+            // Who is admitted already is told so again.
+            if !done.duplicate {
+                JoinTokens::in_state(state).redeem(state, &token, done.seq.0, log_time_ms)?;
+                *map = then;
+            }
+            done
+        }
+        command => map.carry_out(command)?,
+    };
+    if let Some(pb::Audit { who, action }) = request.audit {
+        if done.duplicate {
+            outcome = "nothing to do".into();
+        }
+        let request_id = request.request_id;
+        let record = pb::AuditRecord { at_ms: log_time_ms, who, action, outcome, request_id };
+        audit::record(state, record);
+    }
+    Ok(Done { at_ms: log_time_ms, ..done })
+}
+
+impl ClusterMap {
+    /// What a command does to the map, at time 0.
+    ///
+    /// # Errors
+    /// Why it is rejected; nothing is changed then.
     pub fn carry_out(&mut self, command: Command) -> Reply {
         let change = match command {
             Command::FormCluster(form) => self.form_once(form),

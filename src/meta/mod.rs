@@ -1,7 +1,8 @@
 //! The rules of the meta group: which nodes there are, and which shard lives where.
 //!
-//! Pure and deterministic like `chat`. The whole state is one [`ClusterMap`], a few kilobytes,
-//! kept as one value; every node holds a copy and routes by it.
+//! Pure and deterministic like `chat`. The state is one [`ClusterMap`], a few kilobytes, kept as one
+//! value, of which every node holds a copy and routes by it; beside it are the join tokens
+//! (`join_token.rs`) and the last administrative actions (`audit.rs`), of no concern to other nodes.
 //!
 //! For each group the map has a *target*, the nodes that should vote, and what is *settled*: who
 //! votes, as the group's leader last reported. A move is a target that differs; whoever leads the
@@ -9,9 +10,12 @@
 //! What should move is decided by `planner.rs`, from the map and from who can be reached alone.
 
 mod apply;
+pub mod audit;
+pub mod join_token;
 mod nodes;
 mod placement;
 pub mod planner;
+mod release;
 #[cfg(test)]
 mod tests;
 
@@ -20,11 +24,20 @@ use prost::Message;
 
 use crate::chat::command::Rejection;
 use crate::id::{NodeId, RoomId, ShardId, Slot, UserId};
+pub use crate::meta::apply::apply_batch;
 pub use crate::meta::placement::Placement;
 use crate::proto::internal as pb;
 
 /// The name under which the state keeps the map.
 pub const MAP_BLOB: &str = "cluster-map";
+
+/// What the meta group's state is kept in: values by name.
+pub trait Blobs {
+    /// A value, if there is one of this name.
+    fn blob(&self, name: &str) -> Option<Bytes>;
+    /// Writes a value.
+    fn put_blob(&mut self, name: &str, value: Bytes);
+}
 
 /// Data shards at most.
 pub const SHARDS_MAX: u16 = 256;
@@ -46,6 +59,23 @@ pub struct Node {
     pub version: String,
     /// Whether it is to keep what it has.
     pub state: NodeState,
+    /// Whether it serves clients only, and is given no replicas.
+    pub gateway: bool,
+}
+
+impl Node {
+    /// Whether it may be given replicas, and leads.
+    pub fn takes_replicas(&self) -> bool {
+        self.state == NodeState::Active && !self.gateway
+    }
+
+    /// What it is, as operators see it: `gateway`, or what is to become of it.
+    pub fn standing(&self) -> &'static str {
+        match self.state {
+            NodeState::Active if self.gateway => "gateway",
+            state => state.name(),
+        }
+    }
 }
 
 /// What is to become of a node.
@@ -109,6 +139,7 @@ impl ClusterMap {
                 instance: node.instance.clone(),
                 state: 0,
                 successor: 0,
+                gateway: false,
             })
             .collect();
         map.form(pb::FormCluster {
@@ -143,6 +174,7 @@ impl ClusterMap {
             peer_address: node.peer_address.clone(),
             version: node.version.clone(),
             state: NodeState::of(node),
+            gateway: node.gateway,
         })
     }
 

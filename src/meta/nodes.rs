@@ -3,7 +3,8 @@
 use crate::chat::command::Rejection;
 use crate::id::NodeId;
 use crate::meta::apply::{Change, Outcome};
-use crate::meta::{ClusterMap, NodeState, planner};
+use crate::meta::placement::list;
+use crate::meta::{ClusterMap, Node, NodeState, Placement, planner};
 use crate::proto::internal as pb;
 
 impl ClusterMap {
@@ -37,6 +38,7 @@ impl ClusterMap {
                 )))
             };
         }
+        self.check_release(node.node_id, &node.version)?;
         match node.node_id {
             0 => self.add_node(node),
             _ => self.update_node(node),
@@ -48,8 +50,8 @@ impl ClusterMap {
             return Err(Rejection::InvalidArgument("all node ids are used up".into()));
         };
         self.0.last_node_id = id;
-        if node.spread {
-            self.0.rebalance = Some(pb::Rebalance { replicas: true, leaders: true });
+        if node.spread && !node.gateway {
+            self.wish(true);
         }
         self.0.nodes.push(entry(id, pb::NodeState::Active, node));
         Ok(Change::Made(id))
@@ -57,6 +59,8 @@ impl ClusterMap {
 
     fn update_node(&mut self, node: pb::RegisterNode) -> Outcome {
         let id = node.node_id;
+        let has: Vec<_> =
+            self.shards().filter(|(_, m)| m.contains(&NodeId(id))).map(|(s, _)| s).collect();
         let Some(known) = self.0.nodes.iter_mut().find(|known| known.id == id) else {
             return Err(Rejection::InvalidArgument(format!(
                 "node {id} is not of this cluster; its id is never reused"
@@ -67,13 +71,30 @@ impl ClusterMap {
                 "node {id} had another data directory; a wiped node joins under a new id"
             )));
         }
+        if node.gateway && !has.is_empty() {
+            return Err(Rejection::Forbidden(format!(
+                "node {id} cannot become a gateway while it has replicas of shards {}: move them to \
+                 other nodes first (`folkmoot shard move`)",
+                list(&has)
+            )));
+        }
         let entry =
             pb::ClusterNode { successor: known.successor, ..entry(id, known.state(), node) };
         if *known == entry {
             return Ok(Change::None(id));
         }
+        let was_gateway = known.gateway;
         *known = entry;
+        if was_gateway && !known.gateway {
+            self.wish(true);
+        }
         Ok(Change::Made(id))
+    }
+
+    /// Asks for leaders to be spread evenly, and replicas, too, if there is somewhere new for them.
+    fn wish(&mut self, replicas: bool) {
+        let (so_far, _) = self.rebalance();
+        self.0.rebalance = Some(pb::Rebalance { replicas: replicas || so_far, leaders: true });
     }
 
     /// Whether a node may be given a state, and why not.
@@ -89,10 +110,10 @@ impl ClusterMap {
         let Some(node) = self.node(id) else { return Err(unknown(self, id)) };
         if let Some(successor) = successor {
             let Some(named) = self.node(successor) else { return Err(unknown(self, successor)) };
-            if named.state != NodeState::Active || successor == id {
+            if !named.takes_replicas() || successor == id {
                 return Err(Rejection::Forbidden(format!(
                     "node {successor}, which is {}, cannot take the place of node {id}",
-                    named.state.name()
+                    named.standing()
                 )));
             }
         }
@@ -102,9 +123,14 @@ impl ClusterMap {
             )));
         }
         if state == NodeState::Leaving && node.state != state {
-            let stay = self.nodes().filter(|n| n.state != NodeState::Leaving && n.id != id).count();
-            for placement in self.placements().filter(|placement| placement.target.contains(&id)) {
-                planner::without(self, &placement, id).map_err(Rejection::Forbidden)?;
+            let may_stay = |n: &Node| n.state != NodeState::Leaving && !n.gateway && n.id != id;
+            let stay = self.nodes().filter(may_stay).count();
+            // Where it is only coming, that is taken back.
+            let here = |p: &Placement| p.target.contains(&id) && p.settled.contains(&id);
+            for placement in self.placements().filter(here) {
+                // Whatever moves now will have moved by then.
+                let then = Placement { settled: placement.target.clone(), ..placement.clone() };
+                planner::without(self, &then, id).map_err(Rejection::Forbidden)?;
                 if stay < placement.target.len().min(3) {
                     return Err(Rejection::Forbidden(format!(
                         "only {stay} nodes would stay, too few for the replicas of shard {}: add \
@@ -134,8 +160,13 @@ impl ClusterMap {
         if (known.state, known.successor) == (request.state, request.successor) {
             return Ok(Change::None(id.0));
         }
+        let was = NodeState::of(known);
         known.state = request.state;
         known.successor = request.successor;
+        if state == NodeState::Active && !known.gateway {
+            // It leads nothing; what has left it is to come back as well.
+            self.wish(was == NodeState::Leaving);
+        }
         Ok(Change::Made(id.0))
     }
 
@@ -171,6 +202,7 @@ fn entry(id: u64, state: pb::NodeState, node: pb::RegisterNode) -> pb::ClusterNo
         instance: node.instance,
         state: state.into(),
         successor: 0,
+        gateway: node.gateway,
     }
 }
 

@@ -68,9 +68,9 @@ fn sorted(ids: &[u64]) -> Vec<NodeId> {
     nodes
 }
 
-/// Node ids as text: `1, 2 and 3` would be nicer, `1, 2, 3` can be copied.
-pub(super) fn list(nodes: &[NodeId]) -> String {
-    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+/// Ids as text: `1, 2 and 3` would be nicer, `1, 2, 3` can be copied.
+pub(super) fn list(ids: &[impl ToString]) -> String {
+    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl ClusterMap {
@@ -138,6 +138,9 @@ impl ClusterMap {
             Some(node) if node.state == NodeState::Leaving => {
                 Err(Rejection::Forbidden(format!("node {id} is being removed")))
             }
+            Some(node) if node.gateway => Err(Rejection::Forbidden(format!(
+                "node {id} is a gateway, which has no replicas (its `node.gateway`)"
+            ))),
             Some(_) => match self.incoming(id) {
                 Some(other) if other != shard => Err(Rejection::Forbidden(format!(
                     "node {id} is being caught up for shard {other}: one shard at a time"

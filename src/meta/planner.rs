@@ -27,6 +27,8 @@ pub struct Facts {
     pub reachable: BTreeSet<NodeId>,
     /// Who leads which group.
     pub leaders: BTreeMap<ShardId, NodeId>,
+    /// Nodes that do not answer, but have not been away for long: they may be starting.
+    pub expected: BTreeSet<NodeId>,
 }
 
 /// One step.
@@ -138,25 +140,27 @@ fn imagine(map: &mut ClusterMap, facts: &mut Facts, action: &Action) -> Result<(
 
 /// How many targets each node is in; every node that may get replicas has an entry.
 fn loads(map: &ClusterMap) -> BTreeMap<NodeId, usize> {
-    let mut loads: BTreeMap<NodeId, usize> = actives(map).map(|node| (node.id, 0)).collect();
+    let mut loads: BTreeMap<NodeId, usize> = takers(map).map(|node| (node.id, 0)).collect();
     for node in map.placements().flat_map(|placement| placement.target) {
         *loads.entry(node).or_default() += 1;
     }
     loads
 }
 
-fn actives(map: &ClusterMap) -> impl Iterator<Item = Node> + '_ {
-    map.nodes().filter(|node| node.state == NodeState::Active)
+/// Nodes that may get replicas, and leads.
+fn takers(map: &ClusterMap) -> impl Iterator<Item = Node> + '_ {
+    map.nodes().filter(Node::takes_replicas)
 }
 
-/// The active node with the fewest replicas that has none of this group and meets a condition.
+/// Of the nodes that may get replicas, the one with the fewest that has none of this group and meets
+/// a condition.
 fn least_loaded(
     map: &ClusterMap,
     placement: &Placement,
     counts: impl Fn(NodeId) -> bool,
 ) -> Option<NodeId> {
     let loads = loads(map);
-    let free = actives(map).map(|node| node.id).filter(|id| !placement.members().contains(id));
+    let free = takers(map).map(|node| node.id).filter(|id| !placement.members().contains(id));
     free.filter(|id| counts(*id)).min_by_key(|id| (loads[id], *id))
 }
 
@@ -180,7 +184,7 @@ fn without_among(
     counts: impl Fn(NodeId) -> bool,
 ) -> Result<Vec<NodeId>, String> {
     if let Some(to) = map.successor(node)
-        && map.node(to).is_some_and(|named| named.state == NodeState::Active)
+        && map.node(to).is_some_and(|named| named.takes_replicas())
         && !placement.members().contains(&to)
     {
         return match counts(to) {
@@ -241,7 +245,7 @@ fn leave(map: &ClusterMap, facts: &Facts) -> Option<Action> {
 
 /// How many voters a group should have.
 fn size(map: &ClusterMap, placement: &Placement) -> usize {
-    let nodes = actives(map).count();
+    let nodes = takers(map).count();
     match placement.target.len() {
         1 | 2 if nodes >= 3 => 3,
         3 if placement.shard == ShardId::META && nodes >= 5 => 5,
@@ -271,6 +275,11 @@ fn spread(map: &ClusterMap, facts: &Facts) -> Option<Action> {
     if !replicas && !leaders {
         return None;
     }
+    if takers(map).any(|node| facts.expected.contains(&node.id)) {
+        // Else what is spread without it counts as done, and a node that has just joined, or was
+        // restarted, gets nothing.
+        return None;
+    }
     if replicas && let Some(action) = grow(map, facts) {
         return Some(action);
     }
@@ -298,7 +307,7 @@ enum Uneven {
 fn spread_replicas(map: &ClusterMap, facts: &Facts) -> Option<Uneven> {
     let mut waits = false;
     let loads = loads(map);
-    let mut nodes: Vec<NodeId> = actives(map).map(|node| node.id).collect();
+    let mut nodes: Vec<NodeId> = takers(map).map(|node| node.id).collect();
     nodes.retain(|id| facts.reachable.contains(id));
     nodes.sort_by_key(|id| (loads[id], *id));
     for to in &nodes {
@@ -326,7 +335,7 @@ fn spread_replicas(map: &ClusterMap, facts: &Facts) -> Option<Uneven> {
 
 /// A transfer from a node that leads much to one that leads little, if that evens it out.
 fn spread_leaders(map: &ClusterMap, facts: &Facts) -> Option<Action> {
-    let mut leads: BTreeMap<NodeId, usize> = actives(map)
+    let mut leads: BTreeMap<NodeId, usize> = takers(map)
         .map(|node| (node.id, 0))
         .filter(|(id, _)| facts.reachable.contains(id))
         .collect();

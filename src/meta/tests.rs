@@ -1,12 +1,58 @@
 //! Tests of the map as a whole: its encoding, and the life of nodes in it.
 
+use std::collections::BTreeMap;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::chat::command::Reply;
 use crate::id::{SLOTS, Seq};
 use crate::testing::{damaged, hex};
+
+impl ClusterMap {
+    /// What an encoded request does to the map.
+    pub(super) fn apply(&mut self, request: &Bytes, log_time_ms: u64) -> Reply {
+        let mut state = Memory::default();
+        state.put_blob(MAP_BLOB, self.encode());
+        let reply = apply_batch(&mut state, std::slice::from_ref(request), log_time_ms).remove(0);
+        *self = ClusterMap::decode(&state.blob(MAP_BLOB).unwrap()).unwrap();
+        reply
+    }
+}
+
+/// A state in memory.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Memory(BTreeMap<String, Bytes>);
+
+impl Memory {
+    /// The meta group's state when a cluster of three nodes has just been formed.
+    pub(super) fn formed() -> Memory {
+        let mut state = Memory::default();
+        state.put_blob(MAP_BLOB, ClusterMap::of_seed(&seed()).encode());
+        state
+    }
+
+    pub(super) fn map(&self) -> ClusterMap {
+        ClusterMap::decode(&self.blob(MAP_BLOB).unwrap()).unwrap()
+    }
+
+    /// Applies one request.
+    pub(super) fn apply(&mut self, request: pb::Request, log_time_ms: u64) -> Reply {
+        apply_batch(self, &[request.encode_to_vec().into()], log_time_ms).remove(0)
+    }
+}
+
+impl Blobs for Memory {
+    fn blob(&self, name: &str) -> Option<Bytes> {
+        self.0.get(name).cloned()
+    }
+
+    fn put_blob(&mut self, name: &str, value: Bytes) {
+        self.0.insert(name.into(), value);
+    }
+}
 
 fn seed() -> pb::Seed {
     let node = |id: u64| pb::SeedNode {
@@ -26,6 +72,8 @@ fn register(node_id: u64, port: u16, instance: &str) -> Bytes {
         version: "0.1.0".into(),
         instance: instance.into(),
         spread: false,
+        gateway: false,
+        join_token: None,
     });
     pb::Request { command: Some(command), ..Default::default() }.encode_to_vec().into()
 }
@@ -80,11 +128,21 @@ fn garbage_is_rejected_and_changes_nothing() {
 }
 
 fn any_map() -> impl Strategy<Value = ClusterMap> {
-    let node = (any::<(u64, u64, i32)>(), any::<[String; 4]>()).prop_map(|(numbers, texts)| {
-        let [client_address, peer_address, version, instance] = texts;
-        let (id, successor, state) = numbers;
-        pb::ClusterNode { id, client_address, peer_address, version, instance, state, successor }
-    });
+    let node =
+        (any::<(u64, u64, i32, bool)>(), any::<[String; 4]>()).prop_map(|(numbers, texts)| {
+            let [client_address, peer_address, version, instance] = texts;
+            let (id, successor, state, gateway) = numbers;
+            pb::ClusterNode {
+                id,
+                client_address,
+                peer_address,
+                version,
+                instance,
+                state,
+                successor,
+                gateway,
+            }
+        });
     let settled = (vec(any::<u64>(), 0..6), any::<(u64, u64)>())
         .prop_map(|(voters, (log_index, term))| pb::Settled { voters, log_index, term });
     let placement = (any::<u32>(), vec(any::<u64>(), 0..6), proptest::option::of(settled))
@@ -148,4 +206,35 @@ fn the_map_is_pinned() {
         "0a016312260801120e3132372e302e302e313a373430311a0e3132372e302e302e313a373530312a\
          0269311a0512030102031a0708011203010203220301010128013003"
     );
+}
+
+#[test]
+fn a_release_that_is_too_old_or_too_new_is_refused_until_the_others_have_moved_on() {
+    let mut map = ClusterMap::of_seed(&seed());
+    let come = |map: &mut ClusterMap, id: u64, version: &str| {
+        let node = pb::RegisterNode {
+            node_id: id,
+            client_address: format!("127.0.0.1:{}", 7400 + id),
+            peer_address: format!("127.0.0.1:{}", 7500 + id),
+            instance: format!("i{id}"),
+            version: version.into(),
+            ..Default::default()
+        };
+        map.carry_out(pb::request::Command::RegisterNode(node))
+    };
+    for id in 1..=3 {
+        come(&mut map, id, "0.2.0").unwrap();
+    }
+    for (version, why) in [("0.4.0", "too new"), ("0.0.9", "too old"), ("new", "no version")] {
+        let before = map.clone();
+        let refused = come(&mut map, 3, version).unwrap_err().to_string();
+        assert!(refused.contains(why), "{version}: {refused}");
+        assert_eq!(map, before);
+    }
+    // A rolling upgrade goes from one series to the next.
+    for version in ["0.3.1", "0.4.0"] {
+        for id in 1..=3 {
+            come(&mut map, id, version).unwrap();
+        }
+    }
 }

@@ -4,7 +4,8 @@
 //! `cluster init` reaches the node whose peer address sorts first among the founders, whoever was
 //! asked, so that two inits at once meet there. It writes the seed (ids, addresses) to its own
 //! disk, then hands it to the other founders until each has it; a crash in between is picked up
-//! at the next start. A node that comes later asks to be admitted, and gets an id of its own.
+//! at the next start. A node that comes later asks to be admitted, shows a join token, and gets an id of
+//! its own.
 //!
 //! **Invariant:** a node's identity is on its disk before any of its groups starts, and is never
 //! given to another data directory: founders and admitted nodes are told apart by `instance`.
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chat::codec;
 use crate::error::{Code, Error};
 use crate::id::NodeId;
-use crate::meta::ClusterMap;
+use crate::meta::{ClusterMap, join_token};
 use crate::node::groups::Membership;
 use crate::node::membership_file::MembershipFile;
 use crate::node::registration;
@@ -42,10 +43,18 @@ const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// How often an unreached founder is told again, and an admitted node asks for the map.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
+/// What a node was told of the cluster that it is to join.
+pub(super) struct Join {
+    /// Peer addresses, its own perhaps among them.
+    pub addresses: Vec<String>,
+    /// The join token; empty when it has none.
+    pub token: String,
+}
+
 /// This node among others.
 pub(super) struct Formation {
     hello: pb::Hello,
-    join: Vec<String>,
+    join: Join,
     file: MembershipFile,
     membership: watch::Sender<Option<Membership>>,
     met: Mutex<BTreeMap<String, Met>>,
@@ -62,7 +71,7 @@ struct Met {
 impl Formation {
     pub fn new(
         hello: pb::Hello,
-        join: Vec<String>,
+        join: Join,
         file: MembershipFile,
         router: Arc<Router>,
         shutdown: CancellationToken,
@@ -118,7 +127,8 @@ impl Formation {
     }
 
     async fn say_hello(self: &Arc<Self>) {
-        let others = self.join.iter().filter(|address| **address != self.hello.peer_address);
+        let others =
+            self.join.addresses.iter().filter(|address| **address != self.hello.peer_address);
         let hellos = others.map(|address| async move {
             let request = bootstrap(pb::bootstrap::Request::Hello(self.own_hello()));
             let answer = Tcp::ask(address, &request).await.ok()?;
@@ -137,7 +147,8 @@ impl Formation {
 
     /// Asks a member to be admitted, or to be told again of the cluster that this node founds.
     async fn ask_admission(&self, address: &str) -> Result<(), Error> {
-        let request = bootstrap(pb::bootstrap::Request::Admit(self.own_hello()));
+        let hello = pb::Hello { join_token: self.join.token.clone(), ..self.own_hello() };
+        let request = bootstrap(pb::bootstrap::Request::Admit(hello));
         let answer = Tcp::ask(address, &request).await.map_err(unreachable)?;
         let answer = pb::AdmitReply::decode(answer).map_err(|_| odd_answer())?;
         if !answer.refused.is_empty() {
@@ -160,7 +171,7 @@ impl Formation {
     /// another cluster, or this same node at another address. Who does not answer soon is passed
     /// over.
     pub async fn odd_neighbour(&self) -> Option<(String, pb::Hello)> {
-        let (own, mut addresses) = (self.own_hello(), self.join.clone());
+        let (own, mut addresses) = (self.own_hello(), self.join.addresses.clone());
         if let Some(membership) = &*self.membership.borrow() {
             addresses.extend(membership.map.nodes().map(|node| node.peer_address));
         }
@@ -263,6 +274,11 @@ impl Formation {
         if self.membership.borrow().is_some() {
             return Err(already());
         }
+        if self.hello.gateway {
+            return Err(Error::invalid(
+                "this node is to be a gateway, without replicas (`node.gateway`): ask one that is not",
+            ));
+        }
         let founders = self.wait_for_founders(nodes).await?;
         let first = &founders[0];
         if first.instance == self.hello.instance {
@@ -278,7 +294,8 @@ impl Formation {
         Ok(answer.cluster_id)
     }
 
-    /// The founders in order of their peer addresses, as soon as enough nodes are there.
+    /// The founders in order of their peer addresses, as soon as enough nodes are there. Gateways are
+    /// none: they join later.
     async fn wait_for_founders(&self, nodes: usize) -> Result<Vec<pb::Hello>, Error> {
         let deadline = tokio::time::Instant::now() + INIT_WAIT;
         loop {
@@ -291,6 +308,7 @@ impl Formation {
             if founders.iter().any(|hello| !hello.cluster_id.is_empty()) {
                 return Err(already());
             }
+            founders.retain(|hello| !hello.gateway);
             founders.sort_by_key(|hello| {
                 (hello.peer_address.parse::<SocketAddr>().ok(), hello.peer_address.clone())
             });
@@ -362,7 +380,11 @@ impl Formation {
         {
             return Ok(pb::AdmitReply { seed: Some(seed), ..Default::default() });
         }
-        let done = registration::register(&self.router, hello).await?;
+        let token = match hello.join_token.as_str() {
+            "" => Bytes::new(),
+            token => join_token::hash(token),
+        };
+        let done = registration::register(&self.router, hello, Some(token)).await?;
         let map = self.router.map().encode();
         Ok(pb::AdmitReply { node_id: done.seq.0, map, ..Default::default() })
     }

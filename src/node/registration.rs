@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::chat::command::Done;
 use crate::error::{Code, Error};
 use crate::proto::internal as pb;
@@ -27,6 +29,7 @@ pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed
         instance: node.instance,
         state: 0,
         successor: 0,
+        gateway: false,
     };
     let command = Command::FormCluster(pb::FormCluster {
         cluster_id: seed.cluster_id,
@@ -39,13 +42,15 @@ pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed
     }
 }
 
-/// Tells the meta group of this node's addresses and version, until it knows, in case they changed.
+/// Tells the meta group of this node's addresses and version, until it knows, in case they changed. A
+/// node that is refused is not ready for clients.
 pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::Hello) {
-    while let Err(error) = register(&router, hello.clone()).await {
+    while let Err(error) = register(&router, hello.clone(), None).await {
         match error.code {
             // An operator has to do something about it.
             Code::Forbidden | Code::InvalidArgument | Code::AlreadyExists => {
                 tracing::error!(%error, "the cluster refuses this node");
+                router.set_refused(Some(error.message));
                 R::sleep(REFUSED_AGAIN).await;
             }
             _ => {
@@ -54,15 +59,19 @@ pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::He
             }
         }
     }
+    router.set_refused(None);
 }
 
-/// Registers a node with the meta group; the answer's `seq` is the node's id.
+/// Registers a node with the meta group; the answer's `seq` is the node's id. A node that asks to be
+/// admitted comes with the hash of its join token, empty if it has none; if it is new, it gets its
+/// part of the replicas and leaders, unless it is to be a gateway.
 ///
 /// # Errors
 /// The rules' refusal; or why the meta group could not be reached.
 pub(super) async fn register<R: Runtime>(
     router: &Router<R>,
     hello: pb::Hello,
+    join_token: Option<Bytes>,
 ) -> Result<Done, Error> {
     let node = pb::RegisterNode {
         node_id: hello.node_id,
@@ -70,7 +79,9 @@ pub(super) async fn register<R: Runtime>(
         peer_address: hello.peer_address,
         version: hello.version,
         instance: hello.instance,
-        spread: false,
+        spread: join_token.is_some(),
+        gateway: hello.gateway,
+        join_token,
     };
     router.propose_meta(Command::RegisterNode(node)).await
 }

@@ -49,10 +49,23 @@ impl<R: Runtime> Router<R> {
     /// # Errors
     /// The rules' refusal; or why the meta group could not be reached.
     pub async fn propose_meta(&self, command: Command) -> Result<Done, Error> {
+        self.propose_meta_for(command, None).await
+    }
+
+    /// The same for somebody, with whom it is recorded if it is done.
+    ///
+    /// # Errors
+    /// See [`Router::propose_meta`]; nothing is recorded then.
+    pub(super) async fn propose_meta_for(
+        &self,
+        command: Command,
+        audit: Option<pb::Audit>,
+    ) -> Result<Done, Error> {
         let request = pb::Request {
             // The meta group's rules recognise repeats by what they say; the id only has to be one.
             request_id: RequestId::mint(0, Default::default()).as_bytes().to_vec().into(),
             command: Some(command),
+            audit,
             ..Default::default()
         };
         self.propose(ShardId::META, request.encode_to_vec().into()).await

@@ -5,6 +5,7 @@
 //! retried with the same bytes, and so the same request id, until the deadline: that is safe, since
 //! `apply` recognises repeats.
 
+mod audit;
 mod clock_watch;
 pub mod feed;
 mod forward;
@@ -108,6 +109,8 @@ pub struct Router<R: Runtime = TokioRuntime> {
     feeds: RwLock<BTreeMap<ShardId, Arc<Feed>>>,
     control: OnceLock<Arc<dyn Control>>,
     stopping: AtomicBool,
+    /// Why the cluster does not take this node, if it does not.
+    refused: Mutex<Option<String>>,
     disk_full: AtomicBool,
 }
 
@@ -138,6 +141,7 @@ impl<R: Runtime> Router<R> {
             feeds: RwLock::default(),
             control: OnceLock::new(),
             stopping: AtomicBool::new(false),
+            refused: Mutex::default(),
             disk_full: AtomicBool::new(false),
         })
     }

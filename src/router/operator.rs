@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::error::{Code, Error};
 use crate::id::{NodeId, ShardId};
 use crate::meta::planner::{self, Action, Facts};
-use crate::meta::{ClusterMap, NodeState};
+use crate::meta::{ClusterMap, Node};
 use crate::proto::internal as pb;
 use crate::proto::internal::request::Command;
 use crate::proto::v1;
@@ -63,6 +63,31 @@ pub enum Order {
     },
 }
 
+/// As a person reads it in the audit log.
+impl std::fmt::Display for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Order::MoveShard { shard, from, to } => {
+                write!(f, "move shard {shard} from node {from} to node {to}")
+            }
+            Order::TransferLeader { shard, to } => {
+                write!(f, "transfer the lead of shard {shard} to node {to}")
+            }
+            Order::Rebalance { replicas: true, leaders: true } => {
+                write!(f, "spread replicas and leaders evenly")
+            }
+            Order::Rebalance { replicas: true, .. } => write!(f, "spread replicas evenly"),
+            Order::Rebalance { .. } => write!(f, "spread leaders evenly"),
+            Order::Drain(node) => write!(f, "drain node {node}"),
+            Order::Resume(node) => write!(f, "resume node {node}"),
+            Order::Remove { node, successor: None } => write!(f, "remove node {node}"),
+            Order::Remove { node, successor: Some(successor) } => {
+                write!(f, "replace node {node} by node {successor}")
+            }
+        }
+    }
+}
+
 /// What an order means.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
@@ -71,21 +96,38 @@ pub struct Plan {
 }
 
 impl<R: Runtime> Router<R> {
-    /// Carries out an order, or says what it would do. Returns once it is decided and known to the
-    /// cluster; replicas are moved from then on ([`Router::read_map`] shows how far that is).
+    /// Carries out an order of `who`'s, or says what it would do. Returns once it is decided and known
+    /// to the cluster; replicas are moved from then on ([`Router::read_map`] shows how far that is).
+    ///
+    /// What is done is recorded with it, a transfer before it is begun; a refusal, too, if it can be.
     ///
     /// # Errors
     /// Why it is refused, and nothing is changed then; or why the cluster could not be reached.
-    pub async fn operate(&self, order: Order, dry_run: bool) -> Result<Plan, Error> {
+    pub async fn operate(&self, who: &str, order: Order, dry_run: bool) -> Result<Plan, Error> {
+        if dry_run {
+            let map = self.read_map().await?;
+            return Ok(self.decide(&map, &order).await?.1);
+        }
+        let action = order.to_string();
+        let outcome = self.operate_on(who, &action, &order).await;
+        if let Err(error) = &outcome
+            && !error.temporary()
+        {
+            self.try_record(who, &action, &format!("refused: {error}")).await;
+        }
+        outcome
+    }
+
+    async fn operate_on(&self, who: &str, action: &str, order: &Order) -> Result<Plan, Error> {
         let mut attempt = 1;
         loop {
             let map = self.read_map().await?;
-            if !map.is_formed() {
-                return Err(placement::no_cluster());
-            }
-            let (command, plan) = self.decide(&map, &order).await?;
-            let Some(command) = command.filter(|_| !dry_run) else { break Ok(plan) };
-            match self.carry_out(command).await {
+            let (command, plan) = self.decide(&map, order).await?;
+            let Some(command) = command else {
+                self.record(who, action, "nothing to do").await?;
+                break Ok(plan);
+            };
+            match self.carry_out(command, who, action).await {
                 Ok(()) => break Ok(plan),
                 // Somebody else, or the planner, has changed the map meanwhile.
                 Err(error)
@@ -106,6 +148,9 @@ impl<R: Runtime> Router<R> {
         map: &ClusterMap,
         order: &Order,
     ) -> Result<(Option<Decided>, Plan), Error> {
+        if !map.is_formed() {
+            return Err(placement::no_cluster());
+        }
         match *order {
             Order::MoveShard { shard, from, to } => move_shard(map, shard, from, to),
             Order::TransferLeader { shard, to } => {
@@ -116,9 +161,9 @@ impl<R: Runtime> Router<R> {
                         ids(&placement.settled)
                     )));
                 }
-                let state = map.node(to).map(|node| node.state);
-                if state != Some(NodeState::Active) {
-                    let state = state.map_or("removed", NodeState::name);
+                let named = map.node(to);
+                if !named.as_ref().is_some_and(Node::takes_replicas) {
+                    let state = named.map_or("removed", |node| node.standing());
                     return Err(Error::new(
                         Code::Forbidden,
                         format!("node {to} is {state}, and leads nothing"),
@@ -190,10 +235,22 @@ impl<R: Runtime> Router<R> {
         Ok((Some(Decided::Meta(command)), Plan { steps }))
     }
 
-    async fn carry_out(&self, decided: Decided) -> Result<(), Error> {
+    async fn carry_out(&self, decided: Decided, who: &str, action: &str) -> Result<(), Error> {
         match decided {
-            Decided::Meta(command) => self.propose_meta(command).await.map(|_| ()),
-            Decided::Transfer { shard, to } => self.transfer_leader(shard, to).await,
+            Decided::Meta(command) => {
+                let audit = pb::Audit { who: who.into(), action: action.into() };
+                self.propose_meta_for(command, Some(audit)).await.map(|_| ())
+            }
+            Decided::Transfer { shard, to } => {
+                self.record(who, action, "begun").await?;
+                let done = self.transfer_leader(shard, to).await;
+                if let Err(error) = &done
+                    && error.temporary()
+                {
+                    self.try_record(who, action, &format!("failed: {error}")).await;
+                }
+                done
+            }
         }
     }
 
@@ -262,7 +319,11 @@ impl<R: Runtime> Router<R> {
         let leaders = leading
             .into_iter()
             .filter_map(|s| Some((ShardId(u16::try_from(s.shard).ok()?), NodeId(s.node))));
-        Facts { reachable: up.map(|node| NodeId(node.id)).collect(), leaders: leaders.collect() }
+        Facts {
+            reachable: up.map(|node| NodeId(node.id)).collect(),
+            leaders: leaders.collect(),
+            expected: Default::default(),
+        }
     }
 
     /// Nodes and shards as they are now.
@@ -272,12 +333,12 @@ impl<R: Runtime> Router<R> {
     pub async fn placement(&self) -> Result<v1::PlacementResponse, Error> {
         let map = self.read_map().await?;
         let facts = self.facts().await;
-        let node = |node: crate::meta::Node| v1::PlacedNode {
+        let node = |node: Node| v1::PlacedNode {
             id: node.id.0,
+            membership: node.standing().into(),
             client_address: node.client_address,
             peer_address: node.peer_address,
             version: node.version,
-            membership: node.state.name().into(),
             up: facts.reachable.contains(&node.id),
             replicas: map.shards().filter(|(_, members)| members.contains(&node.id)).count() as u32,
             leaders: facts.leaders.values().filter(|leader| **leader == node.id).count() as u32,

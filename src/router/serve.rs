@@ -135,6 +135,11 @@ async fn answer<R: Runtime>(
             };
             Ok(Reply::Map(map.encode()))
         }
+        Request::Audit(wanted) => {
+            let meta = router.host().get(ShardId::META).ok_or_else(absent)?;
+            let records = router.audit_of(&meta, wanted.limit).await?;
+            Ok(Reply::Audit(pb::AuditLog { records }.encode_to_vec().into()))
+        }
         Request::Transfer(transfer) => {
             let shard = router.host().get(group).ok_or_else(absent)?;
             router.hand_over(&shard, NodeId(transfer.to)).await?;

@@ -40,9 +40,17 @@ impl<R: Runtime> Router<R> {
         }
     }
 
+    /// Notes why the cluster does not take this node, which is not ready then; `None`: it does.
+    pub fn set_refused(&self, why: Option<String>) {
+        *self.refused.lock().expect("no holder of the lock panics") = why;
+    }
+
     fn unready(&self) -> Option<String> {
         if self.stopping.load(std::sync::atomic::Ordering::Relaxed) {
             return Some("the node is stopping".into());
+        }
+        if let Some(why) = &*self.refused.lock().expect("no holder of the lock panics") {
+            return Some(format!("the cluster refuses this node: {why}"));
         }
         let map = self.map();
         let Some(node) = self.node_id().filter(|_| map.is_formed()) else {
@@ -108,7 +116,7 @@ impl<R: Runtime> Router<R> {
             .collect();
         let leaders = shards.iter().filter(|shard| shard.leader == node.0).count();
         let own = map.nodes().find(|known| known.id == node);
-        let membership = own.as_ref().map_or("removed", |own| own.state.name());
+        let membership = own.as_ref().map_or("removed", |own| own.standing());
         let (client_address, peer_address) = own
             .as_ref()
             .map(|own| (own.client_address.clone(), own.peer_address.clone()))
@@ -149,11 +157,11 @@ impl<R: Runtime> Router<R> {
                 None => {
                     status.nodes.push(v1::NodeStatus {
                         id: peer.id.0,
+                        membership: peer.standing().into(),
                         client_address: peer.client_address,
                         peer_address: peer.peer_address,
                         version: peer.version,
                         state: "down".into(),
-                        membership: peer.state.name().into(),
                         ..Default::default()
                     });
                 }

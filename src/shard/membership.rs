@@ -69,6 +69,7 @@ impl<R: Runtime> Shard<R> {
         let joint = membership.get_joint_config().len() > 1;
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         let committed = metrics.committed_membership_config.log_id() == effective.log_id();
+        let committed = committed || mutant!(ReportedTooSoon);
         let settled = effective.log_id().filter(|_| committed && !joint).map(|log_id: LogId| {
             let (term, log_index) = log_id_parts(&log_id);
             Settled { voters: voters.iter().copied().map(NodeId).collect(), log_index, term }

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
@@ -174,13 +175,18 @@ impl Replica {
 fn apply_meta(batch: &Batch, state: &mut ShardState) -> Replies {
     use chat::state::{State, StateMut};
     state.advance_log_time(batch.stamp_ms);
-    let bytes = state.blob(meta::MAP_BLOB).unwrap_or_default();
-    let mut map = meta::ClusterMap::decode(&bytes)
-        .expect("the map in the state was encoded by this code, and rows have checksums");
-    let log_time = state.log_time_ms();
-    let replies = batch.requests.iter().map(|request| map.apply(request, log_time)).collect();
-    state.put_blob(meta::MAP_BLOB, map.encode());
-    Replies(replies)
+    let log_time_ms = state.log_time_ms();
+    Replies(meta::apply_batch(state, &batch.requests, log_time_ms))
+}
+
+impl meta::Blobs for ShardState {
+    fn blob(&self, name: &str) -> Option<Bytes> {
+        ShardState::blob(self, name)
+    }
+
+    fn put_blob(&mut self, name: &str, value: Bytes) {
+        ShardState::put_blob(self, name, value);
+    }
 }
 
 pub(super) fn meta_of(applied: &Applied) -> io::Result<SnapshotMeta> {

@@ -59,6 +59,8 @@ struct Node {
     client: String,
     peer: String,
     child: Option<Child>,
+    /// Further arguments of its `serve`.
+    arguments: Vec<String>,
 }
 
 impl Node {
@@ -67,11 +69,13 @@ impl Node {
         let Some(place) = place else {
             let address = || format!("127.0.0.1:{}", free_port());
             let directory = directory.join(format!("node{i}"));
-            return Node { directory, log, client: address(), peer: address(), child: None };
+            let (client, peer) = (address(), address());
+            return Node { directory, log, client, peer, child: None, arguments: vec![] };
         };
         let address = |port: u16| SocketAddr::new(place.ip, port).to_string();
         let (client, peer) = (address(7400), address(7401));
-        Node { directory: place.data_dir.clone(), log, client, peer, child: None }
+        let directory = place.data_dir.clone();
+        Node { directory, log, client, peer, child: None, arguments: vec![] }
     }
 }
 
@@ -173,13 +177,45 @@ impl TestCluster {
         self.admin_token = init["admin_token"].as_str().expect("an admin_token").to_owned();
     }
 
-    /// Starts one more node, which joins the cluster and has no replica of any shard at first.
+    /// Starts one more node, which joins the cluster and gets its part of the replicas and leaders.
     /// Returns its number.
     pub fn add_node(&mut self) -> usize {
+        self.add_node_with(&[])
+    }
+
+    /// Starts one more node, which joins the cluster as a gateway: it never has a replica.
+    pub fn add_gateway(&mut self) -> usize {
+        self.add_node_with(&["--gateway"])
+    }
+
+    /// Starts one more node with further arguments, and with a join token.
+    pub fn add_node_with(&mut self, arguments: &[&str]) -> usize {
+        let token = self.join_token("1h");
+        self.add_node_of(&[arguments, &["--join-token", &token]].concat())
+    }
+
+    /// Makes a token that lets one more node join.
+    pub fn join_token(&self, ttl: &str) -> String {
+        let running = self.nodes.iter().position(|node| node.child.is_some());
+        let mut command = self.cli(running.expect("a node runs"), &["node", "token", "--json"]);
+        let made = succeed(command.args(["--ttl", ttl]));
+        let made: Value = serde_json::from_slice(&made).unwrap();
+        made["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Starts one more node with these further arguments, which may not let it join.
+    pub fn add_node_of(&mut self, arguments: &[&str]) -> usize {
         let i = self.len();
-        self.nodes.push(Node::new(self.directory.path(), i, self.options.places.get(i)));
+        let mut node = Node::new(self.directory.path(), i, self.options.places.get(i));
+        node.arguments = arguments.iter().map(ToString::to_string).collect();
+        self.nodes.push(node);
         self.restart(i);
         i
+    }
+
+    /// Changes the further arguments with which a node starts next.
+    pub fn set_arguments(&mut self, i: usize, arguments: &[&str]) {
+        self.nodes[i].arguments = arguments.iter().map(ToString::to_string).collect();
     }
 
     /// The command that starts a node, for tests that start it in another way.
@@ -199,7 +235,7 @@ impl TestCluster {
             command.arg("--config").arg(config);
             command.args(["--client-advertise", &node.client, "--peer-advertise", &node.peer]);
         }
-        command.args(&self.options.arguments);
+        command.args(&self.options.arguments).args(&node.arguments);
         let environment = self.options.environment.iter();
         command.envs(environment.map(|(k, v)| (k, v.replace("{node}", &i.to_string()))));
         command.stdin(Stdio::null());

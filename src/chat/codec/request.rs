@@ -28,6 +28,7 @@ pub fn encode_request(request: &Request) -> Bytes {
         actor: request.actor.user.as_str().into(),
         actor_is_admin: request.actor.admin,
         request_id: Bytes::copy_from_slice(request.id.as_bytes()),
+        audit: None,
         command: Some(encode_command(&request.command)),
     })
 }
@@ -197,7 +198,9 @@ fn decode_command(command: Wire) -> Result<Command, Malformed> {
         | Wire::ReportSettled(_)
         | Wire::SetNodeState(_)
         | Wire::RemoveNode(_)
-        | Wire::SetRebalance(_) => {
+        | Wire::SetRebalance(_)
+        | Wire::IssueJoinToken(_)
+        | Wire::RecordAction(_) => {
             return Err(Malformed("command"));
         }
     })

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::gateway::app::App;
 use crate::gateway::grpc::answer;
 use crate::id::{NodeId, ShardId};
+use crate::proto::internal::AuditRecord;
 use crate::proto::v1 as proto;
 use crate::proto::v1::admin_server::Admin;
 use crate::proto::v1::order_request::Order as Wire;
@@ -48,6 +49,35 @@ impl Admin for AdminService {
             let order = order_from(request.order)?;
             let plan = app.operate(&caller.actor, order, request.dry_run).await?;
             Ok(proto::OrderResponse { steps: plan.steps })
+        })
+        .await
+    }
+
+    async fn join_token(
+        &self,
+        request: Request<proto::JoinTokenRequest>,
+    ) -> Result<Response<proto::JoinTokenResponse>, Status> {
+        answer(&self.app, request, |app, caller, request| async move {
+            let (token, expires_at_ms) =
+                app.issue_join_token(&caller.actor, request.ttl_ms).await?;
+            Ok(proto::JoinTokenResponse { token, expires_at_ms })
+        })
+        .await
+    }
+
+    async fn audit(
+        &self,
+        request: Request<proto::AuditRequest>,
+    ) -> Result<Response<proto::AuditResponse>, Status> {
+        answer(&self.app, request, |app, caller, request| async move {
+            let records = app.audit(&caller.actor, request.limit).await?;
+            let action = |record: AuditRecord| proto::AuditedAction {
+                at_ms: record.at_ms,
+                who: record.who,
+                action: record.action,
+                outcome: record.outcome,
+            };
+            Ok(proto::AuditResponse { actions: records.into_iter().map(action).collect() })
         })
         .await
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use crate::error::{Code, Error};
-use crate::gateway::app::{App, require_admin};
+use crate::gateway::app::App;
 use crate::gateway::grpc::{answer, verify};
 use crate::gateway::operations::FIRST_ADMIN;
 use crate::id::{NodeId, ShardId};
@@ -75,10 +75,9 @@ impl Cluster for ClusterService {
         request: Request<proto::RepairRequest>,
     ) -> Result<Response<proto::RepairResponse>, Status> {
         answer(&self.app, request, |app, caller, request| async move {
-            require_admin(&caller.actor)?;
             let missing = || Error::new(Code::NotFound, "there is no such shard");
             let shard = ShardId(u16::try_from(request.shard).map_err(|_| missing())?);
-            app.backend.repair(shard, NodeId(request.node)).await?;
+            app.repair(&caller.actor, shard, NodeId(request.node)).await?;
             Ok(proto::RepairResponse {})
         })
         .await

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::{Semaphore, watch};
@@ -18,6 +19,7 @@ use crate::delivery::subscription::Next;
 use crate::error::{Code, Error};
 use crate::gateway::backend::{Backend, Feed};
 use crate::id::{Cursor, Epoch, NodeId, RoomId, Seq, ShardId, UserId};
+use crate::proto::internal::AuditRecord;
 use crate::proto::v1::PlacementResponse;
 use crate::proto::v1::StatusResponse;
 use crate::router::operator::{Order, Plan};
@@ -41,6 +43,8 @@ pub struct Fake {
     pub feeds_refused: Mutex<Option<Error>>,
     pub ready: AtomicBool,
     pub initialized: AtomicBool,
+    /// What was recorded.
+    pub audit: Mutex<Vec<AuditRecord>>,
 }
 
 struct CountedFeed(Arc<AtomicUsize>);
@@ -63,6 +67,7 @@ impl Fake {
             feeds_refused: Mutex::default(),
             ready: AtomicBool::new(true),
             initialized: AtomicBool::new(false),
+            audit: Mutex::default(),
         })
     }
 
@@ -268,8 +273,56 @@ impl Backend for Arc<Fake> {
         async { Ok(PlacementResponse { version: 7, ..Default::default() }) }.boxed()
     }
 
-    fn operate(&self, order: Order, dry_run: bool) -> BoxFuture<'_, Result<Plan, Error>> {
-        async move { Ok(Plan { steps: vec![format!("{order:?} {dry_run}")] }) }.boxed()
+    fn operate<'a>(
+        &'a self,
+        who: &'a str,
+        order: Order,
+        dry_run: bool,
+    ) -> BoxFuture<'a, Result<Plan, Error>> {
+        async move { Ok(Plan { steps: vec![format!("{who}: {order} {dry_run}")] }) }.boxed()
+    }
+
+    fn issue_join_token<'a>(
+        &'a self,
+        who: &'a str,
+        hash: Bytes,
+        ttl_ms: u64,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        async move {
+            assert_eq!(hash.len(), 32);
+            self.record(who, "make a join token", "done").await?;
+            Ok(ttl_ms + 1)
+        }
+        .boxed()
+    }
+
+    fn record<'a>(
+        &'a self,
+        who: &'a str,
+        action: &'a str,
+        outcome: &'a str,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        async move {
+            self.try_record(who, action, outcome).await;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn try_record<'a>(
+        &'a self,
+        who: &'a str,
+        action: &'a str,
+        outcome: &'a str,
+    ) -> BoxFuture<'a, ()> {
+        let (who, action, outcome) = (who.into(), action.into(), outcome.into());
+        let record = AuditRecord { who, action, outcome, ..Default::default() };
+        self.audit.lock().unwrap().push(record);
+        async {}.boxed()
+    }
+
+    fn audit(&self, _limit: u64) -> BoxFuture<'_, Result<Vec<AuditRecord>, Error>> {
+        async { Ok(self.audit.lock().unwrap().clone()) }.boxed()
     }
 
     fn quorum_critical(&self, _node: NodeId) -> BoxFuture<'_, Result<Vec<ShardId>, Error>> {

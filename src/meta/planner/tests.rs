@@ -29,6 +29,7 @@ impl World {
         let facts = Facts {
             reachable: map.nodes().map(|node| node.id).collect(),
             leaders: leaders.collect(),
+            ..Facts::default()
         };
         World { map, facts }
     }
@@ -38,17 +39,36 @@ impl World {
     }
 
     fn join(&mut self) -> NodeId {
+        self.register(false)
+    }
+
+    fn register(&mut self, gateway: bool) -> NodeId {
         let name = format!("new{}", self.map.version());
         let node = pb::RegisterNode {
             client_address: name.clone(),
             peer_address: name.clone(),
             instance: name,
             spread: true,
+            gateway,
             ..Default::default()
         };
         let id = NodeId(self.apply(Command::RegisterNode(node)).unwrap().seq.0);
         self.facts.reachable.insert(id);
         id
+    }
+
+    /// What a node does when it starts again with another configuration.
+    fn reregister(&mut self, id: NodeId, gateway: bool) -> Reply {
+        let known = self.map.0.nodes.iter().find(|node| node.id == id.0).unwrap();
+        let node = pb::RegisterNode {
+            node_id: id.0,
+            client_address: known.client_address.clone(),
+            peer_address: known.peer_address.clone(),
+            instance: known.instance.clone(),
+            gateway,
+            ..Default::default()
+        };
+        self.apply(Command::RegisterNode(node))
     }
 
     fn set_state(&mut self, node: u64, state: pb::NodeState, successor: u64) -> Reply {
@@ -80,7 +100,7 @@ impl World {
 
     fn leads(&self) -> Vec<usize> {
         let leads = |node: NodeId| self.facts.leaders.values().filter(|l| **l == node).count();
-        self.map.nodes().map(|node| leads(node.id)).collect()
+        self.map.nodes().filter(Node::takes_replicas).map(|node| leads(node.id)).collect()
     }
 
     fn check_even(&self) {
@@ -105,6 +125,75 @@ fn a_new_node_gets_its_part_of_replicas_and_leaders() {
     // What an operator then moves stays where it is.
     world.facts.leaders.values_mut().for_each(|leader| *leader = NodeId(1));
     assert_eq!(world.run(), 0);
+}
+
+#[test]
+fn a_new_node_gets_its_part_also_if_it_takes_a_while_to_start() {
+    let mut world = World::founded_by(3, 8);
+    let four = world.join();
+    world.facts.reachable.remove(&four);
+    world.facts.expected.insert(four);
+    assert_eq!(next(&world.map, &world.facts), None, "nothing is evened out without it");
+    assert!(!is_idle(&world.map));
+    world.facts.expected.clear();
+    world.facts.reachable.insert(four);
+    world.run();
+    world.check_even();
+    // Not for ever: one that stays away holds up nobody.
+    let five = world.join();
+    world.facts.reachable.remove(&five);
+    world.run();
+    assert!(is_idle(&world.map));
+}
+
+#[test]
+fn a_gateway_gets_nothing_and_may_become_something_else() {
+    let mut world = World::founded_by(3, 8);
+    let gateway = world.register(true);
+    assert!(is_idle(&world.map), "it is no reason to move anything");
+    assert_eq!(world.map.node(gateway).unwrap().standing(), "gateway");
+    world.join();
+    world.run();
+    assert!(world.map.placements().all(|p| !p.members().contains(&gateway)));
+    for attempt in [vec![1, 2, gateway.0], vec![1, 2, 3, gateway.0, 5]] {
+        let set =
+            pb::SetTarget { shard: 1, target: attempt, expected_version: world.map.version() };
+        let refused = world.apply(Command::SetTarget(set)).unwrap_err().to_string();
+        assert!(refused.contains("is a gateway"), "{refused}");
+    }
+    let refused = world.set_state(2, pb::NodeState::Leaving, gateway.0).unwrap_err().to_string();
+    assert!(refused.contains("which is gateway"), "{refused}");
+    // Nor does it count when nodes are to be removed: three of four may stay.
+    world.set_state(1, pb::NodeState::Leaving, 0).unwrap();
+    world.run();
+    assert!(world.set_state(2, pb::NodeState::Leaving, 0).is_err());
+    // With another configuration it is one like all others, and back it may not while it has some.
+    world.reregister(gateway, false).unwrap();
+    assert!(!is_idle(&world.map));
+    world.run();
+    world.check_even();
+    let before = world.map.clone();
+    let refused = world.reregister(gateway, true).unwrap_err().to_string();
+    assert!(refused.contains("has replicas of shards"), "{refused}");
+    assert_eq!(world.map, before);
+    // A gateway has nothing to wait for when it leaves.
+    let second = world.register(true);
+    world.set_state(second.0, pb::NodeState::Leaving, 0).unwrap();
+    world.run();
+    assert!(world.map.is_removed(second));
+}
+
+#[test]
+fn a_node_that_was_drained_leads_again() {
+    let mut world = World::founded_by(3, 8);
+    world.set_state(2, pb::NodeState::Draining, 0).unwrap();
+    world.facts.leaders.values_mut().filter(|l| **l == NodeId(2)).for_each(|l| *l = NodeId(1));
+    assert_eq!(world.run(), 0);
+    world.set_state(2, pb::NodeState::Active, 0).unwrap();
+    assert!(world.run() > 0);
+    world.check_even();
+    assert!(world.set_state(2, pb::NodeState::Active, 0).unwrap().duplicate);
+    assert!(is_idle(&world.map), "a repeat changes nothing");
 }
 
 #[test]
@@ -200,7 +289,7 @@ proptest! {
     fn whatever_comes_and_goes_every_step_is_allowed_and_it_ends(
         founders in proptest::sample::select(vec![1u64, 3, 5]),
         shards in 1..12u32,
-        events in proptest::collection::vec((0..4u8, any::<proptest::sample::Index>()), 1..12),
+        events in proptest::collection::vec((0..5u8, any::<proptest::sample::Index>()), 1..12),
     ) {
         let mut world = World::founded_by(founders, shards);
         for (event, which) in events {
@@ -209,6 +298,7 @@ proptest! {
             match event {
                 0 => { world.join(); }
                 1 => { let _ = world.set_state(node.0, pb::NodeState::Leaving, 0); }
+                4 => { world.register(true); }
                 2 => { world.facts.reachable = nodes.iter().copied().filter(|id| *id != node).collect(); }
                 _ => { let _ = world.set_state(node.0, pb::NodeState::Active, 0); }
             }

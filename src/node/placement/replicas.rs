@@ -85,6 +85,9 @@ async fn remove_one<R: Runtime>(groups: &Groups<R>, shard: ShardId, node: NodeId
 
 fn may_go<R: Runtime>(map: &ClusterMap, replica: &Shard<R>, node: NodeId) -> bool {
     let Some(placement) = map.placement(replica.id()) else { return false };
+    if mutant!(RemovedAtOnce) {
+        return !placement.target.contains(&node);
+    }
     !placement.members().contains(&node)
         && (!replica.is_voter() || placement.log_index > replica.membership_index())
 }

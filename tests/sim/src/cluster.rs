@@ -132,6 +132,12 @@ impl Node {
         self.gone.load(Ordering::Relaxed)
     }
 
+    /// Takes its disk away, for good. Its process is dead.
+    pub fn lose_disk(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+        self.disk.wipe();
+    }
+
     /// From now on its log must not open.
     pub fn expect_refusal(&self) {
         self.must_refuse.store(true, Ordering::Relaxed);
@@ -358,7 +364,9 @@ impl Cluster {
             cluster_id: self.seed.cluster_id.clone(),
             client_address: format!("10.0.0.{id}:7400"),
             peer_address: format!("10.0.0.{id}:7401"),
-            version: "simulated".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            gateway: false,
+            join_token: String::new(),
         }
     }
 

@@ -273,6 +273,11 @@ impl Life {
             if let Some(moving) = map.placements().find(|placement| !placement.is_settled()) {
                 return Some(format!("node {} still knows of a move: {moving:?}", node.id));
             }
+            let mut lost = self.cluster.nodes.values().filter(|_| self.plan.moves());
+            let stays = |node: &&Arc<Node>| node.is_gone() && !map.is_removed(node.id);
+            if let Some(lost) = lost.find(stays) {
+                return Some(format!("node {} does not know that {} is removed", node.id, lost.id));
+            }
             let wanted: Vec<ShardId> = map
                 .placements()
                 .filter(|placement| placement.settled.contains(&node.id))

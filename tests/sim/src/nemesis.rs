@@ -135,6 +135,7 @@ impl Nemesis {
             Fault::DiskFull | Fault::DiskError => self.spoil(strike, on, rng).await,
             Fault::Move => self.relocate(strike, on, rng).await,
             Fault::Damage => self.damage(strike, on, rng).await,
+            Fault::Wipe => self.wipe(on[0], rng),
         }
     }
 
@@ -215,24 +216,13 @@ impl Nemesis {
             Some(to) if rng.random_bool(0.75) => Order::MoveShard { shard, from, to },
             _ => Order::TransferLeader { shard, to: from },
         };
-        self.order(&running, &order).await;
+        give(&self.world, &running, &order).await;
         if let Order::MoveShard { from, to, .. } = order
             && rng.random_bool(0.25)
         {
             Sim::sleep(strike.lasts / 8).await;
-            self.order(&running, &Order::MoveShard { shard, from: to, to: from }).await;
+            give(&self.world, &running, &Order::MoveShard { shard, from: to, to: from }).await;
         }
-    }
-
-    async fn order(&self, running: &Running, order: &Order) {
-        let (router, given) = (running.router.clone(), order.clone());
-        let asked = running.process.spawn(async move { router.operate(given, false).await });
-        let outcome = match Sim::timeout(ORDER_WITHIN, asked).await {
-            Ok(Ok(Ok(plan))) => format!("{:?}", plan.steps),
-            Ok(Ok(Err(error))) => error.to_string(),
-            Ok(Err(_)) | Err(_) => "no answer".into(),
-        };
-        self.world.cluster.trace.say(format_args!("{order:?}: {outcome}"));
     }
 
     /// Lets disks be full, or fail.
@@ -282,15 +272,7 @@ impl Nemesis {
 
     /// Damages stopped nodes' logs: they may refuse to start, and stay away.
     async fn damage(&self, strike: &Strike, on: &[NodeId], rng: &mut SmallRng) {
-        // `cluster init` has succeeded once every founder has its groups; who founds a cluster on
-        // a disk that is lost before that begins anew.
-        let formed = |node: &Arc<Node>| {
-            node.running().is_some_and(|running| {
-                let shards = running.router.host().all();
-                shards.iter().all(|shard| shard.status().last_log > 0)
-            })
-        };
-        if !self.world.cluster.replicas().all(formed) {
+        if !self.is_formed() {
             return;
         }
         let minority = (self.plan.replicas as usize - 1) / 2;
@@ -322,4 +304,56 @@ impl Nemesis {
         }
         self.boot(on);
     }
+
+    /// `cluster init` has succeeded once every founder has its groups; who founds a cluster on a disk
+    /// that is lost before that begins anew.
+    fn is_formed(&self) -> bool {
+        self.world.cluster.replicas().all(|node| {
+            node.running().is_some_and(|running| {
+                let shards = running.router.host().all();
+                shards.iter().all(|shard| shard.status().last_log > 0)
+            })
+        })
+    }
+
+    /// Loses a node's disk for good, and tells the cluster until it has removed the node. Only where
+    /// there is another one for its replicas.
+    fn wipe(&self, id: NodeId, rng: &mut SmallRng) {
+        let world = self.world.clone();
+        let nodes: Vec<_> = world.cluster.nodes.values().cloned().collect();
+        let knows_all = |running: Running| running.router.map().nodes().count() == nodes.len();
+        let joined = nodes.iter().all(|node| node.running().is_some_and(knows_all));
+        if !self.is_formed() || !joined || nodes.iter().any(|node| node.is_gone()) {
+            return;
+        }
+        let lost = self.node(id).clone();
+        world.cluster.kill(&lost);
+        lost.lose_disk();
+        let rng = SmallRng::seed_from_u64(rng.random());
+        drop(Sim::spawn(remove(world, id, rng)));
+    }
+}
+
+/// Asks one node after another to remove one, as an operator does, until one knows that it is removed.
+async fn remove(world: Arc<World>, lost: NodeId, mut rng: SmallRng) {
+    loop {
+        Sim::sleep(between((Duration::from_millis(50), Duration::from_millis(400)))).await;
+        let Some(running) = world.any_node(&mut rng).running() else { continue };
+        if running.router.map().is_removed(lost) {
+            return;
+        }
+        let order = Order::Remove { node: lost, successor: None };
+        give(&world, &running, &order).await;
+    }
+}
+
+async fn give(world: &World, running: &Running, order: &Order) {
+    let (router, given) = (running.router.clone(), order.clone());
+    let asked = running.process.spawn(async move { router.operate("nemesis", given, false).await });
+    let outcome = match Sim::timeout(ORDER_WITHIN, asked).await {
+        Ok(Ok(Ok(plan))) => format!("{:?}", plan.steps),
+        Ok(Ok(Err(error))) => error.to_string(),
+        Ok(Err(_)) | Err(_) => "no answer".into(),
+    };
+    world.cluster.trace.say(format_args!("{order:?}: {outcome}"));
 }

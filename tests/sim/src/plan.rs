@@ -48,11 +48,14 @@ pub enum Fault {
     /// A replica is moved to the node without one, or back, or halfway and back; or a lead is
     /// transferred.
     Move,
+    /// A node's disk is gone for good, and an operator removes the node: the one that had no replica
+    /// gets its replicas. Once a life.
+    Wipe,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Fault; 16] = [
+    pub const ALL: [Fault; 17] = [
         Fault::Kill,
         Fault::PowerCut,
         Fault::PowerCutMidway,
@@ -69,6 +72,7 @@ impl Fault {
         Fault::DiskError,
         Fault::Damage,
         Fault::Move,
+        Fault::Wipe,
     ];
 }
 
@@ -212,16 +216,21 @@ impl Plan {
     /// others; Groce et al., ISSTA 2012), then when they happen.
     fn with_faults(mut self, rng: &mut SmallRng, wishes: &Wishes) -> Plan {
         let share = *[0.1, 0.25, 0.5].choose(rng).unwrap_or(&0.25);
-        let others = Fault::ALL.into_iter().filter(|fault| *fault != Fault::Move);
+        let late = [Fault::Move, Fault::Wipe];
+        let others = Fault::ALL.into_iter().filter(|fault| !late.contains(fault));
         let drawn = others.filter(|_| rng.random_bool(share));
         let mut drawn: BTreeSet<Fault> = drawn.collect();
         // From a seed of its own, so that lives without it are what they were.
-        if SmallRng::seed_from_u64(self.seed ^ 0x0e0e).random_bool(0.25) {
+        let placing = &mut SmallRng::seed_from_u64(self.seed ^ 0x0e0e);
+        if placing.random_bool(0.25) {
             drawn.insert(Fault::Move);
+            if placing.random_bool(0.5) {
+                drawn.insert(Fault::Wipe);
+            }
         }
         self.faults = wishes.faults.clone().unwrap_or(drawn);
         self.faults.retain(|fault| !wishes.without.contains(fault));
-        if self.faults.contains(&Fault::Move) {
+        if self.moves() {
             // A move to or from a node that is gone for good never ends.
             self.faults.remove(&Fault::Damage);
             self.gateway = true;
@@ -247,7 +256,7 @@ impl Plan {
 impl Plan {
     /// Whether replicas are moved.
     pub fn moves(&self) -> bool {
-        self.faults.contains(&Fault::Move)
+        [Fault::Move, Fault::Wipe].iter().any(|fault| self.faults.contains(fault))
     }
 }
 

@@ -1,0 +1,144 @@
+//! A node joins a cluster that is there with a token, which is good for one node and for a time; what
+//! administrators do is in the audit log, on every node, whatever dies.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::common::cluster::{TestCluster, succeed};
+use crate::common::wait_for;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn json(cluster: &TestCluster, via: usize, arguments: &[&str]) -> Value {
+    let mut command = cluster.cli(via, arguments);
+    command.args(["--json", "--timeout", "60s"]);
+    serde_json::from_slice(&succeed(&mut command)).unwrap()
+}
+
+/// Waits until a node's log says something after its first `from` bytes.
+fn wait_said(cluster: &TestCluster, node: usize, from: usize, what: &str) {
+    wait_for(&format!("node {node} to say {what:?}"), PATIENCE, || {
+        let log = cluster.log(node)[from..].to_owned();
+        if log.contains(what) { Ok(()) } else { Err(log) }
+    });
+}
+
+fn nodes(cluster: &TestCluster) -> usize {
+    json(cluster, 0, &["node", "list"])["nodes"].as_array().unwrap().len()
+}
+
+/// Files below a directory that have a text in them.
+fn files_with(directory: &Path, text: &str, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            files_with(&path, text, found);
+        } else if let Ok(bytes) = std::fs::read(&path)
+            && bytes.windows(text.len()).any(|window| window == text.as_bytes())
+        {
+            found.push(path.display().to_string());
+        }
+    }
+}
+
+#[test]
+fn a_new_node_needs_a_token_that_is_good() {
+    let mut cluster = TestCluster::start(3);
+    let node = cluster.add_node_of(&[]);
+    wait_said(&cluster, node, 0, "a new node needs a join token");
+    wait_said(&cluster, node, 0, "folkmoot node token");
+    assert_eq!(nodes(&cluster), 3);
+
+    let expired = cluster.join_token("1s");
+    // Until its time is over: what the cluster goes by is the time of its log.
+    std::thread::sleep(Duration::from_millis(1100));
+    let unknown = format!("fmjoin_{}", "0".repeat(64));
+    for (token, why) in [
+        (unknown.as_str(), "this join token is not one of this cluster's"),
+        (expired.as_str(), "this join token has expired"),
+    ] {
+        let from = cluster.log(node).len();
+        cluster.kill(node);
+        cluster.set_arguments(node, &["--join-token", token]);
+        cluster.restart(node);
+        wait_said(&cluster, node, from, why);
+        wait_said(&cluster, node, from, "folkmoot node token");
+        assert_eq!(nodes(&cluster), 3);
+    }
+
+    let good = cluster.join_token("10m");
+    cluster.kill(node);
+    cluster.set_arguments(node, &["--join-token", &good]);
+    cluster.restart(node);
+    cluster.wait_ready_node(node);
+    assert_eq!(nodes(&cluster), 4);
+    // It is of the cluster now: it comes again with what it has, or without.
+    for arguments in [&["--join-token", good.as_str()][..], &[]] {
+        cluster.kill(node);
+        cluster.set_arguments(node, arguments);
+        cluster.restart(node);
+        cluster.wait_ready_node(node);
+    }
+    let other = cluster.add_node_of(&["--join-token", &good]);
+    wait_said(&cluster, other, 0, "this join token has admitted node 4 already");
+    assert_eq!(nodes(&cluster), 4);
+
+    // Only hashes are kept, and nothing is logged.
+    let mut found = vec![];
+    [good, expired].iter().for_each(|token| files_with(cluster.directory(), token, &mut found));
+    assert_eq!(found, Vec::<String>::new());
+    let usage = cluster.cli(0, &["node", "token", "--ttl", "40d"]).output().unwrap();
+    assert_eq!(usage.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&usage.stderr).contains("thirty days"), "{usage:?}");
+}
+
+/// Who did what, with what outcome.
+fn actions(cluster: &TestCluster, via: usize) -> Vec<[String; 3]> {
+    let audit = json(cluster, via, &["cluster", "audit", "--limit", "1000"]);
+    let text = |action: &Value, key: &str| action[key].as_str().unwrap().to_owned();
+    let action = |a: &Value| ["who", "action", "outcome"].map(|key| text(a, key));
+    audit["actions"].as_array().unwrap().iter().map(action).collect()
+}
+
+#[test]
+fn what_is_done_to_the_cluster_is_in_the_audit_log_on_every_node() {
+    let mut cluster = TestCluster::start(3);
+    json(&cluster, 0, &["node", "drain", "2", "--dry-run"]);
+    json(&cluster, 1, &["node", "drain", "2"]);
+    json(&cluster, 1, &["node", "drain", "2"]);
+    json(&cluster, 2, &["node", "resume", "2"]);
+    for refused in [["node", "drain", "9"].as_slice(), &["node", "remove", "1", "--yes"]] {
+        assert!(!cluster.cli(0, refused).output().unwrap().status.success());
+    }
+    json(&cluster, 0, &["node", "compact"]);
+    let done = actions(&cluster, 0);
+    let said = |who: &str, action: &str, outcome: &str| {
+        let found = |a: &&[String; 3]| a[0] == who && a[1] == action && a[2].starts_with(outcome);
+        done.iter().filter(found).count()
+    };
+    assert_eq!(said("admin", "form the cluster, with administrator admin", "done"), 1, "{done:?}");
+    assert_eq!(said("admin", "drain node 2", "done"), 1, "{done:?}");
+    assert_eq!(said("admin", "drain node 2", "nothing to do"), 1, "{done:?}");
+    assert_eq!(said("admin", "resume node 2", "done"), 1, "{done:?}");
+    assert_eq!(said("admin", "drain node 9", "refused: there is no node 9"), 1, "{done:?}");
+    assert_eq!(said("admin", "remove node 1", "refused: "), 1, "{done:?}");
+    assert_eq!(said("admin", "compact node 1", "begun"), 1, "{done:?}");
+    let spread = done.iter().filter(|a| a[0] == "cluster" && a[1].starts_with("transfer the lead"));
+    assert!(spread.count() >= 2, "node 2 leads again: {done:?}");
+
+    // The same wherever it is asked for, and after everything was killed.
+    (0..3).for_each(|node| cluster.kill(node));
+    (0..3).for_each(|node| cluster.restart(node));
+    cluster.wait_ready();
+    let gateway = cluster.add_gateway();
+    cluster.wait_ready_node(gateway);
+    let more = actions(&cluster, gateway);
+    assert_eq!(more[..done.len()], done[..]);
+    assert_eq!(more[done.len()..].len(), 1, "{more:?}");
+    assert_eq!(more.last().unwrap()[1], "make a join token that is valid for 60 minutes");
+    let table = String::from_utf8(succeed(&mut cluster.cli(1, &["cluster", "audit"]))).unwrap();
+    assert_eq!(table.lines().count(), more.len() + 1, "{table}");
+    assert!(table.starts_with("TIME (UTC)") && table.contains("resume node 2"), "{table}");
+}

@@ -1,0 +1,303 @@
+//! Nodes leave, are replaced and drained while people post; and what operators type is refused with a
+//! reason where it cannot be, whatever is wrong.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::common::cluster::{TestCluster, folkmoot, free_port, succeed};
+use crate::common::load::{self, Load};
+use crate::common::wait_for;
+
+/// How long a change may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Every command of operators that only asks.
+const QUESTIONS: [&[&str]; 6] = [
+    &["cluster", "audit"],
+    &["node", "list"],
+    &["node", "status", "1"],
+    &["node", "quorum-critical", "1"],
+    &["shard", "list"],
+    &["shard", "show", "1"],
+];
+
+/// Every command of operators that changes something.
+const ORDERS: [&[&str]; 8] = [
+    &["node", "token"],
+    &["node", "drain", "2"],
+    &["node", "resume", "2"],
+    &["node", "remove", "3", "--yes"],
+    &["node", "replace", "3", "4", "--yes"],
+    &["shard", "move", "1", "1", "4"],
+    &["shard", "transfer-leader", "1", "2"],
+    &["shard", "rebalance"],
+];
+
+struct Ran {
+    code: Option<i32>,
+    said: String,
+}
+
+fn run(command: &mut Command) -> Ran {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!said.contains("panicked"), "{command:?}: {said}");
+    Ran { code: output.status.code(), said }
+}
+
+/// A command that must fail: what it says, which must be an error for programs.
+fn fails(command: &mut Command) -> Value {
+    let ran = run(command.arg("--json"));
+    assert_eq!(ran.code, Some(1), "{command:?}: {}", ran.said);
+    let said = ran.said.lines().last().unwrap_or_default();
+    let said: Value = serde_json::from_str(said).unwrap_or_else(|e| panic!("{command:?}: {e}: {said}"));
+    assert!(!said["error"]["message"].as_str().unwrap().is_empty());
+    said["error"].clone()
+}
+
+fn json(cluster: &TestCluster, via: usize, arguments: &[&str]) -> Value {
+    let mut command = cluster.cli(via, arguments);
+    command.args(["--json", "--timeout", "60s"]);
+    serde_json::from_slice(&succeed(&mut command)).unwrap()
+}
+
+fn nodes(cluster: &TestCluster, via: usize) -> Vec<Value> {
+    json(cluster, via, &["node", "list"])["nodes"].as_array().unwrap().clone()
+}
+
+fn rooms(cluster: &TestCluster) -> Vec<String> {
+    let rooms: Vec<_> = (0..8).map(|i| format!("room-{i}")).collect();
+    rooms.iter().for_each(|room| cluster.room(room));
+    rooms
+}
+
+fn wait_settled(cluster: &TestCluster, via: usize) {
+    wait_for("replicas to be where they should", PATIENCE, || {
+        let list = json(cluster, via, &["shard", "list"]);
+        let mut shards = list["shards"].as_array().unwrap().iter();
+        match shards.find(|shard| shard["target"] != shard["voters"]) {
+            None if json(cluster, via, &["node", "list"])["rebalancing"] == false => Ok(()),
+            moving => Err(format!("{moving:?}")),
+        }
+    });
+}
+
+#[test]
+fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
+    let mut cluster = TestCluster::start(3);
+    let rooms = rooms(&cluster);
+    let token = cluster.admin_token().to_owned();
+    let load = Load::start(&cluster.client_urls(), &token, &rooms, 6);
+    load.wait_more(100);
+    // Three are needed for three replicas.
+    let said = run(&mut cluster.cli(0, &["node", "remove", "3", "--yes"])).said;
+    assert!(said.contains("add one first"), "{said}");
+    let said = run(&mut cluster.cli(0, &["node", "remove", "3"])).said;
+    assert!(said.contains("--yes"), "{said}");
+
+    let all_may = run(&mut cluster.cli(0, &["node", "quorum-critical", "3"]));
+    assert_eq!(all_may.code, Some(0), "{}", all_may.said);
+    cluster.kill(2);
+    wait_for("the others to be critical", PATIENCE, || {
+        let critical = run(&mut cluster.cli(0, &["node", "quorum-critical", "2"]));
+        if critical.code == Some(1) && critical.said.contains("would have no quorum") {
+            Ok(())
+        } else {
+            Err(critical.said)
+        }
+    });
+    let health = run(&mut cluster.cli(0, &["cluster", "health"]));
+    assert_eq!(health.code, Some(1));
+    assert!(health.said.contains("degraded"), "{}", health.said);
+
+    // Node 4 comes while node 3 is dead, and takes its place.
+    let four = cluster.add_node();
+    cluster.wait_ready_node(four);
+    let dry = json(&cluster, 0, &["node", "replace", "3", "4", "--dry-run"]);
+    assert!(!dry["steps"].as_array().unwrap().is_empty());
+    assert_eq!(nodes(&cluster, 0).len(), 4, "nothing is done");
+    json(&cluster, 0, &["node", "replace", "3", "4", "--yes"]);
+    assert_eq!(nodes(&cluster, 0).len(), 3);
+    wait_settled(&cluster, 0);
+    load.wait_more(100);
+    // Again: it is so already.
+    json(&cluster, 0, &["node", "replace", "3", "4", "--yes"]);
+    let health = run(&mut cluster.cli(0, &["cluster", "health"]));
+    assert_eq!(health.code, Some(0), "{}", health.said);
+
+    // The dead one comes back, too late: it is told, and disturbs nobody.
+    cluster.restart(2);
+    wait_for("it to say that it was removed", PATIENCE, || {
+        let log = cluster.log(2);
+        if log.contains("was removed from the cluster") { Ok(()) } else { Err(log) }
+    });
+    let ready = cluster.http(2).get("/health/ready").unwrap();
+    assert_eq!(ready.status, 503);
+    load.wait_more(100);
+    cluster.kill(2);
+
+    // A fifth comes, and a living one goes by itself, having given away what it had.
+    let five = cluster.add_node();
+    cluster.wait_ready_node(five);
+    wait_settled(&cluster, 0);
+    json(&cluster, 0, &["node", "remove", "2", "--yes"]);
+    wait_settled(&cluster, 0);
+    load.wait_more(100);
+    let urls: Vec<String> = nodes(&cluster, 0)
+        .iter()
+        .map(|node| format!("http://{}", node["client_address"].as_str().unwrap()))
+        .collect();
+    assert_eq!(urls.len(), 3);
+    let acked = load.finish();
+    assert!(acked.len() > 400, "{}", acked.len());
+    cluster.kill(1);
+    for node in [0, four, five] {
+        cluster.wait_ready_node(node);
+        load::check_on(&cluster, node, &rooms, &acked);
+    }
+    let verified = json(&cluster, 0, &["cluster", "verify"]);
+    assert_eq!(verified["ok"], true, "{verified}");
+}
+
+#[test]
+fn a_drained_node_leads_nothing_and_sends_its_clients_away_until_it_is_resumed() {
+    let cluster = TestCluster::start(3);
+    let rooms = rooms(&cluster);
+    let token = cluster.admin_token().to_owned();
+    let load = Load::start(&cluster.client_urls(), &token, &rooms, 6);
+    json(&cluster, 0, &["node", "drain", "2"]);
+    let standing = nodes(&cluster, 0)[1].clone();
+    assert_eq!((&standing["leaders"], &standing["membership"]), (&0.into(), &"draining".into()));
+    let node = (0..3).find(|i| cluster.node_id(0, *i) == 2).unwrap();
+    let ready = cluster.http(node).get("/health/ready").unwrap();
+    assert_eq!((ready.status, ready.json()["status"].as_str()), (503, Some("draining")));
+    load.wait_more(50);
+    json(&cluster, 0, &["node", "resume", "2"]);
+    wait_for("the node to be ready again", PATIENCE, || {
+        let ready = cluster.http(node).get("/health/ready").map_err(|error| error.to_string())?;
+        if ready.status == 200 { Ok(()) } else { Err(format!("{:?}", ready.json())) }
+    });
+    load::check_everywhere(&cluster, &rooms, &load.finish());
+}
+
+#[test]
+fn whatever_is_wrong_each_command_says_so_and_changes_nothing() {
+    let mut cluster = TestCluster::start(3);
+    let all = || QUESTIONS.iter().chain(&ORDERS);
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let peers = format!("http://{}", cluster.peer(0));
+    let user = cluster.user("someone");
+    let before = json(&cluster, 0, &["shard", "list"]);
+    for arguments in all() {
+        // Nobody listens there, and not to clients.
+        for server in [&nobody, &peers] {
+            let mut command = folkmoot();
+            command.args(*arguments).args(["--timeout", "2s", "--server", server]);
+            let error = fails(command.env("FOLKMOOT_TOKEN", cluster.admin_token()));
+            assert_eq!(error["code"], "unavailable", "{arguments:?} at {server}: {error}");
+        }
+        // Somebody else's token, or none of this cluster's.
+        for (token, code) in [(user.as_str(), "forbidden"), ("nonsense", "unauthenticated")] {
+            let mut command = cluster.cli(0, arguments);
+            let error = fails(command.env("FOLKMOOT_TOKEN", token));
+            assert_eq!(error["code"], code, "{arguments:?}: {error}");
+        }
+    }
+    for (arguments, why) in [
+        (&["node", "status", "9"][..], "no node 9"),
+        (&["node", "quorum-critical", "9"], "no node 9"),
+        (&["node", "drain", "9"], "no node 9"),
+        (&["node", "resume", "9"], "no node 9"),
+        (&["node", "remove", "9", "--yes"], "no node 9"),
+        (&["node", "replace", "9", "1", "--yes"], "no node 9"),
+        (&["node", "replace", "1", "9", "--yes"], "no node 9"),
+        (&["shard", "show", "99"], "no shard 99"),
+        (&["shard", "move", "70000", "1", "2"], "no shard 70000"),
+        (&["shard", "transfer-leader", "1", "9"], "does not vote"),
+    ] {
+        let ran = run(&mut cluster.cli(0, arguments));
+        assert_eq!(ran.code, Some(1), "{arguments:?}: {}", ran.said);
+        assert!(ran.said.contains(why), "{arguments:?}: {}", ran.said);
+    }
+    assert_eq!(json(&cluster, 0, &["shard", "list"])["shards"].as_array().map(Vec::len), Some(9));
+
+    // Without a leader nothing is decided; how things stand can still be seen.
+    cluster.kill(1);
+    cluster.kill(2);
+    for arguments in all() {
+        let error = fails(cluster.cli(0, arguments).args(["--timeout", "2s"]));
+        let code = error["code"].as_str().unwrap();
+        assert!(["unavailable", "timeout"].contains(&code), "{arguments:?}: {error}");
+    }
+    wait_for("the node to know that it has no leader", PATIENCE, || {
+        let status = json(&cluster, 0, &["cluster", "status"]);
+        if status["stale"] == true { Ok(()) } else { Err(status["nodes"].to_string()) }
+    });
+    let health = run(&mut cluster.cli(0, &["cluster", "health"]));
+    assert!(health.code == Some(1) && health.said.contains("unavailable"), "{}", health.said);
+    cluster.restart(1);
+    cluster.restart(2);
+    cluster.wait_ready();
+    let placed = |list: &Value| {
+        let shards = list["shards"].as_array().unwrap().iter();
+        shards.map(|shard| shard["voters"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(placed(&json(&cluster, 0, &["shard", "list"])), placed(&before));
+    assert!(nodes(&cluster, 0).iter().all(|node| node["membership"] == "active"));
+}
+
+#[test]
+fn what_was_interrupted_is_finished_or_taken_back() {
+    let mut cluster = TestCluster::start(3);
+    let four = cluster.add_node();
+    cluster.wait_ready_node(four);
+    wait_settled(&cluster, 0);
+    // Nothing moves to a node that is away.
+    cluster.kill(four);
+    let voters = |cluster: &TestCluster, shard: usize| {
+        let list = json(cluster, 0, &["shard", "list"]);
+        let voters = list["shards"][shard]["voters"].clone();
+        serde_json::from_value::<Vec<u64>>(voters).unwrap()
+    };
+    let shard = (1..9).find(|shard| !voters(&cluster, *shard).contains(&4)).unwrap();
+    let from = voters(&cluster, shard)[0];
+    let text = [shard.to_string(), from.to_string()];
+    let order = ["shard", "move", &text[0], &text[1], "4"];
+    let mut moving = cluster.cli(0, &order);
+    let moving = moving.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    wait_for("the move to begin", PATIENCE, || {
+        let list = json(&cluster, 0, &["shard", "list"]);
+        if list["shards"][shard]["target"] == list["shards"][shard]["voters"] {
+            return Err(list["shards"][shard].to_string());
+        }
+        Ok(())
+    });
+    kill_process(Pid::from_child(&moving), Signal::INT).unwrap();
+    let ended = moving.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(said.contains("goes on"), "{said}");
+
+    // Half done: another change of it is refused, the same one is waited for, and it can be undone.
+    let other = voters(&cluster, shard)[1].to_string();
+    let ran = run(&mut cluster.cli(0, &["shard", "move", &text[0], &other, "4"]));
+    assert_eq!(ran.code, Some(1), "{}", ran.said);
+    let undo = ["shard", "move", text[0].as_str(), "4", text[1].as_str()];
+    json(&cluster, 0, &undo);
+    assert!(voters(&cluster, shard).contains(&from));
+    json(&cluster, 0, &[&order[..], &["--no-wait"]].concat());
+    cluster.restart(four);
+    json(&cluster, 0, &order);
+    assert!(voters(&cluster, shard).contains(&4));
+
+    // A join that was killed halfway is finished by the next start, and counts once.
+    let five = cluster.add_node();
+    cluster.kill(five);
+    cluster.restart(five);
+    cluster.wait_ready_node(five);
+    wait_settled(&cluster, 0);
+    assert_eq!(nodes(&cluster, 0).len(), 5);
+}
