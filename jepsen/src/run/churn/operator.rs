@@ -108,9 +108,20 @@ impl Operator {
         }
     }
 
-    /// The options with which a new node is let in.
+    /// The options with which a new node is let in, once.
     async fn ticket(&mut self) -> Outcome<Vec<String>> {
-        Outcome::Ok(vec![])
+        let token = |said: &String| {
+            let said: serde_json::Value = serde_json::from_str(said).ok()?;
+            Some(said["token"].as_str()?.to_owned())
+        };
+        match self.folkmoot(["node", "token"].map(str::to_owned).to_vec()).await {
+            Outcome::Ok(said) => match token(&said) {
+                Some(token) => Outcome::Ok(vec!["--join-token".into(), token]),
+                None => Outcome::Failed("odd-answer".into()),
+            },
+            Outcome::Failed(why) => Outcome::Failed(why),
+            Outcome::Unknown(why) => Outcome::Unknown(why),
+        }
     }
 
     /// Starts the node at this place, which then asks to be let in.
