@@ -2,7 +2,8 @@
 //! shares no code with the server.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let descriptors = protox::compile(["../proto/folkmoot/v1/folkmoot.proto"], ["../proto"])?;
+    let files = ["../proto/folkmoot/v1/folkmoot.proto", "../proto/folkmoot/v1/admin.proto"];
+    let descriptors = protox::compile(files, ["../proto"])?;
     tonic_prost_build::configure().build_server(false).compile_fds(descriptors)?;
     println!("cargo:rerun-if-changed=../proto/folkmoot/v1");
     Ok(())

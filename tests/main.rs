@@ -20,6 +20,7 @@ mod failover;
 mod fsync;
 mod full_disk;
 mod gateway_node;
+mod guide;
 mod harness;
 mod idle;
 mod import_export;

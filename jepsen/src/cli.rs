@@ -20,6 +20,7 @@ use folkmoot_jepsen::report::ReportError;
 use serde_json::json;
 
 mod fault;
+mod operations;
 mod report;
 mod run;
 
@@ -44,6 +45,9 @@ struct Cli {
 enum Command {
     /// Run a cluster, attack it while clients chat, and judge what they saw.
     Run(run::RunArgs),
+    /// Measure what operators do to a cluster while clients chat: a rolling restart, a drain, a move, nodes
+    /// that come and go.
+    Operations(operations::OperationsArgs),
     /// Take away what a run left behind that did not end by itself.
     Cleanup(run::CleanupArgs),
     /// Judge a history: valid, invalid or unknown.
@@ -138,6 +142,7 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Run(args) => run::run(args),
+        Command::Operations(args) => operations::run(args),
         Command::Cleanup(args) => run::cleanup(&args),
         Command::Check(args) => run_check(&args),
         Command::Export(args) => run_export(&args).map(|()| 0),

@@ -79,6 +79,26 @@ fn numbers_that_make_no_sense_are_refused() {
 }
 
 #[test]
+fn churn_takes_spare_nodes_and_only_attacks_that_go_with_it() {
+    for (arguments, part) in [
+        (&["--spares", "2"][..], "only churn"),
+        (&["--nemesis", "churn", "--spares", "0"], "1 to 4 spare nodes"),
+        (&["--nemesis", "churn", "--spares", "5"], "1 to 4 spare nodes"),
+        (&["--nemesis", "kill,churn,storm,bit-flip"], "does not go with bit-flip, storm"),
+    ] {
+        let said = refused(&[&["--local"], arguments].concat());
+        assert!(said.contains(part), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn an_operation_that_there_is_not_is_refused() {
+    let output = jepsen().args(["operations", "--local", "--only", "drain,dance"]).output().unwrap();
+    let text = said(&output);
+    assert!(text.contains("dance") && text.contains("rolling-restart"), "{text}");
+}
+
+#[test]
 fn a_program_that_is_not_folkmoot_is_refused() {
     let said = refused(&["--local", "--bin", "/nowhere/folkmoot"]);
     assert!(said.contains("/nowhere/folkmoot") && said.contains("--bin"), "{said}");

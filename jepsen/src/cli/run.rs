@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use folkmoot_jepsen::check::{self, Verdict};
 use folkmoot_jepsen::cluster::made;
+use folkmoot_jepsen::run::nemesis::kind::Kind;
 use folkmoot_jepsen::run::options::{Asked, Options};
 use folkmoot_jepsen::run::timing::Times;
 use folkmoot_jepsen::run::verdict::{Limits, Results};
@@ -16,11 +17,15 @@ use serde_json::json;
 
 use super::{EXIT_ERROR, Failure, printable, verdict_code};
 
+/// How many spare nodes churn has unless it is told.
+const SPARES: usize = 2;
+
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  folkmoot-jepsen run --time 60s\n  \
     folkmoot-jepsen run --local --nodes 3 --time 20s --nemesis kill,pause\n  \
     folkmoot-jepsen run --nodes 5 --nemesis partition,power-cut --seed 7\n  \
+    folkmoot-jepsen run --local --spares 2 --nemesis churn,kill --time 2m\n  \
     folkmoot-jepsen run --json --time 5m | jq .failover_ms\n  \
     folkmoot-jepsen run --nemesis kill-leader --failover-within 2s --failover-median 1200ms\n\n\
     Without --local it takes root: each node gets a network namespace and a disk of its own, and\n\
@@ -34,6 +39,9 @@ pub(super) struct RunArgs {
     /// Nodes: 3 or 5.
     #[arg(long, value_name = "N", default_value_t = 3)]
     nodes: usize,
+    /// Spare nodes, for churn: they join, and take others' places. By default two with churn.
+    #[arg(long, value_name = "N")]
+    spares: Option<usize>,
     /// How long to attack.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "60s")]
     time: Duration,
@@ -106,6 +114,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     let json = args.json;
     let failed = |message: String| Failure::Run { message, json };
     let asked = Asked::parse(&args.nemesis, args.local).map_err(failed)?;
+    let churns = asked.kinds.contains(&Kind::Churn);
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let limits = Limits {
         recover_ms: ms(args.recover_within),
@@ -120,12 +129,14 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     let options = Options {
         bin: args.bin,
         nodes: args.nodes,
+        spares: args.spares.unwrap_or(if churns { SPARES } else { 0 }),
         time: args.time,
         rate: args.rate,
         rooms: args.rooms,
         workers: args.workers,
         subscribers: args.subscribers,
         asked,
+        operations: None,
         limits,
         seed,
         store: args.store,
@@ -187,7 +198,7 @@ pub(super) fn cleanup(args: &CleanupArgs) -> Result<u8, Failure> {
     Ok(if cleaned.problems.is_empty() { 0 } else { EXIT_ERROR })
 }
 
-fn print(text: &str, json: bool) -> Result<(), Failure> {
+pub(super) fn print(text: &str, json: bool) -> Result<(), Failure> {
     let written = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
     written.map_err(|error| Failure::File { file: "standard output".into(), error, json })
 }

@@ -7,11 +7,12 @@
 //!                            └─ fmj…-cl: the clients' threads
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 
 pub mod disk;
@@ -40,8 +41,10 @@ const LOCAL_PORTS: Range<u16> = 10_000..30_000;
 pub struct Plan {
     /// The product's program.
     pub bin: PathBuf,
-    /// How many nodes.
+    /// How many nodes form the cluster.
     pub nodes: usize,
+    /// How many more there are, which are away at first.
+    pub spares: usize,
     /// No namespaces and no disks.
     pub local: bool,
     /// The directory for data and logs.
@@ -57,13 +60,15 @@ pub struct Plan {
 /// A cluster that was made, whatever runs of it.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The nodes, `n1` first.
+    /// The nodes, `n1` first; spare ones after those that form the cluster.
     pub nodes: Vec<Arc<Node>>,
     /// Where clients belong, if not here.
     pub clients: Option<Namespace>,
     /// The links between nodes without namespaces of their own.
     pub proxy: Option<Proxy>,
     bin: PathBuf,
+    /// How many nodes form the cluster.
+    founders: usize,
     made: Arc<Made>,
     admin: OnceLock<Admin>,
 }
@@ -89,11 +94,12 @@ impl Cluster {
                 .map_err(|error| format!("{}: {error}", directory.display()))?;
         }
         let mut network = None;
+        let count = plan.nodes + plan.spares;
         if !plan.local {
-            network = Some(Network::make(&made, plan.nodes)?);
+            network = Some(Network::make(&made, count)?);
         }
         let mut places = vec![];
-        for i in 0..plan.nodes {
+        for i in 0..count {
             let ports = match &network {
                 None => {
                     let ip = local_address(i)?;
@@ -110,7 +116,7 @@ impl Cluster {
             places.push(ports);
         }
         let mut nodes = vec![];
-        for i in 0..plan.nodes {
+        for i in 0..count {
             let name = format!("n{}", i + 1);
             let disk = match plan.local {
                 true => None,
@@ -127,7 +133,7 @@ impl Cluster {
                 namespace: network.as_ref().map(|network| network.nodes[i].0.clone()),
                 command: vec![],
                 environment: vec![],
-                state: Mutex::default(),
+                state: Mutex::new(node::State::new(i >= plan.nodes)),
                 made: made.clone(),
                 name,
             };
@@ -142,7 +148,8 @@ impl Cluster {
         }
         let clients = network.map(|network| network.clients);
         let proxy = if plan.local { Some(Proxy::start(&nodes)?) } else { None };
-        Ok(Cluster { nodes, clients, proxy, bin: plan.bin.clone(), made, admin: OnceLock::new() })
+        let (bin, founders, admin) = (plan.bin.clone(), plan.nodes, OnceLock::new());
+        Ok(Cluster { nodes, clients, proxy, bin, founders, made, admin })
     }
 
     /// Forms the cluster out of nodes that run.
@@ -151,15 +158,10 @@ impl Cluster {
     ///
     /// What `folkmoot cluster init` said.
     pub fn init(&self) -> Result<Admin, String> {
-        let count = self.nodes.len().to_string();
+        let count = self.founders.to_string();
         let server = format!("http://{}", self.nodes[0].client);
-        let mut command = Command::new(&self.bin);
-        command.args(["cluster", "init", "--json", "--nodes", &count, "--server", &server]);
-        let output = match &self.clients {
-            None => command.output(),
-            Some(namespace) => namespace.inside(move || command.output()).and_then(|output| output),
-        };
-        let output = output.map_err(|error| format!("{}: {error}", self.bin.display()))?;
+        let arguments = ["cluster", "init", "--json", "--nodes", &count, "--server", &server];
+        let output = self.folkmoot(&arguments)?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
         }
@@ -168,6 +170,37 @@ impl Cluster {
         let token = formed["admin_token"].as_str().ok_or("`cluster init` printed no token")?;
         let admin = Admin { token: token.to_owned() };
         Ok(self.admin.get_or_init(|| admin).clone())
+    }
+
+    /// Runs the product's command line where clients belong, as the first admin if there is one; what
+    /// it printed.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be run.
+    pub fn folkmoot(&self, arguments: &[&str]) -> Result<Output, String> {
+        let mut command = Command::new(&self.bin);
+        command.args(arguments).stdin(Stdio::null());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("FOLKMOOT_") {
+                command.env_remove(name);
+            }
+        }
+        if let Some(admin) = self.admin() {
+            command.env("FOLKMOOT_TOKEN", &admin.token);
+        }
+        let output = match &self.clients {
+            None => command.output(),
+            Some(namespace) => namespace.inside(move || command.output()).and_then(|output| output),
+        };
+        output.map_err(|error| format!("{}: {error}", self.bin.display()))
+    }
+
+    /// The nodes that are part of the cluster, or are to be, by their place.
+    #[must_use]
+    pub fn present(&self) -> BTreeSet<usize> {
+        let nodes = self.nodes.iter().enumerate();
+        nodes.filter(|(_, node)| !node.is_away()).map(|(place, _)| place).collect()
     }
 
     /// The first admin, once the cluster is formed.

@@ -64,6 +64,15 @@ pub(super) struct State {
     extra: Vec<String>,
     /// It is not started any more.
     closed: bool,
+    /// It is no part of the cluster, and is not started until it is to be.
+    away: bool,
+}
+
+impl State {
+    /// It does not run; whether it is away.
+    pub(super) fn new(away: bool) -> State {
+        State { away, ..State::default() }
+    }
 }
 
 /// A node ended by itself.
@@ -84,14 +93,14 @@ impl Node {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts it; nothing when it runs.
+    /// Starts it; nothing when it runs, or is away.
     ///
     /// # Errors
     ///
     /// When the program cannot be started.
     pub fn start(&self) -> io::Result<()> {
         let mut state = self.state();
-        if state.child.is_some() {
+        if state.child.is_some() || state.away {
             return Ok(());
         }
         if state.closed {
@@ -188,6 +197,40 @@ impl Node {
     /// Options that come after the others from its next start on.
     pub fn set_extra(&self, options: &[&str]) {
         self.state().extra = options.iter().map(ToString::to_string).collect();
+    }
+
+    /// Whether it is no part of the cluster.
+    pub fn is_away(&self) -> bool {
+        self.state().away
+    }
+
+    /// Ends it, and takes away all that it has: when it is started again it is another node at the
+    /// same address. Until [`Node::enter`] nobody starts it.
+    ///
+    /// # Errors
+    ///
+    /// When its directory cannot be removed.
+    pub fn leave(&self) -> io::Result<()> {
+        self.state().away = true;
+        self.kill();
+        match fs::remove_dir_all(&self.data_dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts it where it is away, with these options until others are set.
+    ///
+    /// # Errors
+    ///
+    /// When the program cannot be started.
+    pub fn enter(&self, options: &[String]) -> io::Result<()> {
+        {
+            let mut state = self.state();
+            state.away = false;
+            state.extra = options.to_vec();
+        }
+        self.start()
     }
 
     /// Lets it end soon, and never start again.
@@ -352,6 +395,14 @@ mod tests {
         assert_eq!(node.said_since(length, "panicked"), 1);
         assert_eq!(node.new_panics().len(), 2);
         assert_eq!(node.new_panics(), Vec::<String>::new(), "each is told once");
+        fs::create_dir_all(node.data_dir.join("log")).unwrap();
+        node.leave().unwrap();
+        assert!(node.is_away() && !node.data_dir.exists());
+        node.start().unwrap();
+        assert!(node.running().is_none(), "it is away");
+        node.enter(&["x".into()]).unwrap();
+        assert!(wait(Duration::from_secs(20), || node.exits().len() == 3));
+        assert!(!node.is_away() && node.exits()[2].lost, "it had the option");
         node.close();
         node.start().unwrap_err();
         assert_eq!(node.made.undo(), Vec::<String>::new());

@@ -78,10 +78,21 @@ async fn accept(
 ) {
     loop {
         let Ok((inbound, peer)) = listener.accept().await else { continue };
-        // Who has ended meanwhile has no link.
-        if let Some(from) = owner(&nodes, peer) {
-            tokio::spawn(link(inbound, nodes[to].peer_listen, (from, to), cut.clone()));
+        if nodes[to].running().is_none() {
+            // Whoever dials a node that is not there does so all the time; nothing is left of it.
+            let _ = inbound.set_zero_linger();
+            continue;
         }
+        let (nodes, cut) = (nodes.clone(), cut.clone());
+        tokio::spawn(async move {
+            let (known, address) = (nodes.clone(), nodes[to].peer_listen);
+            // It reads much: what other links carry must not wait for it.
+            let from = tokio::task::spawn_blocking(move || owner(&known, peer)).await;
+            // Who has ended meanwhile has no link.
+            if let Ok(Some(from)) = from {
+                link(inbound, address, (from, to), cut).await;
+            }
+        });
     }
 }
 

@@ -38,7 +38,7 @@ fn row(test: &Value, results: &Value) -> String {
     let mut cells = vec![
         date.split('T').next().unwrap_or_default().to_owned(),
         attacks(test),
-        test["nodes"].as_array().map_or(0, Vec::len).to_string(),
+        nodes(test),
         seconds,
         rate,
         text(&test["commit"]),
@@ -70,6 +70,15 @@ fn attacks(test: &Value) -> String {
     };
     let asked = cell(&asked.unwrap_or("all").replace(',', ", "));
     format!("{asked}{mode}{without}")
+}
+
+/// How many nodes there were; spare ones apart.
+fn nodes(test: &Value) -> String {
+    let all = test["nodes"].as_array().map_or(0, Vec::len);
+    match test["options"]["spares"].as_u64() {
+        None | Some(0) => all.to_string(),
+        Some(spares) => format!("{} + {spares}", all as u64 - spares.min(all as u64)),
+    }
 }
 
 fn times(times: &Value) -> String {
@@ -131,6 +140,8 @@ mod tests {
         });
         let row = row(&test, &json!({ "verdict": "unknown" }));
         assert!(row.contains("| all (--local), without clock, delay | 0 | – |"), "{row}");
+        let spare = json!({ "nodes": [{}, {}, {}, {}, {}], "options": { "spares": 2 } });
+        assert_eq!(nodes(&spare), "3 + 2");
         assert!(row.contains("a\\|b c | – | unknown | – |") && row.lines().count() == 1, "{row}");
     }
 }

@@ -161,10 +161,12 @@ pub(super) fn nodes(run: &Run) -> String {
                 Value::Number(times) => format!("{times} times"),
                 _ => "not said".into(),
             };
+            let away = node["away"] == Value::Bool(true);
             let lit = !["no", "not said"].contains(&&*stopped)
-                || node["well"] == Value::Bool(false)
+                || (node["well"] == Value::Bool(false) && !away)
                 || node["panics"].as_array().is_some_and(|panics| !panics.is_empty());
             let well = match &node["well"] {
+                _ if away => "not in the cluster",
                 Value::Bool(true) => "yes",
                 Value::Bool(false) => "no",
                 _ => "not said",

@@ -44,7 +44,7 @@ pub async fn converge(
     suspects: &BTreeSet<usize>,
 ) -> Converged {
     let starting = cluster.clone();
-    let left: Vec<usize> = (0..cluster.nodes.len()).filter(|node| !lost.contains(node)).collect();
+    let left: Vec<usize> = cluster.present().difference(lost).copied().collect();
     let nodes = left.clone();
     let mut problems: Vec<String> = tokio::task::spawn_blocking(move || {
         let start = |place: usize| {

@@ -11,6 +11,7 @@
 //! Whatever is made on the machine is in a record (`cluster::made`) before it is there, and taken
 //! away at the end, also when the run is interrupted; after a crash, by `folkmoot-jepsen cleanup`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,15 +24,17 @@ use crate::check;
 use crate::cluster::interrupt::Interrupt;
 use crate::cluster::made::Made;
 use crate::cluster::{Admin, Cluster, Plan, find_bin};
-use crate::history;
 use crate::report;
 
+pub mod churn;
 pub mod client;
 pub mod finish;
 pub mod nemesis;
+pub mod operations;
 pub mod options;
 pub mod progress;
 pub mod record;
+pub mod roster;
 pub mod setup;
 pub mod status;
 pub mod store;
@@ -45,18 +48,21 @@ mod proto {
     tonic::include_proto!("folkmoot.v1");
 }
 
+use churn::Churn;
 use nemesis::Nemesis;
 use nemesis::kind::Kind;
+use operations::{Step, prefill};
 use options::Options;
 use progress::Progress;
 use record::Recorder;
+use roster::Roster;
 use status::{Placement, Status};
 use store::{Missing, Store, Test, TestNode};
 use verdict::{Outside, Results};
-use workload::World;
 use workload::chat::Chat;
 use workload::rooms::Rooms;
 use workload::worker::Worker;
+use workload::{Mix, POSTS_PERCENT, World};
 
 /// How long clients go on after the last fault.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -141,6 +147,7 @@ fn in_store(options: &Options, ready: Ready, interrupt: &Interrupt) -> Result<Ou
     let plan = Plan {
         bin,
         nodes: options.nodes,
+        spares: options.spares,
         local: options.local,
         directory: store.directory.clone(),
         disk_bytes: setup::DISK_BYTES,
@@ -210,6 +217,7 @@ fn describe(options: &Options, cluster: &Cluster, named: Named, missing: Vec<Mis
         options: json!({
             "time_s": options.time.as_secs_f64(), "rate": options.rate, "rooms": options.rooms,
             "workers": options.workers, "subscribers": options.subscribers,
+            "spares": options.spares, "prefill": options.prefill(),
             "settings": setup::settings(options),
         }),
         nemeses: options.asked.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
@@ -269,9 +277,9 @@ async fn play(
     let nodes: Vec<_> = cluster.nodes.iter().map(|node| (node.name.clone(), node.client)).collect();
     let users = setup::users(&nodes, &admin, options.workers + 1).await?;
     let recorder = Recorder::create(&store.history()).map_err(|error| error.to_string())?;
-    let rooms = Rooms::new(options.rooms, POSTS_PER_ROOM);
-    let interval = Duration::from_secs(1) * options.workers as u32 / options.rate;
-    let world = Arc::new(World::new(recorder, nodes.clone(), rooms, interval, options.seed));
+    fill(&options, &cluster, &store).await?;
+    let world = Arc::new(world(&options, recorder, nodes));
+    world.set_present(&cluster.present());
     let mut workers: Vec<Worker> =
         (0..options.workers).map(|n| Worker::new(&world, &users[n], n)).collect();
     for slot in 0..world.rooms.count() {
@@ -281,16 +289,9 @@ async fn play(
     let progress = Progress::start(&world, options.time, options.quiet);
     let follower = users[options.workers].clone();
     let chat = Chat::begin(&world, workers, &follower, options.subscribers);
-    let attack_status = Status::new(&nodes, &admin.token);
-    let nemesis = Nemesis::new(
-        world.clone(),
-        cluster.clone(),
-        attack_status,
-        placement.clone(),
-        probed.kinds.clone(),
-    );
-    let mut nemesis = nemesis.run(Instant::now() + options.time).await;
-    sleep(SETTLE).await;
+    let roster = Arc::new(Roster::new(placement));
+    let Attacked { mut nemesis, mut churn, steps } =
+        under_load(&options, &probed, &world, &cluster, &roster, &admin).await?;
     world.finish();
     let mut problems = std::mem::take(&mut nemesis.problems);
     problems.extend(options.asked.unshown(&probed.missing, &nemesis.kinds_struck));
@@ -298,9 +299,16 @@ async fn play(
     progress.say("waiting for the nodes to agree");
     nemesis.look();
     let suspects = nemesis.suspects.keys().copied().collect();
+    let placement = roster.placement();
     let converged =
         finish::converge(&cluster, &mut status, &placement, &nemesis.lost, &suspects).await;
     nemesis.findings.extend(converged.problems);
+    if let Some(churn) = &mut churn {
+        churn.verify().await;
+        problems.extend(churn.problems());
+        nemesis.findings.append(&mut churn.findings);
+        nemesis.struck.append(&mut churn.struck);
+    }
     for worker in &mut workers {
         problems.extend(worker.create_rest(ROOMS_WITHIN).await.err());
     }
@@ -318,8 +326,83 @@ async fn play(
         attacks: nemesis.struck,
         missing: probed.missing,
         limits: options.limits,
+        steps,
         session_posts: world.session_posts.load(Ordering::Relaxed),
     })
+}
+
+/// What clients share.
+fn world(options: &Options, recorder: Recorder, nodes: Vec<(String, SocketAddr)>) -> World {
+    let (mix, rate, posts_per_room) = match options.operations {
+        None => (Mix::All, f64::from(options.rate), POSTS_PER_ROOM),
+        // The rate is of posts, and rooms stay.
+        Some(_) => {
+            (Mix::Posts, f64::from(options.rate) * 100.0 / f64::from(POSTS_PERCENT), u64::MAX)
+        }
+    };
+    let rooms = Rooms::new(options.rooms, posts_per_room);
+    let interval = Duration::from_secs_f64(options.workers as f64 / rate);
+    let mut world = World::new(recorder, nodes, rooms, interval, options.seed);
+    world.mix = mix;
+    world
+}
+
+/// Puts messages there that clients know nothing of.
+async fn fill(options: &Options, cluster: &Arc<Cluster>, store: &Store) -> Result<(), String> {
+    let (cluster, directory, messages) =
+        (cluster.clone(), store.directory.clone(), options.prefill());
+    let filling =
+        tokio::task::spawn_blocking(move || prefill::fill(&cluster, &directory, messages));
+    filling.await.map_err(|error| error.to_string())?
+}
+
+/// Who attacked, when all is healed.
+struct Attacked {
+    nemesis: Nemesis,
+    /// What an operator did who was measured.
+    steps: Vec<Step>,
+    /// The operator, where there is one.
+    churn: Option<Churn>,
+}
+
+/// Attacks while clients chat, and lets them go on for a while when all is healed.
+async fn under_load(
+    options: &Options,
+    probed: &setup::Probed,
+    world: &Arc<World>,
+    cluster: &Arc<Cluster>,
+    roster: &Arc<Roster>,
+    admin: &Admin,
+) -> Result<Attacked, String> {
+    let status = Status::new(&world.nodes, &admin.token);
+    let (churns, kinds): (Vec<Kind>, Vec<Kind>) =
+        probed.kinds.iter().partition(|kind| **kind == Kind::Churn);
+    let nemesis = Nemesis::new(world.clone(), cluster.clone(), status, roster.clone(), kinds);
+    if let Some(plan) = &options.operations {
+        let (steps, problems) = operations::run(plan, world, cluster, roster).await;
+        sleep(SETTLE).await;
+        let mut churn = Churn::new(world, cluster, roster);
+        churn.settle(Duration::from_millis(options.limits.recover_ms)).await;
+        let mut nemesis = nemesis;
+        nemesis.problems = problems;
+        return Ok(Attacked { nemesis, churn: Some(churn), steps });
+    }
+    let until = Instant::now() + options.time;
+    // A task of its own: what the one waits for must not keep the other.
+    let churning =
+        churns.first().map(|_| tokio::spawn(Churn::new(world, cluster, roster).run(until)));
+    let mut nemesis = nemesis.run(until).await;
+    let Some(churning) = churning else {
+        sleep(SETTLE).await;
+        return Ok(Attacked { nemesis, churn: None, steps: vec![] });
+    };
+    let mut churn = churning.await.map_err(|error| error.to_string())?;
+    let within = Duration::from_millis(options.limits.recover_ms);
+    tokio::join!(sleep(SETTLE), churn.settle(within));
+    if churn.has_struck() {
+        nemesis.kinds_struck.insert(Kind::Churn);
+    }
+    Ok(Attacked { nemesis, churn: Some(churn), steps: vec![] })
 }
 
 /// Judges the history of a run anew, and writes down the results; what happened to the nodes is as
@@ -356,17 +439,33 @@ pub fn judge_again(
     judge(&store, outside, &options)
 }
 
+/// What operations took in the run in this directory, as a Markdown table; and its verdict.
+///
+/// # Errors
+///
+/// When the directory is not one of a run.
+pub fn operations_table(directory: &Path) -> Result<(String, check::Verdict), String> {
+    let store = Store::open(directory);
+    let read = |path: PathBuf| {
+        std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let test: Test = serde_json::from_slice(&read(directory.join("test.json"))?)
+        .map_err(|error| format!("test.json: {error}"))?;
+    let outside: Outside = serde_json::from_slice(&read(directory.join("results.json"))?)
+        .map_err(|error| format!("results.json: {error}"))?;
+    let history = store.read_history()?;
+    let report = check::check(&history, &outside.limits.of_checkers());
+    let results = Results::new(&history, report, outside);
+    Ok((operations::table::markdown(&test, &history, &results), results.report.verdict))
+}
+
 /// Judges what a store has, and writes down the results.
 ///
 /// # Errors
 ///
 /// When the history cannot be read, or the results cannot be written.
 pub fn judge(store: &Store, outside: Outside, options: &check::Options) -> Result<Results, String> {
-    let path = store.history();
-    let file =
-        std::fs::File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let history = history::read(std::io::BufReader::with_capacity(1 << 20, file))
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let history = store.read_history()?;
     let report = check::check(&history, options);
     let results = Results::new(&history, report, outside);
     store.write("results.json", &results)?;

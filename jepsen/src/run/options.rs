@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::run::nemesis::kind::Kind;
+use crate::run::operations;
 use crate::run::store::Missing;
 use crate::run::verdict::Limits;
 
@@ -13,8 +14,10 @@ use crate::run::verdict::Limits;
 pub struct Options {
     /// The product's program; `None`: beside this one.
     pub bin: Option<PathBuf>,
-    /// How many nodes: 3 or 5.
+    /// How many nodes form the cluster: 3 or 5.
     pub nodes: usize,
+    /// How many more there are that can join it.
+    pub spares: usize,
     /// How long to attack.
     pub time: Duration,
     /// Operations a second that all workers together begin, at most.
@@ -27,6 +30,8 @@ pub struct Options {
     pub subscribers: usize,
     /// The attacks.
     pub asked: Asked,
+    /// What an operator does, instead of attacks; for so long clients chat, whatever `time` says.
+    pub operations: Option<operations::Plan>,
     /// How long clients may wait.
     pub limits: Limits,
     /// Decides everything random.
@@ -47,12 +52,30 @@ pub struct Options {
     pub command: Vec<String>,
 }
 
+/// Spare nodes at most: each takes an address, and a disk.
+const SPARES_MAX: usize = 4;
+
 impl Options {
+    /// Messages that are there before clients chat.
+    #[must_use]
+    pub fn prefill(&self) -> u64 {
+        self.operations.as_ref().map_or(0, |plan| plan.prefill)
+    }
+
+    /// How many nodes there are at most.
+    #[must_use]
+    pub const fn nodes_max(&self) -> usize {
+        self.nodes + self.spares
+    }
+
     /// The name of the test.
     #[must_use]
     pub fn test_name(&self) -> String {
         if let Some(test) = &self.test {
             return test.clone();
+        }
+        if self.operations.is_some() {
+            return format!("{}-nodes-operations", self.nodes);
         }
         let kinds: Vec<&str> = self.asked.kinds.iter().map(|kind| kind.name()).collect();
         let attacks = match kinds.len() {
@@ -72,6 +95,7 @@ impl Options {
         if ![3, 5].contains(&self.nodes) {
             return Err(format!("--nodes {}: a cluster has 3 or 5 nodes", self.nodes));
         }
+        self.check_churn()?;
         for (name, value) in [
             ("rate", u64::from(self.rate)),
             ("rooms", self.rooms as u64),
@@ -96,6 +120,44 @@ impl Options {
                 .into());
         }
         Ok(())
+    }
+
+    /// Spare nodes are for churn, and what hits nodes that may be gone by then is not.
+    fn check_churn(&self) -> Result<(), String> {
+        let kinds = &self.asked.kinds;
+        if self.operations.is_some() {
+            return match (2..=SPARES_MAX).contains(&self.spares) {
+                true => Ok(()),
+                false => Err(format!(
+                    "--spares {}: operations take 2 to {SPARES_MAX} spare nodes",
+                    self.spares
+                )),
+            };
+        }
+        if !kinds.contains(&Kind::Churn) {
+            return match self.spares {
+                0 => Ok(()),
+                spares => Err(format!(
+                    "--spares {spares}: only churn lets nodes join; add it to --nemesis"
+                )),
+            };
+        }
+        if !(1..=SPARES_MAX).contains(&self.spares) {
+            return Err(format!(
+                "--spares {}: churn takes 1 to {SPARES_MAX} spare nodes",
+                self.spares
+            ));
+        }
+        let apart: Vec<&str> =
+            kinds.iter().filter(|kind| !kind.goes_with_churn()).map(|kind| kind.name()).collect();
+        if apart.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "churn does not go with {}: these wait for a certain node, or count on replicas that \
+             stay where they are",
+            apart.join(", ")
+        ))
     }
 }
 

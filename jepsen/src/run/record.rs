@@ -74,6 +74,11 @@ impl Recorder {
         self.ok.load(Ordering::Relaxed)
     }
 
+    /// What a line that were written now would have as its time, in nanoseconds.
+    pub fn now(&self) -> u64 {
+        u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// The faults that are active now.
     pub fn faults(&self) -> Vec<String> {
         self.state().faults.iter().map(ToString::to_string).collect()
@@ -87,7 +92,7 @@ impl Recorder {
     /// Writes a line, with the time of now.
     pub fn push(&self, mut op: Op) {
         let mut state = self.state();
-        op.time = u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        op.time = self.now();
         if op.kind == Kind::Ok && matches!(op.f, F::Send | F::Resend | F::Read) {
             self.ok.fetch_add(1, Ordering::Relaxed);
         }

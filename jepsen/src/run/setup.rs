@@ -31,6 +31,8 @@ const FORM_WITHIN: Duration = Duration::from_secs(60);
 pub const DISK_BYTES: u64 = 1 << 30;
 /// What a node's disk takes while a run lasts, more or less.
 const DISK_BYTES_USED: u64 = 400 << 20;
+/// What a message takes that was there before, on each disk; more or less.
+const PREFILLED_BYTES: u64 = 1500;
 /// Tools that root mode needs.
 const TOOLS: &[&str] = &["ip", "mkfs.ext4", "mount", "umount"];
 
@@ -119,7 +121,8 @@ pub fn space(directory: &Path, options: &Options) -> Result<(), String> {
     let stat = rustix::fs::statvfs(there)
         .map_err(|error| format!("{}: {}", there.display(), io::Error::from(error)))?;
     let free = stat.f_bavail * stat.f_frsize;
-    let needed = options.nodes as u64 * DISK_BYTES_USED;
+    let node = DISK_BYTES_USED + options.prefill() * PREFILLED_BYTES;
+    let needed = options.nodes_max() as u64 * node;
     if free >= needed {
         return Ok(());
     }
@@ -127,14 +130,18 @@ pub fn space(directory: &Path, options: &Options) -> Result<(), String> {
         "{} has {} MiB free, and {} nodes take about {} MiB: make room, or use another --store",
         directory.display(),
         free >> 20,
-        options.nodes,
+        options.nodes_max(),
         needed >> 20
     ))
 }
 
-/// The settings of the nodes: small disks, and checkpoints often enough to be hit.
+/// The settings of the nodes: small disks, and checkpoints often enough to be hit. What is measured is
+/// measured with those that nodes have by themselves.
 #[must_use]
 pub fn settings(options: &Options) -> Vec<String> {
+    if options.operations.is_some() {
+        return options.settings.clone();
+    }
     let ours = ["store.min_free_disk=64MiB", "store.ballast=16MiB", "store.checkpoint_interval=1s"];
     ours.iter().map(ToString::to_string).chain(options.settings.iter().cloned()).collect()
 }
@@ -169,6 +176,9 @@ pub async fn form(cluster: &Arc<Cluster>) -> Result<(Admin, Status, Placement), 
     let mut status = Status::new(&nodes, &admin.token);
     let deadline = Instant::now() + FORM_WITHIN;
     for (node, (name, _)) in nodes.iter().enumerate() {
+        if cluster.nodes[node].is_away() {
+            continue;
+        }
         while let Err(why) = status.ready(node).await {
             dead(cluster)?;
             if Instant::now() > deadline {
@@ -233,6 +243,7 @@ pub fn node_results(
             why: exits.into_iter().map(|exit| format!("{}\n{}", exit.status, exit.said)).collect(),
             panics: excuses.panics(place),
             well: well.contains(&place),
+            away: node.is_away(),
             lost: lost.contains(&place),
             snapshots_installed: node.said_since(0, storm::INSTALLED) as u64,
         }

@@ -17,20 +17,24 @@ pub struct Status {
     nodes: Vec<(SocketAddr, Rest)>,
 }
 
-/// Which nodes hold which shard. It does not change while a run lasts.
+/// Which nodes hold which shard. It changes while a run lasts only where an operator is part of it.
 #[derive(Clone, Debug, Default)]
 pub struct Placement {
     /// For each shard its nodes, by their place in the cluster.
     pub shards: BTreeMap<u64, BTreeSet<usize>>,
+    /// For each shard that moves, those that it is to have.
+    pub targets: BTreeMap<u64, BTreeSet<usize>>,
     /// The ids that the nodes know each other by.
-    ids: BTreeMap<u64, usize>,
+    pub ids: BTreeMap<u64, usize>,
 }
 
 impl Placement {
-    /// Whether each shard has a majority of replicas outside of `broken`.
+    /// Whether each shard has a majority of replicas outside of `broken`; of those that it is to have,
+    /// too.
     #[must_use]
     pub fn has_majority(&self, broken: &BTreeSet<usize>) -> bool {
-        self.shards.values().all(|nodes| nodes.difference(broken).count() > nodes.len() / 2)
+        let mut all = self.shards.values().chain(self.targets.values());
+        all.all(|nodes| nodes.difference(broken).count() > nodes.len() / 2)
     }
 }
 

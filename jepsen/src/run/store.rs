@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::history::{self, History};
+
 /// What ran.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Test {
@@ -123,6 +125,18 @@ impl Store {
     #[must_use]
     pub fn history(&self) -> PathBuf {
         self.directory.join("history.jsonl")
+    }
+
+    /// What the history has.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there, or malformed.
+    pub fn read_history(&self) -> Result<History, String> {
+        let path = self.history();
+        let file = fs::File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        history::read(io::BufReader::with_capacity(1 << 20, file))
+            .map_err(|error| format!("{}: {error}", path.display()))
     }
 
     /// Writes a JSON file.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{self, Anomaly, Report, Verdict};
 use crate::history::{F, History, Kind, Phase, Value};
+use crate::run::operations::Step;
 use crate::run::store::Missing;
 use crate::run::timing::{self, Quantiles, Times};
 
@@ -24,6 +25,9 @@ pub struct NodeResult {
     pub panics: Vec<String>,
     /// Whether it was well at the end.
     pub well: bool,
+    /// Whether it was no part of the cluster at the end.
+    #[serde(default)]
+    pub away: bool,
     /// Whether its disk had forgotten what it had acknowledged, so that it refused to go on.
     pub lost: bool,
     /// How often it installed a snapshot.
@@ -92,6 +96,9 @@ pub struct Outside {
     /// How long clients may wait.
     #[serde(default)]
     pub limits: Limits,
+    /// What an operator did, where that was measured.
+    #[serde(default)]
+    pub steps: Vec<Step>,
     /// Messages that were posted on a session's own stream and acknowledged.
     #[serde(default)]
     pub session_posts: u64,

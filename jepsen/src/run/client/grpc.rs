@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::history::Event;
 use crate::run::client::{Ack, CONNECT_WITHIN, Outcome, PATIENCE, Page, id};
 use crate::run::proto as pb;
+use crate::run::proto::admin_client::AdminClient;
 use crate::run::proto::rooms_client::RoomsClient;
 
 /// A user at one node.
@@ -35,6 +36,10 @@ impl Grpc {
     ///
     /// Why not: nothing was sent then.
     pub(super) async fn rooms(&mut self) -> Result<RoomsClient<Channel>, String> {
+        self.channel().await.map(RoomsClient::new)
+    }
+
+    async fn channel(&mut self) -> Result<Channel, String> {
         let channel = match &self.channel {
             Some(channel) => channel.clone(),
             None => {
@@ -45,7 +50,7 @@ impl Grpc {
             }
         };
         self.channel = Some(channel.clone());
-        Ok(RoomsClient::new(channel))
+        Ok(channel)
     }
 
     /// A request as this user.
@@ -76,6 +81,17 @@ impl Grpc {
                 }
             },
         }
+    }
+
+    /// Asks where shards are, as the admin.
+    pub(in crate::run) async fn placement(&mut self) -> Outcome<pb::PlacementResponse> {
+        let mut admin = match self.channel().await {
+            Ok(channel) => AdminClient::new(channel),
+            Err(why) => return Outcome::Failed(why),
+        };
+        let request = self.request(pb::PlacementRequest {});
+        let called = timeout(PATIENCE, admin.placement(request)).await;
+        self.outcome(called)
     }
 
     /// Posts a message.

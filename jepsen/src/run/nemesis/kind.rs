@@ -47,6 +47,9 @@ pub enum Kind {
     Storm,
     /// One node takes checkpoints and rewrites its base all the time, and loses power over it.
     CheckpointStorm,
+    /// Nodes join, leave and are replaced, replicas and leads move: all the time, whatever else
+    /// happens (`run/churn/`).
+    Churn,
 }
 
 impl Kind {
@@ -72,8 +75,8 @@ impl Kind {
         Kind::CheckpointStorm,
     ];
 
-    /// Kinds that are part of another.
-    const PARTS: &[Kind] = &[Kind::KillLeader, Kind::PowerCutOne, Kind::PowerCutAll];
+    /// Kinds that are part of another, or a workload of their own.
+    const PARTS: &[Kind] = &[Kind::KillLeader, Kind::PowerCutOne, Kind::PowerCutAll, Kind::Churn];
 
     /// Every kind.
     pub fn all() -> impl Iterator<Item = Kind> {
@@ -105,6 +108,7 @@ impl Kind {
             Kind::RollingRestart => "rolling-restart",
             Kind::Storm => "storm",
             Kind::CheckpointStorm => "checkpoint-storm",
+            Kind::Churn => "churn",
         }
     }
 
@@ -117,10 +121,10 @@ impl Kind {
     /// Whether it works without root, namespaces and disks.
     #[must_use]
     pub const fn is_local(self) -> bool {
-        use Kind::{CheckpointStorm, RollingRestart, Storm};
+        use Kind::{CheckpointStorm, Churn, RollingRestart, Storm};
         use Kind::{Kill, KillLeader, KillPause, Partition, Pause};
         matches!(self, Kill | KillLeader | KillPause | Partition | Pause)
-            || matches!(self, RollingRestart | Storm | CheckpointStorm)
+            || matches!(self, RollingRestart | Storm | CheckpointStorm | Churn)
             || self.damages()
     }
 
@@ -144,7 +148,7 @@ impl Kind {
             Kind::BitFlip | Kind::Truncate | Kind::Rollback => files::probe(),
             Kind::Clock => clock::probe(),
             // Nodes are stopped and started, which no run is without.
-            Kind::RollingRestart | Kind::Storm => Ok(()),
+            Kind::RollingRestart | Kind::Storm | Kind::Churn => Ok(()),
             Kind::CheckpointStorm if local => Ok(()),
             Kind::CheckpointStorm => power::probe(),
         }
@@ -158,6 +162,7 @@ impl Kind {
             // Long enough for others to lead.
             Kind::KillLeader => (2_500, 4_000),
             Kind::PowerCutOne | Kind::PowerCutAll => (100, 1_500),
+            Kind::Churn => (0, 0), // never over
             Kind::RollingRestart
             | Kind::Storm
             | Kind::FsyncFail
@@ -190,6 +195,17 @@ impl Kind {
     #[must_use]
     pub const fn may_end_nodes(self) -> bool {
         matches!(self, Kind::DiskFull | Kind::FsyncFail) || self.damages()
+    }
+
+    /// Whether it goes with churn. What waits for a certain node waits in vain once that was removed;
+    /// and how many disks may forget is counted for replicas that stay where they are.
+    #[must_use]
+    pub const fn goes_with_churn(self) -> bool {
+        use Kind::{Churn, Clock, Delay, DiskStall, Loss, Partition, Reset};
+        use Kind::{Kill, KillLeader, KillPause, Pause, PowerCut, PowerCutAll, PowerCutOne};
+        matches!(self, Churn | Clock | Delay | DiskStall | Loss | Partition | Reset)
+            || matches!(self, Kill | KillLeader | KillPause | Pause)
+            || matches!(self, PowerCut | PowerCutAll | PowerCutOne)
     }
 
     /// Whether a disk forgets what was on it.

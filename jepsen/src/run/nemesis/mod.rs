@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::Cluster;
 use crate::history::Phase;
-use crate::run::status::{Placement, Status};
+use crate::run::roster::Roster;
+use crate::run::status::Status;
 use crate::run::workload::World;
 
 pub mod act;
@@ -38,7 +39,7 @@ pub struct Nemesis {
     world: Arc<World>,
     cluster: Arc<Cluster>,
     status: Status,
-    placement: Placement,
+    roster: Arc<Roster>,
     kinds: Vec<Kind>,
     rng: SmallRng,
     active: Vec<Active>,
@@ -68,6 +69,8 @@ struct Active {
     may_end: BTreeSet<usize>,
     /// Nodes that cannot take part.
     broken: BTreeSet<usize>,
+    /// Those that it hits in whatever way.
+    struck: BTreeSet<usize>,
     undo: Undo,
 }
 
@@ -78,7 +81,7 @@ impl Nemesis {
         world: Arc<World>,
         cluster: Arc<Cluster>,
         status: Status,
-        placement: Placement,
+        roster: Arc<Roster>,
         kinds: Vec<Kind>,
     ) -> Nemesis {
         let rng = SmallRng::seed_from_u64(world.seed);
@@ -87,7 +90,7 @@ impl Nemesis {
             excuses: Excuses::new(cluster.clone()),
             cluster,
             status,
-            placement,
+            roster,
             kinds,
             rng,
             active: vec![],
@@ -147,7 +150,13 @@ impl Nemesis {
     /// The nodes that cannot take part now.
     fn broken(&self) -> BTreeSet<usize> {
         let active = self.active.iter().flat_map(|active| active.broken.iter().copied());
-        active.chain(self.lost.iter().copied()).collect()
+        active.chain(self.lost.iter().copied()).chain(self.roster.dead()).collect()
+    }
+
+    /// Tells the operator, if there is one, who is hit.
+    fn tell(&self) {
+        let struck = self.active.iter().flat_map(|active| active.struck.iter().copied());
+        self.roster.set_struck(struck.collect());
     }
 
     /// Nodes that have forgotten what they had acknowledged, or may have.
@@ -159,15 +168,16 @@ impl Nemesis {
     async fn plan(&mut self, kind: Kind, late: bool, hit: &BTreeSet<usize>) -> Option<Strike> {
         let local = self.cluster.proxy.is_some();
         for _ in 0..PLANS {
-            let leader = self.status.leader(&self.placement, &mut self.rng).await;
-            let count = self.cluster.nodes.len();
+            let placement = self.roster.placement();
+            let leader = self.status.leader(&placement, &mut self.rng).await;
+            let all = self.cluster.present().into_iter().collect();
             let forgetful = self.forgetful();
-            let ground = Ground::new(count, hit, leader, (late, local), &mut self.rng);
+            let ground = Ground::new(all, hit, leader, (late, local), &mut self.rng);
             let ground = ground.forgotten(forgetful.len());
             let Some(strike) = Strike::plan(kind, &ground, &mut self.rng) else { continue };
             // What a majority of a shard's replicas forgets, nobody remembers.
             let all = forgetful.union(&strike.broken).copied().collect();
-            if !kind.damages() || self.placement.has_majority(&all) {
+            if !kind.damages() || placement.has_majority(&all) {
                 return Some(strike);
             }
         }
@@ -175,6 +185,8 @@ impl Nemesis {
     }
 
     async fn strike(&mut self, kind: Kind, late: bool) {
+        let roster = self.roster.clone();
+        let _hands = roster.hands().await;
         let mut hit = self.broken();
         let nodes = self.cluster.nodes.iter().enumerate();
         hit.extend(nodes.filter(|(_, node)| node.running().is_none()).map(|(place, _)| place));
@@ -188,10 +200,11 @@ impl Nemesis {
             may_end.extend(&strike.on);
         }
         let broken: BTreeSet<usize> = hit.union(&strike.broken).copied().collect();
-        let majority = Some(strike.clear && self.placement.has_majority(&broken));
+        let majority = Some(strike.clear && roster.has_majority(&broken));
         self.world.recorder.fault(&name, Phase::Start, &on, majority);
         self.kinds_struck.insert(kind);
-        let broken = strike.broken.clone();
+        let (broken, struck) =
+            (strike.broken.clone(), strike.broken.iter().chain(&strike.on).copied().collect());
         let cluster = self.cluster.clone();
         let injecting = tokio::task::spawn_blocking(move || {
             let mut undo = Undo::default();
@@ -208,7 +221,8 @@ impl Nemesis {
                 Undo::default()
             }
         };
-        self.active.push(Active { name, on, may_end, broken, undo });
+        self.active.push(Active { name, on, may_end, broken, struck, undo });
+        self.tell();
     }
 
     /// Notes what came of an attack.
@@ -273,7 +287,8 @@ impl Nemesis {
     async fn revive(&mut self) {
         self.look();
         self.forgive().await;
-        let (cluster, lost) = (self.cluster.clone(), self.lost.clone());
+        let cluster = self.cluster.clone();
+        let lost: BTreeSet<usize> = self.lost.union(&self.roster.dead()).copied().collect();
         let reviving = tokio::task::spawn_blocking(move || {
             let left = (0..cluster.nodes.len()).filter(|place| !lost.contains(place));
             let nodes = left.map(|place| &cluster.nodes[place]);
@@ -300,8 +315,9 @@ impl Nemesis {
             let problem = |problem| format!("healing {}: {problem}", active.name);
             self.problems.extend(healed.problems.into_iter().map(problem));
             let broken = self.broken();
-            let majority = (!self.active.is_empty()).then(|| self.placement.has_majority(&broken));
+            let majority = (!self.active.is_empty()).then(|| self.roster.has_majority(&broken));
             self.world.recorder.fault(&active.name, Phase::Stop, &active.on, majority);
+            self.tell();
         }
     }
 }

@@ -1,11 +1,13 @@
 //! What clients do while the cluster is being attacked: send, send again, read, follow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rand::Rng;
+use rand::rngs::SmallRng;
 use uuid::Uuid;
 
 use crate::history::{Admin, F, Name, Process, Value};
@@ -27,6 +29,31 @@ pub struct User {
     pub token: String,
 }
 
+/// What clients do most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mix {
+    /// A little of everything, and posts on sessions, too.
+    #[default]
+    All,
+    /// Posts, at a steady rate; few reads, and nothing that is not tried until it is acknowledged.
+    Posts,
+}
+
+impl Mix {
+    /// How many of a hundred operations are posts, and how many repeat one or read; the rest are local
+    /// reads.
+    #[must_use]
+    pub const fn percents(self) -> [u32; 3] {
+        match self {
+            Mix::All => [60, 10, 20],
+            Mix::Posts => [POSTS_PERCENT, 2, 5],
+        }
+    }
+}
+
+/// How many of a hundred operations are posts where posts are the load.
+pub const POSTS_PERCENT: u32 = 90;
+
 /// What all clients share.
 #[derive(Debug)]
 pub struct World {
@@ -38,8 +65,12 @@ pub struct World {
     pub rooms: Rooms,
     /// Between two operations of one worker.
     pub interval: Duration,
+    /// What clients do most.
+    pub mix: Mix,
     /// Decides everything that is random.
     pub seed: u64,
+    /// The nodes that clients go to, a bit each by their place.
+    present: AtomicU64,
     over: AtomicBool,
     /// The id under which the user that subscribers are joins each room.
     joining: Mutex<BTreeMap<Name, Uuid>>,
@@ -59,7 +90,42 @@ impl World {
     ) -> World {
         let (over, session_posts) = (AtomicBool::new(false), AtomicU64::new(0));
         let joining = Mutex::default();
-        World { recorder, nodes, rooms, interval, seed, over, joining, session_posts }
+        let (present, mix) = (AtomicU64::new(0), Mix::default());
+        let world = World {
+            recorder,
+            nodes,
+            rooms,
+            interval,
+            mix,
+            seed,
+            present,
+            over,
+            joining,
+            session_posts,
+        };
+        world.set_present(&(0..world.nodes.len()).collect());
+        world
+    }
+
+    /// From here on clients go to these nodes; to all of them at first.
+    pub fn set_present(&self, places: &BTreeSet<usize>) {
+        let bits = places.iter().fold(0, |bits, place| bits | 1_u64 << place);
+        self.present.store(bits, Ordering::Relaxed);
+    }
+
+    /// Whether clients go to this node.
+    pub fn is_present(&self, place: usize) -> bool {
+        self.present.load(Ordering::Relaxed) >> place & 1 == 1
+    }
+
+    /// One of the nodes that clients go to; any where they go to none.
+    pub fn draw(&self, rng: &mut SmallRng) -> usize {
+        let all: Vec<usize> =
+            (0..self.nodes.len()).filter(|place| self.is_present(*place)).collect();
+        match all.len() {
+            0 => rng.random_range(0..self.nodes.len()),
+            count => all[rng.random_range(0..count)],
+        }
     }
 
     /// Lets workers come to an end.

@@ -13,7 +13,7 @@ use crate::history::{F, Name, Op, Process, Value};
 use crate::run::client::session::{Item, Stream};
 use crate::run::client::{Client, Outcome};
 use crate::run::workload::poster::Poster;
-use crate::run::workload::{User, World};
+use crate::run::workload::{Mix, User, World};
 
 /// How long a stream may be silent while more is due before it is taken up elsewhere.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ impl Subscriber {
             rng,
             delivered: None,
             epoch: None,
-            poster: Poster::new(world, number.is_multiple_of(3)),
+            poster: Poster::new(world, world.mix == Mix::All && number.is_multiple_of(3)),
             slow: number % 4 == 3,
         }
     }
@@ -60,7 +60,7 @@ impl Subscriber {
     pub async fn run(mut self, until: Instant) -> Subscriber {
         while !self.world.is_over() && Instant::now() < until {
             let stays = Duration::from_millis(self.rng.random_range(200..20_000));
-            let node = self.rng.random_range(0..self.clients.len());
+            let node = self.world.draw(&mut self.rng);
             self.follow(node, until.min(Instant::now() + stays), None).await;
             let pause = Duration::from_millis(self.rng.random_range(5..500));
             sleep(pause).await;
@@ -77,7 +77,9 @@ impl Subscriber {
         }
         let mut node = 0;
         while self.delivered.unwrap_or(0) < head && Instant::now() < deadline {
-            self.follow(node, deadline, Some(head)).await;
+            if self.world.is_present(node) {
+                self.follow(node, deadline, Some(head)).await;
+            }
             node = (node + 1) % self.clients.len();
             sleep(Duration::from_millis(20)).await;
         }

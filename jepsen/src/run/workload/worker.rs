@@ -72,12 +72,13 @@ impl Worker {
         while !self.world.is_over() {
             pace.tick().await;
             if self.rng.random_bool(0.01) {
-                self.home = self.rng.random_range(0..self.clients.len());
+                self.home = self.other();
             }
+            let [send, repeat, read] = self.world.mix.percents();
             match self.rng.random_range(0..100) {
-                0..60 => self.send().await,
-                60..70 => self.repeat().await,
-                70..90 => self.read(F::Read).await,
+                drawn if drawn < send => self.send().await,
+                drawn if drawn < send + repeat => self.repeat().await,
+                drawn if drawn < send + repeat + read => self.read(F::Read).await,
                 _ => self.read(F::ReadLocal).await,
             }
         }
@@ -85,11 +86,14 @@ impl Worker {
     }
 
     fn node(&mut self) -> usize {
-        if self.rng.random_bool(0.8) { self.home } else { self.other() }
+        match self.rng.random_bool(0.8) && self.world.is_present(self.home) {
+            true => self.home,
+            false => self.other(),
+        }
     }
 
     fn other(&mut self) -> usize {
-        self.rng.random_range(0..self.clients.len())
+        self.world.draw(&mut self.rng)
     }
 
     fn api(&mut self) -> Api {

@@ -1,0 +1,155 @@
+//! What came of it, as a Markdown table, from the history: how long each operation took, and posts
+//! meanwhile, from the first try of each to its acknowledgement.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use crate::history::{F, History, Id, Kind, Value};
+use crate::run::operations::Step;
+use crate::run::store::Test;
+use crate::run::verdict::Results;
+
+/// When a message was first sent, and when it was first acknowledged, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Post {
+    begin: u64,
+    end: Option<u64>,
+}
+
+/// Posts that began while a step lasted.
+#[derive(Debug, PartialEq)]
+struct Posts {
+    count: usize,
+    /// Never acknowledged, however often they were tried.
+    failed: usize,
+    /// Half, 99 %, and all of the others took no longer, in milliseconds.
+    quantiles_ms: [f64; 3],
+}
+
+/// Every message that clients sent.
+fn posts(history: &History) -> Vec<Post> {
+    let mut posts: HashMap<Id, Post> = HashMap::new();
+    for op in history.ops().iter().filter(|op| matches!(op.f, F::Send | F::Resend)) {
+        let Value::Write { id, other_body: false, .. } = op.value else { continue };
+        match op.kind {
+            Kind::Invoke => {
+                posts.entry(id).or_insert(Post { begin: op.time, end: None });
+            }
+            Kind::Ok => {
+                if let Some(post) = posts.get_mut(&id) {
+                    post.end.get_or_insert(op.time);
+                }
+            }
+            Kind::Fail | Kind::Info => {}
+        }
+    }
+    posts.into_values().collect()
+}
+
+impl Posts {
+    fn during(all: &[Post], step: &Step) -> Posts {
+        let begun = || all.iter().filter(|post| (step.begin..=step.end).contains(&post.begin));
+        let mut took: Vec<f64> = begun()
+            .filter_map(|post| Some(post.end?.saturating_sub(post.begin) as f64 / 1e6))
+            .collect();
+        took.sort_by(f64::total_cmp);
+        let quantile = |share: f64| {
+            let rank = (share * took.len() as f64).ceil() as usize;
+            took.get(rank.max(1) - 1).copied().unwrap_or(0.0)
+        };
+        let count = begun().count();
+        let quantiles_ms = [quantile(0.5), quantile(0.99), quantile(1.0)];
+        Posts { count, failed: count - took.len(), quantiles_ms }
+    }
+}
+
+/// The table, with what it was measured on and by.
+#[must_use]
+pub fn markdown(test: &Test, history: &History, results: &Results) -> String {
+    let all = posts(history);
+    let mut text = String::from(
+        "| operation | commands | nodes before | took, s | posts/s | p50, ms | p99, ms | max, ms | \
+         failed |\n|---|---|--:|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for step in &results.outside.steps {
+        let posts = Posts::during(&all, step);
+        let seconds = (step.end - step.begin) as f64 / 1e9;
+        let [p50, p99, max] = posts.quantiles_ms;
+        let (rate, failed) = (posts.count as f64 / seconds, posts.failed);
+        let name = match &step.error {
+            None => step.name.clone(),
+            Some(why) => format!("{} ({})", step.name, why.replace(['|', '\n'], " ")),
+        };
+        let _ = writeln!(
+            text,
+            "| {name} | {} | {} | {seconds:.1} | {rate:.0} | {p50:.1} | {p99:.0} | {max:.0} | \
+             {failed} |",
+            step.commands, step.nodes
+        );
+    }
+    let verdict = format!("{:?}", results.report.verdict).to_lowercase();
+    let _ = write!(
+        text,
+        "\n{verdict}: lost {}, duplicate {}, gap {}, stale {}, diverged {}. {} messages before; \
+         {} subscribers. Seed {}, commit {}, {}.\n\n```sh\n{}\n```\n",
+        results.lost,
+        results.duplicate,
+        results.gap,
+        results.stale_read,
+        results.diverged,
+        test.options["prefill"].as_u64().unwrap_or(0),
+        test.options["subscribers"],
+        test.seed,
+        test.commit,
+        test.date,
+        command(&test.command),
+    );
+    text
+}
+
+/// The command without the path of the program.
+fn command(words: &[String]) -> String {
+    let arguments = words.iter().skip(1).map(String::as_str);
+    std::iter::once("folkmoot-jepsen").chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Op, Process};
+
+    #[test]
+    fn a_post_takes_from_its_first_try_to_its_first_ack() {
+        let ms = |ms: u64| ms * 1_000_000;
+        let mut history = History::new();
+        let send = |process, f, id, at| Op::invoke(ms(at), Process(process), f, Value::send(id));
+        let [a, b, c] = [1, 2, 3].map(|n: u128| Id::from_u128(n << 80));
+        let room = |op: Op| op.room("r").node("n1");
+        let first = room(send(0, F::Send, a, 10));
+        let again = room(send(0, F::Resend, a, 40));
+        let lost = room(send(1, F::Send, b, 50));
+        let late = room(send(2, F::Send, c, 90));
+        for op in [
+            first.clone(),
+            first.fail(ms(20), "unavailable"),
+            again.clone(),
+            lost.clone(),
+            again.ok(ms(60), Value::sent(a, 1)),
+            lost.fail(ms(70), "unavailable"),
+            late.clone(),
+            late.ok(ms(95), Value::sent(c, 2)),
+        ] {
+            history.push(op).unwrap();
+        }
+        let all = posts(&history);
+        assert_eq!(all.len(), 3);
+        let (name, commands) = ("drain".to_owned(), String::new());
+        let mut step = Step { name, commands, begin: ms(5), end: ms(80), nodes: 3, error: None };
+        let quantiles_ms = [50.0; 3];
+        assert_eq!(Posts::during(&all, &step), Posts { count: 2, failed: 1, quantiles_ms });
+        step.begin = ms(85);
+        step.end = ms(100);
+        let quantiles_ms = [5.0; 3];
+        assert_eq!(Posts::during(&all, &step), Posts { count: 1, failed: 0, quantiles_ms });
+    }
+}
