@@ -91,7 +91,7 @@ pub(super) fn run(args: OperationsArgs) -> Result<u8, Failure> {
         asked: Asked::default(),
         operations: Some(Plan { operations, prefill: args.prefill }),
         limits: Limits::default(),
-        settle_within: Duration::from_secs(30),
+        settle_within: Duration::from_millis(Limits::default().recover_ms),
         seed,
         store: args.store,
         test: None,
