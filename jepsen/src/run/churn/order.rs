@@ -206,8 +206,15 @@ impl Ground<'_> {
             Verb::Move => {
                 let groups: Vec<_> = self.view.groups.iter().filter(|g| g.is_settled()).collect();
                 let group = groups.choose(rng)?;
-                let free: Vec<u64> =
-                    active.into_iter().filter(|id| !group.target.contains(id)).collect();
+                // A node takes in one replica at a time.
+                let busy = |id: &u64| {
+                    let mut groups = self.view.groups.iter();
+                    groups.any(|group| group.target.contains(id) && !group.settled.contains(id))
+                };
+                let free: Vec<u64> = active
+                    .into_iter()
+                    .filter(|id| !group.target.contains(id) && !busy(id))
+                    .collect();
                 let voters: Vec<u64> = group.target.iter().copied().collect();
                 let (from, to) = (*voters.choose(rng)?, *free.choose(rng)?);
                 Some(Order::Move { shard: group.shard, from, to })
@@ -250,11 +257,13 @@ impl Ground<'_> {
         }
     }
 
-    /// A node that may go: enough would stay, and no other is going.
+    /// A node that may go: enough would stay that may have its replicas, and no other is going.
     fn leaver(&self, rng: &mut SmallRng) -> Option<u64> {
-        let staying = self.ids(&[State::Active, State::Draining]);
-        let none_goes = staying.len() == self.view.nodes.len();
-        (none_goes && staying.len() > NODES_MIN).then(|| staying.choose(rng).copied())?
+        let (active, draining) = (self.ids(&[State::Active]), self.ids(&[State::Draining]));
+        let none_goes = active.len() + draining.len() == self.view.nodes.len();
+        let enough = |id: &u64| active.iter().filter(|other| *other != id).count() >= NODES_MIN;
+        let may: Vec<u64> = active.iter().chain(&draining).copied().filter(enough).collect();
+        none_goes.then(|| may.choose(rng).copied())?
     }
 }
 
@@ -309,6 +318,11 @@ mod tests {
         let (verbs, orders) = drawn(&view(3), &[], &[]);
         let none = [Verb::Join, Verb::Move, Verb::Remove, Verb::Replace, Verb::ReplaceDead];
         assert!(none.iter().all(|verb| !verbs.contains(verb)), "{orders:?}");
+        let mut draining = view(4);
+        draining.nodes[3].state = State::Draining;
+        for order in drawn(&draining, &[], &[]).1 {
+            assert!(order.removes().is_none_or(|id| id == 4), "two would be left: {order:?}");
+        }
         let mut leaving = view(5);
         leaving.nodes[4].state = State::Leaving;
         assert!(drawn(&leaving, &[], &[]).1.iter().all(|order| order.removes().is_none()));
