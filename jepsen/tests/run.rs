@@ -93,7 +93,8 @@ fn churn_takes_spare_nodes_and_only_attacks_that_go_with_it() {
 
 #[test]
 fn an_operation_that_there_is_not_is_refused() {
-    let output = jepsen().args(["operations", "--local", "--only", "drain,dance"]).output().unwrap();
+    let output =
+        jepsen().args(["operations", "--local", "--only", "drain,dance"]).output().unwrap();
     let text = said(&output);
     assert!(text.contains("dance") && text.contains("rolling-restart"), "{text}");
 }
