@@ -147,12 +147,8 @@ pub async fn run(
     let options = router_options(&config);
     let router = Router::new(host.clone(), tcp.clone(), Arc::new(SystemClock), options);
     host.set_upper(Arc::new(Server(Arc::downgrade(&router))));
-    let join = Join {
-        addresses: config.node.join.clone(),
-        token: config.node.join_token.clone().unwrap_or_default(),
-    };
     let supervised = AbortOnDropHandle::new(tokio::spawn(supervisor.clone().watch(router.clone())));
-    let formation = Formation::new(hello, join, file, router.clone(), shutdown.clone());
+    let formation = Formation::new(hello, join(&config), file, router.clone(), shutdown.clone());
     let is_new = membership.is_none();
     if let Some(membership) = membership {
         formation.resume(membership);
@@ -315,6 +311,13 @@ impl Control for NodeControl {
 
     fn disk_bytes(&self) -> u64 {
         base::directory_bytes(&self.1.data_dir)
+    }
+}
+
+fn join(config: &Config) -> Join {
+    Join {
+        addresses: config.node.join.clone(),
+        token: config.node.join_token.clone().unwrap_or_default(),
     }
 }
 
