@@ -14,11 +14,10 @@ use crate::common::wait_for;
 /// How long a change may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Every command of operators that only asks.
-const QUESTIONS: [&[&str]; 6] = [
+/// Every command of operators that asks the meta group.
+const QUESTIONS: [&[&str]; 5] = [
     &["cluster", "audit"],
     &["node", "list"],
-    &["node", "status", "1"],
     &["node", "quorum-critical", "1"],
     &["shard", "list"],
     &["shard", "show", "1"],
@@ -110,9 +109,14 @@ fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
             Err(critical.said)
         }
     });
-    let health = run(&mut cluster.cli(0, &["cluster", "health"]));
-    assert_eq!(health.code, Some(1));
-    assert!(health.said.contains("degraded"), "{}", health.said);
+    wait_for("all shards to have leaders again", PATIENCE, || {
+        let health = run(&mut cluster.cli(0, &["cluster", "health"]));
+        if health.code == Some(1) && health.said.contains("degraded") {
+            Ok(())
+        } else {
+            Err(health.said)
+        }
+    });
 
     // Node 4 comes while node 3 is dead, and takes its place.
     let four = cluster.add_node();
@@ -126,8 +130,10 @@ fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
     load.wait_more(100);
     // Again: it is so already.
     json(&cluster, 0, &["node", "replace", "3", "4", "--yes"]);
-    let health = run(&mut cluster.cli(0, &["cluster", "health"]));
-    assert_eq!(health.code, Some(0), "{}", health.said);
+    wait_for("nothing to be wrong any more", PATIENCE, || {
+        let health = run(&mut cluster.cli(0, &["cluster", "health"]));
+        if health.code == Some(0) { Ok(()) } else { Err(health.said) }
+    });
 
     // The dead one comes back, too late: it is told, and disturbs nobody.
     cluster.restart(2);
@@ -239,6 +245,7 @@ fn whatever_is_wrong_each_command_says_so_and_changes_nothing() {
     });
     let health = run(&mut cluster.cli(0, &["cluster", "health"]));
     assert!(health.code == Some(1) && health.said.contains("unavailable"), "{}", health.said);
+    assert_eq!(json(&cluster, 0, &["node", "status", "3"])["up"], false);
     cluster.restart(1);
     cluster.restart(2);
     cluster.wait_ready();

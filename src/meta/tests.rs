@@ -153,8 +153,10 @@ fn any_map() -> impl Strategy<Value = ClusterMap> {
         .prop_map(|w| w.map(|(replicas, leaders)| pb::Rebalance { replicas, leaders }));
     let lists =
         (vec(node, 0..6), vec(placement, 0..9), vec(any::<u32>(), 0..30), vec(removed, 0..3));
-    (any::<String>(), lists, any::<(u64, u64)>(), rebalance).prop_map(
-        |(cluster_id, (nodes, shards, slots, removed), (version, last_node_id), rebalance)| {
+    let ids = (any::<String>(), vec(any::<String>(), 0..3));
+    (ids, lists, any::<(u64, u64)>(), rebalance).prop_map(
+        |(ids, (nodes, shards, slots, removed), (version, last_node_id), rebalance)| {
+            let (cluster_id, former_cluster_ids) = ids;
             ClusterMap(pb::ClusterMap {
                 cluster_id,
                 nodes,
@@ -164,6 +166,7 @@ fn any_map() -> impl Strategy<Value = ClusterMap> {
                 last_node_id,
                 removed,
                 rebalance,
+                former_cluster_ids,
             })
         },
     )

@@ -100,10 +100,16 @@ impl Formation {
             if let Some(found) = membership.borrow_and_update().clone() {
                 return Some(found);
             }
+            // Whoever was asked to admit this node may wait for it, if it is a founder: no answer is
+            // waited for once it belongs to a cluster.
+            let hello = async {
+                tokio::time::sleep(HELLO_EVERY).await;
+                self.say_hello().await;
+            };
             tokio::select! {
                 () = self.shutdown.cancelled() => return None,
                 changed = membership.changed() => changed.ok()?,
-                () = tokio::time::sleep(HELLO_EVERY) => self.say_hello().await,
+                () = hello => {}
             }
         }
     }

@@ -115,7 +115,6 @@ fn what_is_not_valid_is_not_decoded() {
             reply_to: 0,
             salt: Bytes::from_static(&[0; 16]),
         })),
-        audit: None,
     };
     let seal = |request: &proto::Request| {
         let mut bytes = vec![codec::VERSION];

@@ -368,6 +368,7 @@ impl Cluster {
             version: env!("CARGO_PKG_VERSION").into(),
             gateway: false,
             join_token: String::new(),
+            former_cluster_ids: vec![],
         }
     }
 
