@@ -344,13 +344,6 @@ impl Control for NodeControl {
     }
 }
 
-fn join(config: &Config) -> Join {
-    Join {
-        addresses: config.node.join.clone(),
-        token: config.node.join_token.clone().unwrap_or_default(),
-    }
-}
-
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
     let listening = TcpListener::bind(address).await;
     listening.map_err(|error| Error::Listen { setting, address, error })

@@ -1,6 +1,7 @@
 //! `folkmoot-jepsen operations`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use folkmoot_jepsen::run;
 use folkmoot_jepsen::run::operations::{self, Operation, Plan};
@@ -82,7 +83,7 @@ pub(super) fn run(args: OperationsArgs) -> Result<u8, Failure> {
         bin: args.bin,
         nodes: 3,
         spares: args.spares,
-        time: std::time::Duration::from_secs(60),
+        time: Duration::from_secs(60),
         rate: args.rate,
         rooms: args.rooms,
         workers: args.workers,
@@ -90,6 +91,7 @@ pub(super) fn run(args: OperationsArgs) -> Result<u8, Failure> {
         asked: Asked::default(),
         operations: Some(Plan { operations, prefill: args.prefill }),
         limits: Limits::default(),
+        settle_within: Duration::from_millis(Limits::default().recover_ms),
         seed,
         store: args.store,
         test: None,

@@ -71,6 +71,10 @@ pub(super) struct RunArgs {
     /// A finding when the median failover is longer.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "5s")]
     failover_median: Duration,
+    /// A finding when, with all faults over, a replica is longer on its way to another node: churn. By
+    /// default as --recover-within.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    settle_within: Option<Duration>,
     /// Decides everything that is random; by default one is drawn.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -138,6 +142,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         asked,
         operations: None,
         limits,
+        settle_within: args.settle_within.unwrap_or(args.recover_within),
         seed,
         store: args.store,
         test: args.test,

@@ -382,7 +382,7 @@ async fn under_load(
         let (steps, problems) = operations::run(plan, world, cluster, roster).await;
         sleep(SETTLE).await;
         let mut churn = Churn::new(world, cluster, roster);
-        churn.settle(Duration::from_millis(options.limits.recover_ms)).await;
+        churn.settle(options.settle_within).await;
         let mut nemesis = nemesis;
         nemesis.problems = problems;
         return Ok(Attacked { nemesis, churn: Some(churn), steps });
@@ -397,8 +397,7 @@ async fn under_load(
         return Ok(Attacked { nemesis, churn: None, steps: vec![] });
     };
     let mut churn = churning.await.map_err(|error| error.to_string())?;
-    let within = Duration::from_millis(options.limits.recover_ms);
-    tokio::join!(sleep(SETTLE), churn.settle(within));
+    tokio::join!(sleep(SETTLE), churn.settle(options.settle_within));
     if churn.has_struck() {
         nemesis.kinds_struck.insert(Kind::Churn);
     }

@@ -34,6 +34,8 @@ pub struct Options {
     pub operations: Option<operations::Plan>,
     /// How long clients may wait.
     pub limits: Limits,
+    /// How long a group may be on its way to where it should be, with all faults over.
+    pub settle_within: Duration,
     /// Decides everything random.
     pub seed: u64,
     /// The directory for results.

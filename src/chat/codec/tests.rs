@@ -107,6 +107,7 @@ fn what_is_not_valid_is_not_decoded() {
         actor: "ann".into(),
         actor_is_admin: false,
         request_id: Bytes::copy_from_slice(RequestId::mint(1, [0; 10]).as_bytes()),
+        audit: None,
         command: Some(proto::request::Command::Post(proto::Post {
             room: "general".into(),
             kind: 1,
@@ -114,7 +115,6 @@ fn what_is_not_valid_is_not_decoded() {
             reply_to: 0,
             salt: Bytes::from_static(&[0; 16]),
         })),
-        audit: None,
     };
     let seal = |request: &proto::Request| {
         let mut bytes = vec![codec::VERSION];

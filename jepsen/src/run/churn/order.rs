@@ -197,7 +197,8 @@ impl Ground<'_> {
         nodes.map(|node| node.id).collect()
     }
 
-    fn order(&self, verb: Verb, rng: &mut SmallRng) -> Option<Order> {
+    /// One of this sort; `None` when none makes sense as things are.
+    pub(super) fn order(&self, verb: Verb, rng: &mut SmallRng) -> Option<Order> {
         let active = self.ids(&[State::Active]);
         let draining = self.ids(&[State::Draining]);
         match verb {

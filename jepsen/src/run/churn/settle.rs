@@ -7,13 +7,16 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::run::churn::order::Order;
+use crate::run::churn::order::{Ground, Order, Verb};
 use crate::run::churn::view::{State, View};
-use crate::run::churn::{Churn, LOOK_EVERY};
+use crate::run::churn::{Churn, LOOK_EVERY, ORDER_WITHIN};
 use crate::run::client::Outcome;
 
 /// How long all of it may take: a node that goes has its replicas moved away one after the other.
 const SETTLE_WITHIN: Duration = Duration::from_secs(90);
+
+/// How often an order is tried once there are no faults.
+const TRIES: usize = 5;
 
 /// Since when groups have been on the way to where they are to be.
 #[derive(Debug, Default)]
@@ -47,8 +50,22 @@ impl Moves {
 
 impl Churn {
     /// Waits until all that was ordered has come about, and every group is where it should be. A group
-    /// that is longer on its way than this is a finding, and so is what never comes to rest.
+    /// that is longer on its way than this is a finding, and so is what never comes to rest. Sorts of
+    /// orders that never came about while there were faults are given again, now that there are none.
     pub async fn settle(&mut self, within: Duration) {
+        self.come_to_rest(within).await;
+        let undone: Vec<Verb> =
+            self.given.keys().copied().filter(|verb| !self.done.contains_key(verb)).collect();
+        for verb in &undone {
+            self.make_up(*verb).await;
+        }
+        if !undone.is_empty() {
+            self.come_to_rest(within).await;
+        }
+        self.conclude();
+    }
+
+    async fn come_to_rest(&mut self, within: Duration) {
         let deadline = Instant::now() + SETTLE_WITHIN;
         let mut moves = Moves::default();
         let mut unsettled = "no node answers".to_owned();
@@ -56,7 +73,7 @@ impl Churn {
             if let Some(view) = self.look().await {
                 self.findings.extend(moves.note(&view, within, Instant::now()));
                 match self.left(&view) {
-                    None => return self.conclude(),
+                    None => return,
                     Some(left) => unsettled = left,
                 }
                 self.press(&view).await;
@@ -67,7 +84,24 @@ impl Churn {
         self.findings.push(format!(
             "the cluster did not settle within {SETTLE_WITHIN:?} of the end of all faults: {unsettled}"
         ));
-        self.conclude();
+    }
+
+    /// Gives an order of a sort, until one is done or it was tried often enough.
+    async fn make_up(&mut self, verb: Verb) {
+        for _ in 0..TRIES {
+            let Some(view) = self.look().await else { continue };
+            let (away, struck) = (self.operator.away(), self.operator.roster.struck());
+            let ground = Ground { view: &view, away: &away, done: &self.done, struck: &struck };
+            if let Some(order) = ground.order(verb, &mut self.operator.rng)
+                && self.give(order, &view).await
+            {
+                self.wait(order, Instant::now() + ORDER_WITHIN).await;
+            }
+            if self.done.contains_key(&verb) {
+                return;
+            }
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     /// What is still to come about, if anything.
