@@ -195,7 +195,11 @@ fn a_lost_node_is_replaced_if_there_is_a_spare() {
     assert_eq!(world.run(), 0);
     world.join();
     world.facts.reachable.remove(&NodeId(4));
-    assert_eq!(next(&world.map, &world.facts), None, "the spare does not answer itself");
+    let wait = next(&world.map, &world.facts);
+    assert!(
+        !matches!(wait, Some(Action::Replace(_))),
+        "the spare does not answer itself: {wait:?}"
+    );
     world.facts.reachable.insert(NodeId(4));
     assert_eq!(next(&world.map, &world.facts), Some(Action::Replace(NodeId(2))));
     world.run();
@@ -207,15 +211,19 @@ fn a_lost_node_is_replaced_if_there_is_a_spare() {
 #[test]
 fn lost_nodes_are_replaced_one_at_a_time_while_most_answer() {
     let mut world = World::founded_by(3, 8);
-    let nodes = [world.join(), world.join(), world.join(), world.register(true)];
+    // The meta group has five voters, and is to have a spare node for each that is lost.
+    for _ in 0..4 {
+        world.join();
+    }
+    let gateway = world.register(true);
     world.run();
     for node in [1, 2] {
         world.facts.reachable.remove(&NodeId(node));
         world.facts.lost.insert(NodeId(node));
     }
     // Nor is a gateway, which has nothing to be replaced.
-    world.facts.reachable.remove(&nodes[3]);
-    world.facts.lost.insert(nodes[3]);
+    world.facts.reachable.remove(&gateway);
+    world.facts.lost.insert(gateway);
     let mut replaced = vec![];
     for _ in 0..2000 {
         let Some(action) = next(&world.map, &world.facts) else { break };
@@ -230,7 +238,7 @@ fn lost_nodes_are_replaced_one_at_a_time_while_most_answer() {
     }
     assert_eq!(replaced, [1, 2]);
     assert!(world.map.is_removed(NodeId(1)) && world.map.is_removed(NodeId(2)));
-    assert!(world.map.node(nodes[3]).is_some());
+    assert!(world.map.node(gateway).is_some());
 
     // Half of the nodes are no majority, and who drains is left alone.
     let mut world = World::founded_by(3, 8);
