@@ -18,7 +18,7 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  folkmoot config print > node.toml\n  \
         folkmoot config print --config node.toml --set log.format=json\n  \
         folkmoot config print --json | jq .limits")]
-    Print(Print),
+    Print(Box<Print>),
 }
 
 /// Options of `config check`.
