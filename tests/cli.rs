@@ -346,7 +346,8 @@ fn status(admin: &User<'_>) {
     let text = admin.says("cluster status");
     let tables: Vec<_> = text.split("\n\n").collect();
     assert!(tables[0].contains(status["cluster_id"].as_str().unwrap()), "{text}");
-    let headings = ["NODE", "STATE", "UP", "CLIENT", "PEER", "VERSION", "LEADS", "REPLICAS", "DISK"];
+    let headings =
+        ["NODE", "STATE", "UP", "CLIENT", "PEER", "VERSION", "LEADS", "REPLICAS", "DISK"];
     assert_eq!(rows(tables[1])[0], headings);
     let headings = "SHARD NODE STATE LEADER TERM LAST LOG COMMIT APPLIED DURABLE LAG SIZE VOTERS \
                     LEARNERS";

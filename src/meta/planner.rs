@@ -115,6 +115,15 @@ pub fn next(map: &ClusterMap, facts: &Facts) -> Option<Action> {
 /// All steps that would follow if nothing else happened, each as if it were done at once.
 pub fn preview(map: &ClusterMap, facts: &Facts) -> Vec<Action> {
     let (mut map, mut facts) = (map.clone(), facts.clone());
+    // What is on its way comes first.
+    for Placement { shard, target, .. } in
+        map.placements().filter(|p| !p.is_settled()).collect::<Vec<_>>()
+    {
+        let arrival = Action::SetTarget { shard, target };
+        if imagine(&mut map, &mut facts, &arrival).is_err() {
+            return Vec::new();
+        }
+    }
     let mut steps = Vec::new();
     while steps.len() < PREVIEW_MAX
         && let Some(action) = next(&map, &facts)

@@ -254,7 +254,8 @@ impl<R: Runtime> Router<R> {
         }
     }
 
-    /// Hands the lead of a shard to a node, wherever its leader is; returns once that node leads.
+    /// Hands the lead of a shard to a node, wherever its leader is; returns once that node says that
+    /// it leads.
     ///
     /// # Errors
     /// When the node has not taken the lead within ten seconds.
@@ -262,39 +263,41 @@ impl<R: Runtime> Router<R> {
         let began = R::Instant::now();
         loop {
             let mut maybe_applied = false;
+            // Only the node itself knows whether it leads: who else thinks so may know old things.
             let ask = |leader| async move {
-                if leader == to {
-                    return Ok(());
-                }
                 if Some(leader) == self.node_id() {
                     let replica = self.host().get(shard);
                     let replica = replica.ok_or_else(|| crate::shard::not_leader(None))?;
-                    return self.hand_over(&replica, to).await;
+                    self.hand_over(&replica, to).await?;
+                    return Ok(leader == to);
                 }
                 let request = forward::Request::Transfer(pb::TransferLead { to: to.0 });
                 match self.forwarder(leader).ask(shard, request).await? {
-                    forward::Reply::Transferring(_) => Ok(()),
+                    forward::Reply::Transferring(_) => Ok(leader == to),
                     _ => Err(odd_reply()),
                 }
             };
-            match self.at_leader(shard, &mut maybe_applied, ask).await {
-                Ok(()) => {
+            let error = match self.at_leader(shard, &mut maybe_applied, ask).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {
                     self.note_leader(shard, Some(to));
-                    return Ok(());
+                    let why = format!("node {to} has not taken the lead of shard {shard} yet");
+                    Error::new(Code::Unavailable, why).maybe_applied()
                 }
-                Err(error) if error.code != Code::Unavailable => return Err(error),
-                Err(error) if began.elapsed() > TRANSFER_FOR => return Err(error),
-                Err(_) => {}
+                Err(error) => error,
+            };
+            if error.code != Code::Unavailable || began.elapsed() > TRANSFER_FOR {
+                return Err(error);
             }
         }
     }
 
-    /// Hands over the lead of a replica here.
+    /// Hands over the lead of a replica here, if it leads; well if it is the one that is to.
     pub(super) async fn hand_over(&self, shard: &Shard<R>, to: NodeId) -> Result<(), Refused> {
         let refused = |error| Refused { error, leader: None };
         match shard.leader() {
-            Some(leader) if leader == to => return Ok(()),
             leader if leader != self.node_id() => return Err(crate::shard::not_leader(leader)),
+            Some(leader) if leader == to => return Ok(()),
             _ => {}
         }
         if !shard.has_voter(to) {
