@@ -29,11 +29,12 @@ impl Client {
     /// # Errors
     /// Why it is refused; and as every call.
     pub async fn order(&self, order: Order, dry_run: bool) -> Result<Vec<String>, Error> {
-        let answer = self.attempts(None, ORDER_TIMEOUT, |channel, _| {
-            let order = Some(order);
-            let request = self.request(pb::OrderRequest { dry_run, order });
-            async move { AdminClient::new(channel).order(request).await }
-        });
+        let answer =
+            self.attempts(None, ORDER_TIMEOUT.min(self.options().deadline), |channel, _| {
+                let order = Some(order);
+                let request = self.request(pb::OrderRequest { dry_run, order });
+                async move { AdminClient::new(channel).order(request).await }
+            });
         Ok(answer.await?.steps)
     }
 
@@ -44,10 +45,11 @@ impl Client {
     /// # Errors
     /// `limit_reached` while too many are valid; and as every call.
     pub async fn join_token(&self, ttl_ms: u64) -> Result<(String, u64), Error> {
-        let answer = self.attempts(None, ORDER_TIMEOUT, |channel, _| {
-            let request = self.request(pb::JoinTokenRequest { ttl_ms });
-            async move { AdminClient::new(channel).join_token(request).await }
-        });
+        let answer =
+            self.attempts(None, ORDER_TIMEOUT.min(self.options().deadline), |channel, _| {
+                let request = self.request(pb::JoinTokenRequest { ttl_ms });
+                async move { AdminClient::new(channel).join_token(request).await }
+            });
         let answer = answer.await?;
         Ok((answer.token, answer.expires_at_ms))
     }

@@ -124,6 +124,8 @@ pub fn preview(map: &ClusterMap, facts: &Facts) -> Vec<Action> {
             return Vec::new();
         }
     }
+    // Nothing goes on before a named successor answers.
+    facts.reachable.extend(map.nodes().filter_map(|node| map.successor(node.id)));
     let mut steps = Vec::new();
     while steps.len() < PREVIEW_MAX
         && let Some(action) = next(&map, &facts)
