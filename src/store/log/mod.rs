@@ -7,8 +7,7 @@
 //! ```
 //!
 //! The log is synchronous and opaque: its calls return when all is done, and it knows of votes, log
-//! ids and entries only that they are bytes. The caller keeps what it has not written yet in memory; here, entries
-//! become readable when they are durable.
+//! ids and entries only that they are bytes. What is not written yet, the caller keeps in memory.
 //!
 //! **Invariant:** when [`Log::write`] returns `Ok`, all its writes are on disk, with every earlier
 //! batch. Batches are atomic and never reordered: a vote is not lost while a later entry is kept.
@@ -330,17 +329,18 @@ impl Log {
         range: Range<u64>,
         max_bytes: usize,
     ) -> io::Result<Vec<(u64, Bytes)>> {
-        let mut attempt = 1;
+        let (mut attempt, mut began_at) = (1, None);
         loop {
             let span = read(&self.groups).get(&group).and_then(|state| state.span);
             let Some((first, last)) = span else { return Ok(Vec::new()) };
+            attempt = if began_at.replace(first) == Some(first) { attempt } else { 1 };
             let from = range.start.max(first);
             let to = range.end.min(last + 1).min(from.saturating_add(FETCH_ENTRIES));
             if from >= to {
                 return Ok(Vec::new());
             }
             match recover::fetch(engine, group, from..to, max_bytes) {
-                // Purged, or moved to another file, between two steps of raft-engine's.
+                // Purged, or moved, between two steps of raft-engine's. Attempts count from a purge on.
                 Err(e) if attempt < READ_ATTEMPTS && e.kind() != io::ErrorKind::StorageFull => {
                     attempt += 1;
                 }
