@@ -12,6 +12,7 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use crate::store::base::{self, Base, Batch, HOW_TO_REBUILD, KeyRange, Order, Visit};
 use crate::store::seal::{self, Seal};
@@ -70,6 +71,10 @@ pub enum OpenError {
 /// pages, and takes whole segments.
 const HEADROOM_BYTES: u64 = 8 << 20;
 
+/// How long a base that is being closed may take to let go of its lock, and how often that is tried.
+const CLOSES_WITHIN: Duration = Duration::from_secs(1);
+const CLOSING_LOOK: Duration = Duration::from_millis(10);
+
 /// An empty tree that every base has once it has a seal. sled takes files that it cannot make sense
 /// of for a new database: one without this tree and without rows was none.
 const SEALED: &str = "sealed";
@@ -85,11 +90,24 @@ pub struct SledBase {
 }
 
 impl SledBase {
-    /// Opens or creates the base in the directory `path`.
+    /// Opens or creates the base in the directory `path`. Waits a little for one that is just being
+    /// closed: sled's threads may hold it, and its lock, for longer than who has dropped it.
     ///
     /// # Errors
     /// [`OpenError`] says what can be done.
     pub fn open(path: &Path, options: &SledOptions) -> Result<SledBase, OpenError> {
+        let began = Instant::now();
+        loop {
+            match SledBase::open_now(path, options) {
+                Err(OpenError::InUse { .. }) if began.elapsed() < CLOSES_WITHIN => {
+                    std::thread::sleep(CLOSING_LOOK);
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    fn open_now(path: &Path, options: &SledOptions) -> Result<SledBase, OpenError> {
         let config =
             sled::Config::new().path(path).cache_capacity(options.cache_bytes).flush_every_ms(None);
         // sled answers some kinds of damage with a panic. Nothing of ours is in the closure, and
@@ -271,6 +289,21 @@ mod tests {
 
     use super::*;
 
+    /// sled itself, once whoever had it open has let go.
+    fn raw(path: &Path) -> sled::Db {
+        let began = Instant::now();
+        loop {
+            match sled::Config::new().path(path).flush_every_ms(None).open() {
+                Err(sled::Error::Io(error))
+                    if is_lock(&error) && began.elapsed() < CLOSES_WITHIN =>
+                {
+                    std::thread::sleep(CLOSING_LOOK);
+                }
+                opened => return opened.unwrap(),
+            }
+        }
+    }
+
     #[test]
     fn errors_say_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
@@ -416,7 +449,7 @@ mod tests {
             drop(base);
             let error = open().unwrap_err();
             assert!(matches!(error, OpenError::Unreadable { .. }), "{error}");
-            let db = sled::Config::new().path(&path).flush_every_ms(None).open().unwrap();
+            let db = raw(&path);
             match before {
                 Some(before) => db.insert(key, before).unwrap(),
                 None => db.remove(key).unwrap(),
@@ -429,7 +462,7 @@ mod tests {
     fn a_base_without_a_seal_gets_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
-        let db = sled::Config::new().path(&path).flush_every_ms(None).open().unwrap();
+        let db = raw(&path);
         db.insert(b"a", b"1").unwrap();
         db.insert(b"b", b"2").unwrap();
         db.flush().unwrap();
