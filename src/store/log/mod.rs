@@ -329,19 +329,19 @@ impl Log {
         range: Range<u64>,
         max_bytes: usize,
     ) -> io::Result<Vec<(u64, Bytes)>> {
-        let (mut attempt, mut began_at) = (1, None);
+        let mut attempt = 1;
         loop {
             let span = read(&self.groups).get(&group).and_then(|state| state.span);
             let Some((first, last)) = span else { return Ok(Vec::new()) };
-            attempt = if began_at.replace(first) == Some(first) { attempt } else { 1 };
             let from = range.start.max(first);
             let to = range.end.min(last + 1).min(from.saturating_add(FETCH_ENTRIES));
             if from >= to {
                 return Ok(Vec::new());
             }
             match recover::fetch(engine, group, from..to, max_bytes) {
-                // Purged, or moved, between two steps of raft-engine's. Attempts count from a purge on.
+                // Purged, or moved, between two steps of raft-engine's; or by a batch that ends here.
                 Err(e) if attempt < READ_ATTEMPTS && e.kind() != io::ErrorKind::StorageFull => {
+                    drop(self.writer());
                     attempt += 1;
                 }
                 result => return result,
