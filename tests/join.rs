@@ -11,12 +11,6 @@ use crate::common::wait_for;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn json(cluster: &TestCluster, via: usize, arguments: &[&str]) -> Value {
-    let mut command = cluster.cli(via, arguments);
-    command.args(["--json", "--timeout", "60s"]);
-    serde_json::from_slice(&succeed(&mut command)).unwrap()
-}
-
 /// Waits until a node's log says something after its first `from` bytes.
 fn wait_said(cluster: &TestCluster, node: usize, from: usize, what: &str) {
     wait_for(&format!("node {node} to say {what:?}"), PATIENCE, || {
@@ -26,7 +20,7 @@ fn wait_said(cluster: &TestCluster, node: usize, from: usize, what: &str) {
 }
 
 fn nodes(cluster: &TestCluster) -> usize {
-    json(cluster, 0, &["node", "list"])["nodes"].as_array().unwrap().len()
+    cluster.json(0, &["node", "list"])["nodes"].as_array().unwrap().len()
 }
 
 /// Files below a directory that have a text in them.
@@ -96,7 +90,7 @@ fn a_new_node_needs_a_token_that_is_good() {
 
 /// Who did what, with what outcome.
 fn actions(cluster: &TestCluster, via: usize) -> Vec<[String; 3]> {
-    let audit = json(cluster, via, &["cluster", "audit", "--limit", "1000"]);
+    let audit = cluster.json(via, &["cluster", "audit", "--limit", "1000"]);
     let text = |action: &Value, key: &str| action[key].as_str().unwrap().to_owned();
     let action = |a: &Value| ["who", "action", "outcome"].map(|key| text(a, key));
     audit["actions"].as_array().unwrap().iter().map(action).collect()
@@ -105,14 +99,14 @@ fn actions(cluster: &TestCluster, via: usize) -> Vec<[String; 3]> {
 #[test]
 fn what_is_done_to_the_cluster_is_in_the_audit_log_on_every_node() {
     let mut cluster = TestCluster::start(3);
-    json(&cluster, 0, &["node", "drain", "2", "--dry-run"]);
-    json(&cluster, 1, &["node", "drain", "2"]);
-    json(&cluster, 1, &["node", "drain", "2"]);
-    json(&cluster, 2, &["node", "resume", "2"]);
+    cluster.json(0, &["node", "drain", "2", "--dry-run"]);
+    cluster.json(1, &["node", "drain", "2"]);
+    cluster.json(1, &["node", "drain", "2"]);
+    cluster.json(2, &["node", "resume", "2"]);
     for refused in [["node", "drain", "9"].as_slice(), &["node", "remove", "1", "--yes"]] {
         assert!(!cluster.cli(0, refused).output().unwrap().status.success());
     }
-    json(&cluster, 0, &["node", "compact"]);
+    cluster.json(0, &["node", "compact"]);
     let done = actions(&cluster, 0);
     let said = |who: &str, action: &str, outcome: &str| {
         let found = |a: &&[String; 3]| a[0] == who && a[1] == action && a[2].starts_with(outcome);

@@ -3,24 +3,16 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
-use crate::common::cluster::{Options, TestCluster, succeed};
+use crate::common::cluster::{Options, TestCluster};
 use crate::common::load::{self, Load};
 use crate::common::wait_for;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn json(cluster: &TestCluster, via: usize, arguments: &[&str]) -> Value {
-    let mut command = cluster.cli(via, arguments);
-    command.args(["--json", "--timeout", "60s"]);
-    serde_json::from_slice(&succeed(&mut command)).unwrap()
-}
-
 /// Waits until a node is removed.
 fn wait_removed(cluster: &TestCluster, via: usize, id: u64) {
     wait_for("the node to be removed", PATIENCE, || {
-        let list = json(cluster, via, &["node", "list"]);
+        let list = cluster.json(via, &["node", "list"]);
         match list["removed"].as_array().unwrap().contains(&id.into()) {
             true => Ok(()),
             false => Err(list.to_string()),
@@ -37,7 +29,7 @@ fn a_node_that_is_gone_is_replaced_by_a_spare_one() {
     let four = cluster.add_node();
     cluster.wait_ready_node(four);
     wait_for("replicas to be spread", PATIENCE, || {
-        let list = json(&cluster, 0, &["node", "list"]);
+        let list = cluster.json(0, &["node", "list"]);
         if list["rebalancing"] == false { Ok(()) } else { Err(list.to_string()) }
     });
     let victim = 1;
@@ -48,7 +40,7 @@ fn a_node_that_is_gone_is_replaced_by_a_spare_one() {
     load.wait_more(50);
     cluster.kill(victim);
     wait_removed(&cluster, 0, id);
-    for shard in json(&cluster, 0, &["shard", "list"])["shards"].as_array().unwrap() {
+    for shard in cluster.json(0, &["shard", "list"])["shards"].as_array().unwrap() {
         let voters = shard["voters"].as_array().unwrap();
         assert!(voters.len() == 3 && !voters.contains(&id.into()), "{shard}");
         assert_eq!(shard["voters"], shard["target"], "{shard}");
@@ -63,7 +55,7 @@ fn a_node_that_is_gone_is_replaced_by_a_spare_one() {
             assert_eq!(load::read_room(&cluster.admin(i), room, "linearizable"), log);
         }
     }
-    let audit = json(&cluster, 0, &["cluster", "audit"]);
+    let audit = cluster.json(0, &["cluster", "audit"]);
     let replaced = format!("replace node {id}, which has not answered for too long");
     let mut actions = audit["actions"].as_array().unwrap().iter();
     assert!(actions.any(|a| a["who"] == "cluster" && a["action"] == *replaced), "{audit}");
@@ -79,7 +71,7 @@ fn a_node_that_is_gone_is_replaced_by_a_spare_one() {
     let last = cluster.node_id(0, 2);
     cluster.kill(2);
     std::thread::sleep(Duration::from_secs(8));
-    let list = json(&cluster, 0, &["node", "list"]);
+    let list = cluster.json(0, &["node", "list"]);
     let node = list["nodes"].as_array().unwrap().iter().find(|n| n["id"] == last).unwrap();
     assert_eq!((&node["membership"], &node["up"]), (&"active".into(), &false.into()), "{list}");
     cluster.restart(2);

@@ -19,15 +19,9 @@ fn rooms(cluster: &TestCluster) -> Vec<String> {
     rooms
 }
 
-fn json(cluster: &TestCluster, arguments: &[&str]) -> Value {
-    let mut command = cluster.cli(0, arguments);
-    command.args(["--json", "--timeout", "60s"]);
-    serde_json::from_slice(&succeed(&mut command)).unwrap()
-}
-
 /// What a shard's placement says under a key.
 fn placed(cluster: &TestCluster, shard: u64, key: &str) -> Value {
-    let list = json(cluster, &["shard", "show", &shard.to_string()]);
+    let list = cluster.json(0, &["shard", "show", &shard.to_string()]);
     list["shards"][0][key].clone()
 }
 
@@ -59,7 +53,7 @@ fn add_fourth(cluster: &mut TestCluster) {
     cluster.wait_ready_node(four);
     assert_eq!(cluster.node_id(0, four), 4);
     wait_balanced(cluster);
-    let nodes = json(cluster, &["node", "list"])["nodes"].as_array().unwrap().clone();
+    let nodes = cluster.json(0, &["node", "list"])["nodes"].as_array().unwrap().clone();
     assert_eq!(nodes.len(), 4);
     for node in nodes {
         let (replicas, leaders) = (node["replicas"].as_u64(), node["leaders"].as_u64());
@@ -71,7 +65,7 @@ fn add_fourth(cluster: &mut TestCluster) {
 /// Waits until nothing is to be spread any more.
 fn wait_balanced(cluster: &TestCluster) {
     wait_for("replicas and leaders to be spread", PATIENCE, || {
-        let list = json(cluster, &["node", "list"]);
+        let list = cluster.json(0, &["node", "list"]);
         if list["rebalancing"] == false { Ok(()) } else { Err(list.to_string()) }
     });
 }
@@ -88,7 +82,7 @@ fn a_shard_moves_to_another_node_and_back_while_people_post() {
     let before = voters(&cluster, 1);
     let text = [before[0], before[1], spare(&cluster, 1)].map(|node| node.to_string());
     let [has, too, lacks] = text.each_ref().map(String::as_str);
-    let dry = json(&cluster, &["shard", "move", "1", has, lacks, "--dry-run"]);
+    let dry = cluster.json(0, &["shard", "move", "1", has, lacks, "--dry-run"]);
     assert_eq!(dry["steps"].as_array().unwrap().len(), 1, "{dry}");
     assert_eq!(voters(&cluster, 1), before, "nothing is done");
     for (arguments, why) in [
@@ -113,21 +107,21 @@ fn a_shard_moves_to_another_node_and_back_while_people_post() {
         });
         let from = if before.contains(&leader) { leader } else { before[0] };
         let [shard_text, from_text, to_text] = [shard, from, to].map(|number| number.to_string());
-        json(&cluster, &["shard", "move", &shard_text, &from_text, &to_text]);
+        cluster.json(0, &["shard", "move", &shard_text, &from_text, &to_text]);
         let moved = voters(&cluster, shard);
         assert!(moved.contains(&to) && !moved.contains(&from), "{moved:?}");
         wait_for("the replica to be removed", PATIENCE, || {
             if has_replica(&cluster, from, shard) { Err("it is there".into()) } else { Ok(()) }
         });
         load.wait_more(50);
-        json(&cluster, &["shard", "transfer-leader", &shard_text, &to_text]);
+        cluster.json(0, &["shard", "transfer-leader", &shard_text, &to_text]);
         wait_for("the lead to be taken", PATIENCE, || match placed(&cluster, shard, "leader") {
             leader if leader == to => Ok(()),
             leader => Err(format!("{leader} leads")),
         });
         load.wait_more(50);
         // Back to where it was, which begins anew; the one that has it leads, and hands over first.
-        json(&cluster, &["shard", "move", &shard_text, &to_text, &from_text]);
+        cluster.json(0, &["shard", "move", &shard_text, &to_text, &from_text]);
         assert_eq!(voters(&cluster, shard), before);
         load.wait_more(50);
     }
@@ -148,7 +142,7 @@ fn a_move_is_finished_after_every_node_was_killed_in_the_middle() {
     for (round, shard) in (1..=4u64).enumerate() {
         let (from, to) = (voters(&cluster, shard)[round % 3], spare(&cluster, shard));
         let text = [shard, from, to].map(|number| number.to_string());
-        json(&cluster, &["shard", "move", &text[0], &text[1], &text[2], "--no-wait"]);
+        cluster.json(0, &["shard", "move", &text[0], &text[1], &text[2], "--no-wait"]);
         // Somewhere between the order and its end: later and later.
         std::thread::sleep(Duration::from_millis(60 * round as u64));
         (0..4).for_each(|node| cluster.kill(node));
@@ -177,13 +171,13 @@ fn a_gateway_gets_no_replica_until_it_is_none_any_more() {
     let gateway = cluster.add_gateway();
     cluster.wait_ready_node(gateway);
     let standing = |cluster: &TestCluster| {
-        let list = json(cluster, &["node", "list"]);
+        let list = cluster.json(0, &["node", "list"]);
         let node = list["nodes"].as_array().unwrap().iter().find(|node| node["id"] == 4).cloned();
         let node = node.expect("it is listed");
         (node["membership"].as_str().unwrap().to_owned(), node["replicas"].as_u64().unwrap())
     };
     assert_eq!(standing(&cluster), ("gateway".into(), 0));
-    json(&cluster, &["shard", "rebalance"]);
+    cluster.json(0, &["shard", "rebalance"]);
     assert_eq!(standing(&cluster), ("gateway".into(), 0));
     for arguments in [["shard", "move", "1", "1", "4"], ["node", "replace", "1", "4", "--yes"]] {
         let said = refused(&cluster, &arguments);
@@ -216,16 +210,16 @@ fn a_gateway_gets_no_replica_until_it_is_none_any_more() {
 #[test]
 fn a_node_leads_its_part_again_after_a_drain() {
     let cluster = TestCluster::start(3);
-    json(&cluster, &["node", "drain", "2"]);
+    cluster.json(0, &["node", "drain", "2"]);
     let leaders = |id: u64| {
-        let list = json(&cluster, &["node", "list"]);
+        let list = cluster.json(0, &["node", "list"]);
         let mut nodes = list["nodes"].as_array().unwrap().iter();
         nodes.find(|node| node["id"] == id).unwrap()["leaders"].as_u64().unwrap()
     };
     assert_eq!(leaders(2), 0);
-    let planned = json(&cluster, &["node", "resume", "2", "--dry-run"]);
+    let planned = cluster.json(0, &["node", "resume", "2", "--dry-run"]);
     assert!(planned["steps"].as_array().unwrap().len() > 1, "{planned}");
-    json(&cluster, &["node", "resume", "2"]);
+    cluster.json(0, &["node", "resume", "2"]);
     assert_eq!(leaders(2), 3, "of nine");
 }
 
@@ -242,14 +236,14 @@ fn who_does_not_want_to_wait_is_told_how_to_take_it_back() {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let waiting = command.spawn().unwrap();
     wait_for("the move to begin", PATIENCE, || {
-        let status = json(&cluster, &["node", "status", "4"]);
+        let status = cluster.json(0, &["node", "status", "4"]);
         if status["incoming"] == serde_json::json!([shard]) {
             Ok(())
         } else {
             Err(status.to_string())
         }
     });
-    let status = json(&cluster, &["node", "status", "4"]);
+    let status = cluster.json(0, &["node", "status", "4"]);
     assert_eq!(
         (&status["up"], &status["membership"]),
         (&false.into(), &"active".into()),
@@ -265,11 +259,11 @@ fn who_does_not_want_to_wait_is_told_how_to_take_it_back() {
     let undo = format!("folkmoot shard move {shard} 4 {from}");
     assert!(said.contains("the cluster goes on with it") && said.contains(&undo), "{said}");
     let undo: Vec<&str> = undo.split(' ').skip(1).collect();
-    json(&cluster, &undo);
+    cluster.json(0, &undo);
     assert!(voters(&cluster, shard).contains(&from));
-    let status = json(&cluster, &["node", "status", "4"]);
+    let status = cluster.json(0, &["node", "status", "4"]);
     assert_eq!(status["incoming"], serde_json::json!([]));
-    let of_one = json(&cluster, &["node", "status", &from_text]);
+    let of_one = cluster.json(0, &["node", "status", &from_text]);
     let replicas = of_one["replicas"].as_array().unwrap();
     assert_eq!(of_one["up"], true);
     assert!(replicas.iter().any(|replica| replica["shard"] == shard), "{of_one}");

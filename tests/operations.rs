@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::common::cluster::{TestCluster, folkmoot, free_port, succeed};
+use crate::common::cluster::{TestCluster, folkmoot, free_port};
 use crate::common::load::{self, Load};
 use crate::common::wait_for;
 
@@ -58,14 +58,8 @@ fn fails(command: &mut Command) -> Value {
     said["error"].clone()
 }
 
-fn json(cluster: &TestCluster, via: usize, arguments: &[&str]) -> Value {
-    let mut command = cluster.cli(via, arguments);
-    command.args(["--json", "--timeout", "60s"]);
-    serde_json::from_slice(&succeed(&mut command)).unwrap()
-}
-
 fn nodes(cluster: &TestCluster, via: usize) -> Vec<Value> {
-    json(cluster, via, &["node", "list"])["nodes"].as_array().unwrap().clone()
+    cluster.json(via, &["node", "list"])["nodes"].as_array().unwrap().clone()
 }
 
 fn rooms(cluster: &TestCluster) -> Vec<String> {
@@ -76,10 +70,10 @@ fn rooms(cluster: &TestCluster) -> Vec<String> {
 
 fn wait_settled(cluster: &TestCluster, via: usize) {
     wait_for("replicas to be where they should", PATIENCE, || {
-        let list = json(cluster, via, &["shard", "list"]);
+        let list = cluster.json(via, &["shard", "list"]);
         let mut shards = list["shards"].as_array().unwrap().iter();
         match shards.find(|shard| shard["target"] != shard["voters"]) {
-            None if json(cluster, via, &["node", "list"])["rebalancing"] == false => Ok(()),
+            None if cluster.json(via, &["node", "list"])["rebalancing"] == false => Ok(()),
             moving => Err(format!("{moving:?}")),
         }
     });
@@ -121,15 +115,15 @@ fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
     // Node 4 comes while node 3 is dead, and takes its place.
     let four = cluster.add_node();
     cluster.wait_ready_node(four);
-    let dry = json(&cluster, 0, &["node", "replace", "3", "4", "--dry-run"]);
+    let dry = cluster.json(0, &["node", "replace", "3", "4", "--dry-run"]);
     assert!(!dry["steps"].as_array().unwrap().is_empty());
     assert_eq!(nodes(&cluster, 0).len(), 4, "nothing is done");
-    json(&cluster, 0, &["node", "replace", "3", "4", "--yes"]);
+    cluster.json(0, &["node", "replace", "3", "4", "--yes"]);
     assert_eq!(nodes(&cluster, 0).len(), 3);
     wait_settled(&cluster, 0);
     load.wait_more(100);
     // Again: it is so already.
-    json(&cluster, 0, &["node", "replace", "3", "4", "--yes"]);
+    cluster.json(0, &["node", "replace", "3", "4", "--yes"]);
     wait_for("nothing to be wrong any more", PATIENCE, || {
         let health = run(&mut cluster.cli(0, &["cluster", "health"]));
         if health.code == Some(0) { Ok(()) } else { Err(health.said) }
@@ -150,7 +144,7 @@ fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
     let five = cluster.add_node();
     cluster.wait_ready_node(five);
     wait_settled(&cluster, 0);
-    json(&cluster, 0, &["node", "remove", "2", "--yes"]);
+    cluster.json(0, &["node", "remove", "2", "--yes"]);
     wait_settled(&cluster, 0);
     load.wait_more(100);
     let urls: Vec<String> = nodes(&cluster, 0)
@@ -165,7 +159,7 @@ fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
         cluster.wait_ready_node(node);
         load::check_on(&cluster, node..node + 1, &rooms, &acked);
     }
-    let verified = json(&cluster, 0, &["cluster", "verify"]);
+    let verified = cluster.json(0, &["cluster", "verify"]);
     assert_eq!(verified["ok"], true, "{verified}");
 }
 
@@ -175,14 +169,14 @@ fn a_drained_node_leads_nothing_and_sends_its_clients_away_until_it_is_resumed()
     let rooms = rooms(&cluster);
     let token = cluster.admin_token().to_owned();
     let load = Load::start(&cluster.client_urls(), &token, &rooms, 6);
-    json(&cluster, 0, &["node", "drain", "2"]);
+    cluster.json(0, &["node", "drain", "2"]);
     let standing = nodes(&cluster, 0)[1].clone();
     assert_eq!((&standing["leaders"], &standing["membership"]), (&0.into(), &"draining".into()));
     let node = (0..3).find(|i| cluster.node_id(0, *i) == 2).unwrap();
     let ready = cluster.http(node).get("/health/ready").unwrap();
     assert_eq!((ready.status, ready.json()["status"].as_str()), (503, Some("draining")));
     load.wait_more(50);
-    json(&cluster, 0, &["node", "resume", "2"]);
+    cluster.json(0, &["node", "resume", "2"]);
     wait_for("the node to be ready again", PATIENCE, || {
         let ready = cluster.http(node).get("/health/ready").map_err(|error| error.to_string())?;
         if ready.status == 200 { Ok(()) } else { Err(format!("{:?}", ready.json())) }
@@ -197,7 +191,7 @@ fn whatever_is_wrong_each_command_says_so_and_changes_nothing() {
     let nobody = format!("http://127.0.0.1:{}", free_port());
     let peers = format!("http://{}", cluster.peer(0));
     let user = cluster.user("someone");
-    let before = json(&cluster, 0, &["shard", "list"]);
+    let before = cluster.json(0, &["shard", "list"]);
     for arguments in all() {
         // Nobody listens there, and not to clients.
         for server in [&nobody, &peers] {
@@ -229,7 +223,7 @@ fn whatever_is_wrong_each_command_says_so_and_changes_nothing() {
         assert_eq!(ran.code, Some(1), "{arguments:?}: {}", ran.said);
         assert!(ran.said.contains(why), "{arguments:?}: {}", ran.said);
     }
-    assert_eq!(json(&cluster, 0, &["shard", "list"])["shards"].as_array().map(Vec::len), Some(9));
+    assert_eq!(cluster.json(0, &["shard", "list"])["shards"].as_array().map(Vec::len), Some(9));
 
     // Without a leader nothing is decided; how things stand can still be seen.
     cluster.kill(1);
@@ -240,14 +234,14 @@ fn whatever_is_wrong_each_command_says_so_and_changes_nothing() {
         assert!(["unavailable", "timeout"].contains(&code), "{arguments:?}: {error}");
     }
     wait_for("the node to know that it has no leader", PATIENCE, || {
-        let status = json(&cluster, 0, &["cluster", "status"]);
+        let status = cluster.json(0, &["cluster", "status"]);
         if status["stale"] == true { Ok(()) } else { Err(status["nodes"].to_string()) }
     });
     let critical = run(&mut cluster.cli(0, &["node", "quorum-critical", "1"]));
     assert!(critical.code == Some(1) && critical.said.contains("no quorum"), "{}", critical.said);
     let health = run(&mut cluster.cli(0, &["cluster", "health"]));
     assert!(health.code == Some(1) && health.said.contains("unavailable"), "{}", health.said);
-    assert_eq!(json(&cluster, 0, &["node", "status", "3"])["up"], false);
+    assert_eq!(cluster.json(0, &["node", "status", "3"])["up"], false);
     cluster.restart(1);
     cluster.restart(2);
     cluster.wait_ready();
@@ -255,7 +249,7 @@ fn whatever_is_wrong_each_command_says_so_and_changes_nothing() {
         let shards = list["shards"].as_array().unwrap().iter();
         shards.map(|shard| shard["voters"].clone()).collect::<Vec<_>>()
     };
-    assert_eq!(placed(&json(&cluster, 0, &["shard", "list"])), placed(&before));
+    assert_eq!(placed(&cluster.json(0, &["shard", "list"])), placed(&before));
     assert!(nodes(&cluster, 0).iter().all(|node| node["membership"] == "active"));
 }
 
@@ -268,7 +262,7 @@ fn what_was_interrupted_is_finished_or_taken_back() {
     // Nothing moves to a node that is away.
     cluster.kill(four);
     let voters = |cluster: &TestCluster, shard: usize| {
-        let list = json(cluster, 0, &["shard", "list"]);
+        let list = cluster.json(0, &["shard", "list"]);
         let voters = list["shards"][shard]["voters"].clone();
         serde_json::from_value::<Vec<u64>>(voters).unwrap()
     };
@@ -279,7 +273,7 @@ fn what_was_interrupted_is_finished_or_taken_back() {
     let mut moving = cluster.cli(0, &order);
     let moving = moving.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     wait_for("the move to begin", PATIENCE, || {
-        let list = json(&cluster, 0, &["shard", "list"]);
+        let list = cluster.json(0, &["shard", "list"]);
         if list["shards"][shard]["target"] == list["shards"][shard]["voters"] {
             return Err(list["shards"][shard].to_string());
         }
@@ -296,11 +290,11 @@ fn what_was_interrupted_is_finished_or_taken_back() {
     let ran = run(&mut cluster.cli(0, &["shard", "move", &text[0], &other, "4"]));
     assert_eq!(ran.code, Some(1), "{}", ran.said);
     let undo = ["shard", "move", text[0].as_str(), "4", text[1].as_str()];
-    json(&cluster, 0, &undo);
+    cluster.json(0, &undo);
     assert!(voters(&cluster, shard).contains(&from));
-    json(&cluster, 0, &[&order[..], &["--no-wait"]].concat());
+    cluster.json(0, &[&order[..], &["--no-wait"]].concat());
     cluster.restart(four);
-    json(&cluster, 0, &order);
+    cluster.json(0, &order);
     assert!(voters(&cluster, shard).contains(&4));
 
     // A join that was killed halfway is finished by the next start, and counts once.

@@ -115,7 +115,7 @@ pub(super) fn confirm(what: &str, word: &str, yes: bool) -> Outcome {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::Usage(format!("{what}: give --yes to confirm it")));
+        return Err(Failure::Usage(format!("{what} Give --yes to confirm it.")));
     }
     eprint!("{what}\nType {word} to go on: ");
     std::io::stderr().flush().map_err(|error| Failure::failed(error.to_string()))?;

@@ -194,12 +194,17 @@ impl TestCluster {
         self.add_node_of(&[arguments, &["--join-token", &token]].concat())
     }
 
+    /// What a command says to programs, asked of node `i`; it must succeed.
+    pub fn json(&self, i: usize, arguments: &[&str]) -> Value {
+        let mut command = self.cli(i, arguments);
+        command.args(["--json", "--timeout", "60s"]);
+        serde_json::from_slice(&succeed(&mut command)).unwrap()
+    }
+
     /// Makes a token that lets one more node join.
     pub fn join_token(&self, ttl: &str) -> String {
         let running = self.nodes.iter().position(|node| node.child.is_some());
-        let mut command = self.cli(running.expect("a node runs"), &["node", "token", "--json"]);
-        let made = succeed(command.args(["--ttl", ttl]));
-        let made: Value = serde_json::from_slice(&made).unwrap();
+        let made = self.json(running.expect("a node runs"), &["node", "token", "--ttl", ttl]);
         made["token"].as_str().expect("a token").to_owned()
     }
 

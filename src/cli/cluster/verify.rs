@@ -1,11 +1,10 @@
 //! `folkmoot cluster verify`: compare all replicas, and have one repaired that differs.
 
-use std::io::{BufRead, IsTerminal};
-
 use serde_json::json;
 
 use crate::cli::connection::Connection;
 use crate::cli::failure::{Failure, Outcome};
+use crate::cli::order;
 use crate::cli::output;
 use crate::cli::progress::Progress;
 use crate::client::Client;
@@ -146,9 +145,8 @@ async fn repair(
         output::line(if as_json { as_object } else { plan })?;
         return Ok(());
     }
-    if !args.yes {
-        confirm(node, shard)?;
-    }
+    let what = "The replica is set aside and taken from the others.";
+    order::confirm(what, &format!("{node}/{shard}"), args.yes)?;
     client.repair(node, shard).await.map_err(|error| args.connection.failure(error))?;
     if as_json {
         output::line(json!({ "node": node, "shard": shard, "restart_needed": true }))?;
@@ -159,22 +157,6 @@ async fn repair(
         ))?;
     }
     Ok(())
-}
-
-/// Has the operator type what is to be repaired.
-fn confirm(node: u64, shard: u32) -> Outcome {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Err(Failure::Usage("--repair needs --yes where nobody can be asked".into()));
-    }
-    eprintln!("Type {node}/{shard} to have this replica set aside and taken from the others:");
-    let mut typed = String::new();
-    let read = stdin.lock().read_line(&mut typed);
-    read.map_err(|error| Failure::failed(format!("cannot read the confirmation: {error}")))?;
-    match typed.trim() == format!("{node}/{shard}") {
-        true => Ok(()),
-        false => Err(Failure::failed("not confirmed; nothing was changed")),
-    }
 }
 
 #[cfg(test)]
