@@ -378,8 +378,9 @@ impl Formation {
         };
         let cluster_id = seed.cluster_id.clone();
         self.adopt_seed(seed.clone())?;
+        // Who has founded the cluster may go on at once: the meta group has its map by then.
         let ready = async {
-            while !self.router.readiness().ready {
+            while !self.router.readiness().ready || self.router.read_map().await.is_err() {
                 tokio::time::sleep(HELLO_EVERY / 10).await;
             }
         };
