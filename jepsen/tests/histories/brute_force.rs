@@ -4,17 +4,13 @@
 //! about two thirds of them. The search (`brute_force/search.rs`) knows nothing of keys, holes or
 //! grouped tries: it takes every order that real time allows through a model of a room.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+mod generate;
+mod search;
 
-mod brute_force {
-    pub mod generate;
-    pub mod search;
-}
-
-use brute_force::generate::{self, Rng};
-use brute_force::search;
 use folkmoot_jepsen::check::{self, Options, Verdict};
 use folkmoot_jepsen::history::{F, History, Kind};
+
+use self::generate::Rng;
 
 const HISTORIES: u64 = 200_000;
 

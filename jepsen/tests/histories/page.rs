@@ -2,21 +2,16 @@
 //!
 //! The pages that these tests make stay in `target/tmp/reports/`, to be looked at.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod browser;
-mod generated;
-mod story;
-
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
+use crate::browser;
+use crate::generated::{self, MINUTE, Plan};
+use crate::story::{self, Story, events};
 use folkmoot_jepsen::history::{F, Fault, History, Id, Op, Phase, Process, Value as Is};
 use folkmoot_jepsen::report::{self, Run};
-use generated::{MINUTE, Plan};
 use serde_json::{Value, json};
-use story::{Story, events};
 
 /// A run's directory with these files in it.
 fn store(name: &str, history: &History, files: &[(&str, String)]) -> PathBuf {

@@ -1,15 +1,11 @@
 //! Each anomaly is planted and found, under its name only, with the operations that show it; and
 //! what is nearly the same but right is valid.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod story;
-
 use std::collections::BTreeSet;
 
+use crate::story::{Story, events, id};
 use folkmoot_jepsen::check::{Anomaly, Verdict};
 use folkmoot_jepsen::history::{F, Phase, Value};
-use story::{Story, events, id};
 
 /// A planted history: the anomalies that must be found, and the lines of the first one's witness.
 struct Planted {

@@ -1,8 +1,6 @@
 //! A leader that loses its power refuses nothing, and its connections break only after seconds. Posts
 //! go on all the same as soon as after a kill, on nodes with a replica and on one without.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! The command: what it is told wrong it refuses, and one seed has one trace in every process.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::process::{Command, Output};
 
 fn sim(args: &[&str]) -> Output {

@@ -1,13 +1,9 @@
 //! The command line, as people and scripts use it: exit codes, text, JSON, errors.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod story;
-
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use story::Story;
+use crate::story::Story;
 
 fn run(args: &[&str], input: &[u8]) -> (i32, String, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_folkmoot-jepsen"))

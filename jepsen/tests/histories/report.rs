@@ -1,13 +1,9 @@
 //! What a report says beside anomalies: when nobody can say, how well the cluster served, and how
 //! it reads.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod story;
-
+use crate::story::{Story, events, id};
 use folkmoot_jepsen::check::{self, Anomaly, Options, Verdict};
 use folkmoot_jepsen::history::{F, Phase, Value};
-use story::{Story, events, id};
 
 #[test]
 fn too_little_is_unknown() {

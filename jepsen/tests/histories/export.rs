@@ -1,14 +1,10 @@
 //! What other checkers are given, to the byte.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod story;
-
 use std::io;
 
+use crate::story::{Story, events, id};
 use folkmoot_jepsen::export;
 use folkmoot_jepsen::history::{F, History, Phase, Value};
-use story::{Story, events, id};
 
 /// A send that is tried twice, one that fails, one without an answer; a read, a subscription with
 /// two streams, a fault.
