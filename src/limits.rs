@@ -46,6 +46,9 @@ pub const WAIT_MS_MAX: u64 = 60_000;
 pub const DEDUP_HORIZON_MS: u64 = 7 * 24 * 3600 * 1000;
 /// How far ahead of log time a request id's own time may be, in milliseconds.
 pub const CLOCK_SKEW_MS_MAX: u64 = 5 * 60 * 1000;
+/// Entries of the log by which a replica may trail its leader and still be called caught up: a learner
+/// may vote then, a node is ready, a replica counts when a quorum is asked for.
+pub const CAUGHT_UP_LAG_MAX: u64 = 64;
 /// Commands in one Raft log entry.
 pub const BATCH_COMMANDS_MAX: usize = 1024;
 /// Commands in one Raft log entry, in bytes.

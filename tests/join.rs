@@ -119,7 +119,8 @@ fn what_is_done_to_the_cluster_is_in_the_audit_log_on_every_node() {
     assert_eq!(said("admin", "drain node 9", "refused: there is no node 9"), 1, "{done:?}");
     assert_eq!(said("admin", "remove node 1", "refused: "), 1, "{done:?}");
     assert_eq!(said("admin", "compact node 1", "begun"), 1, "{done:?}");
-    let spread = done.iter().filter(|a| a[0] == "cluster" && a[1].starts_with("transfer the lead"));
+    let spread =
+        done.iter().filter(|a| a[0] == "the cluster" && a[1].starts_with("transfer the lead"));
     assert!(spread.count() >= 2, "node 2 leads again: {done:?}");
 
     // The same wherever it is asked for, and after everything was killed.

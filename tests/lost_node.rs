@@ -58,7 +58,7 @@ fn a_node_that_is_gone_is_replaced_by_a_spare_one() {
     let audit = cluster.json(0, &["cluster", "audit"]);
     let replaced = format!("replace node {id}, which has not answered for too long");
     let mut actions = audit["actions"].as_array().unwrap().iter();
-    assert!(actions.any(|a| a["who"] == "cluster" && a["action"] == *replaced), "{audit}");
+    assert!(actions.any(|a| a["who"] == "the cluster" && a["action"] == *replaced), "{audit}");
 
     // It is gone for good.
     cluster.restart(victim);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::cluster::{Options, TestCluster, folkmoot, succeed};
+use crate::common::cluster::{TestCluster, folkmoot, succeed};
 use crate::common::load::{self, Acked, Load};
 use crate::common::wait_for;
 use folkmoot::id::{RoomId, Slot, UserId};
@@ -17,18 +17,6 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How many recoveries are killed.
 const ROUNDS: u32 = 20;
-
-fn start() -> (TestCluster, Vec<String>) {
-    let options = Options {
-        arguments: vec!["--set".into(), "store.checkpoint_interval=200ms".into()],
-        init_arguments: vec!["--shards".into(), "2".into()],
-        ..Options::default()
-    };
-    let cluster = TestCluster::start_with(3, options);
-    let rooms: Vec<_> = (0..6).map(|i| format!("room-{i}")).collect();
-    rooms.iter().for_each(|room| cluster.room(room));
-    (cluster, rooms)
-}
 
 fn post(cluster: &TestCluster, nodes: &[usize], rooms: &[String], more: u64) -> Vec<Acked> {
     let urls: Vec<_> = nodes.iter().map(|i| cluster.url(*i)).collect();
@@ -128,7 +116,7 @@ fn voters(cluster: &TestCluster) -> Vec<Value> {
 
 #[test]
 fn a_survivor_becomes_a_cluster_of_its_own_and_grows_again() {
-    let (mut cluster, rooms) = start();
+    let (mut cluster, rooms) = TestCluster::start_with_rooms();
     let kept = post(&cluster, &[0, 1, 2], &rooms, 600);
     wait_has(&cluster, 0, &kept);
     let old = page(&cluster, &rooms[0], "0");
@@ -216,7 +204,7 @@ fn a_survivor_becomes_a_cluster_of_its_own_and_grows_again() {
 
 #[test]
 fn a_recovery_that_is_killed_is_finished_by_running_it_again() {
-    let (mut cluster, rooms) = start();
+    let (mut cluster, rooms) = TestCluster::start_with_rooms();
     let kept = post(&cluster, &[0, 1, 2], &rooms, 300);
     wait_has(&cluster, 0, &kept);
     (0..3).for_each(|node| cluster.kill(node));
@@ -266,7 +254,7 @@ fn a_recovery_that_is_killed_is_finished_by_running_it_again() {
 
 #[test]
 fn shards_that_the_survivor_has_not_begin_empty_only_when_that_is_accepted() {
-    let (mut cluster, rooms) = start();
+    let (mut cluster, rooms) = TestCluster::start_with_rooms();
     let four = cluster.add_node();
     cluster.wait_ready_node(four);
     let shard_of = |slot: Slot| u64::from(1 + slot.0 % 2);

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::common::cluster::{Options, TestCluster};
+use crate::common::cluster::TestCluster;
 use crate::common::load::{self, Load};
 use crate::common::wait_for;
 use folkmoot::chat::state::Room;
@@ -38,18 +38,6 @@ fn verify(cluster: &TestCluster, via: usize, arguments: &[&str]) -> Outcome {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let json = serde_json::from_slice(&output.stdout).unwrap_or_default();
     Outcome { code: output.status.code().expect("it ends by itself"), json, said }
-}
-
-fn start() -> (TestCluster, Vec<String>) {
-    let options = Options {
-        arguments: vec!["--set".into(), "store.checkpoint_interval=200ms".into()],
-        init_arguments: vec!["--shards".into(), "2".into()],
-        ..Options::default()
-    };
-    let cluster = TestCluster::start_with(3, options);
-    let rooms: Vec<_> = (0..6).map(|i| format!("room-{i}")).collect();
-    rooms.iter().for_each(|room| cluster.room(room));
-    (cluster, rooms)
 }
 
 /// Posts, and waits until no log reaches back to its beginning any more.
@@ -136,7 +124,7 @@ fn plant_in_event(data_dir: &Path, room: &str) -> ShardId {
 
 #[test]
 fn a_replica_that_differs_is_found_and_mended() {
-    let (mut cluster, rooms) = start();
+    let (mut cluster, rooms) = TestCluster::start_with_rooms();
     let acked = fill(&cluster, &rooms);
     let outcome = verify(&cluster, 0, &[]);
     assert_eq!(outcome.code, 0, "{} {}", outcome.json, outcome.said);

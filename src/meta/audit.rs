@@ -11,8 +11,8 @@ use crate::proto::internal as pb;
 
 /// Records that are kept.
 pub const RECORDS_MAX: u64 = 1000;
-/// Who it is that does what nobody has ordered.
-pub const CLUSTER: &str = "cluster";
+/// Who it is that does what nobody has ordered. No user can be called that.
+pub const CLUSTER: &str = "the cluster";
 
 const HEAD_BLOB: &str = "audit-head";
 /// Among how many of the last records a request's own is looked for when it is repeated.

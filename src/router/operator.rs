@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Code, Error};
 use crate::id::{NodeId, ShardId};
+use crate::limits::CAUGHT_UP_LAG_MAX;
 use crate::meta::planner::{self, Action, Facts};
 use crate::meta::{ClusterMap, Node};
 use crate::proto::internal as pb;
@@ -21,8 +22,6 @@ use crate::shard::{Refused, Shard};
 const ATTEMPTS: u32 = 5;
 /// For how long a transfer of a lead is tried.
 const TRANSFER_FOR: Duration = Duration::from_secs(10);
-/// A replica that trails by no more entries than this counts when a quorum is asked for.
-const LAG_COUNTS: u64 = 64;
 
 /// An order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -382,7 +381,7 @@ impl<R: Runtime> Router<R> {
             replicas.any(|replica| {
                 (replica.shard, replica.node) == (u32::from(shard.0), id.0)
                     && replica.state != "stopped"
-                    && replica.lag <= LAG_COUNTS
+                    && replica.lag <= CAUGHT_UP_LAG_MAX
             })
         };
         let critical = map.placements().filter(|placement| {

@@ -9,6 +9,7 @@ use prost::Message;
 
 use crate::error::{Code, Error};
 use crate::id::{NodeId, ShardId};
+use crate::limits::CAUGHT_UP_LAG_MAX;
 use crate::meta::NodeState;
 use crate::proto::internal as pb;
 use crate::proto::v1;
@@ -19,8 +20,6 @@ use crate::shard::runtime::Runtime;
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often leaders are looked for.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
-/// A replica that trails by no more entries than this has caught up.
-const LAG_READY: u64 = 64;
 
 /// Whether this node can serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +78,7 @@ impl<R: Runtime> Router<R> {
             let Some(committed) = status.cluster_commit else {
                 return Some(format!("shard {shard} has not heard yet what is committed"));
             };
-            if status.applied + LAG_READY < committed {
+            if status.applied + CAUGHT_UP_LAG_MAX < committed {
                 let lag = committed - status.applied;
                 return Some(format!("shard {shard} has {lag} entries to apply"));
             }

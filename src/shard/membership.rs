@@ -15,13 +15,11 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 
 use crate::id::NodeId;
+use crate::limits::CAUGHT_UP_LAG_MAX;
 use crate::shard::Shard;
 use crate::shard::runtime::Runtime;
 use crate::shard::types::{LogId, Member, log_id_parts};
 
-/// A learner that trails the leader by no more entries than this may vote: it has them before a
-/// change of membership could be noticed.
-const LAG_MAX: u64 = 64;
 /// How long a step may take until it is decided anew.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -180,7 +178,7 @@ impl<R: Runtime> Shard<R> {
         let matched = matched.flatten().map(|log_id| log_id.index());
         let last = metrics.last_log_index.unwrap_or(0);
         match matched {
-            Some(matched) if matched + LAG_MAX >= last => None,
+            Some(matched) if matched + CAUGHT_UP_LAG_MAX >= last => None,
             Some(matched) => Some(format!("node {learner} trails by {} entries", last - matched)),
             None => Some(format!("node {learner} has not answered yet")),
         }

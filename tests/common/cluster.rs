@@ -149,6 +149,19 @@ impl TestCluster {
         cluster
     }
 
+    /// Starts three nodes with two shards, which write checkpoints all the time, and six rooms in them.
+    pub fn start_with_rooms() -> (TestCluster, Vec<String>) {
+        let options = Options {
+            arguments: vec!["--set".into(), "store.checkpoint_interval=200ms".into()],
+            init_arguments: vec!["--shards".into(), "2".into()],
+            ..Options::default()
+        };
+        let cluster = TestCluster::start_with(3, options);
+        let rooms: Vec<_> = (0..6).map(|i| format!("room-{i}")).collect();
+        rooms.iter().for_each(|room| cluster.room(room));
+        (cluster, rooms)
+    }
+
     /// Starts nodes that form no cluster yet.
     pub fn start_uninitialized(n: usize, options: Options) -> TestCluster {
         let directory = tempfile::tempdir().unwrap();

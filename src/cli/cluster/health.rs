@@ -5,10 +5,8 @@ use serde_json::json;
 use crate::cli::connection::Connection;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::output;
+use crate::limits::CAUGHT_UP_LAG_MAX;
 use crate::proto::v1 as pb;
-
-/// A replica that trails its leader by more entries than this is named.
-const LAG_MAX: u64 = 64;
 
 /// Options of `cluster health`.
 #[derive(Debug, clap::Args)]
@@ -87,7 +85,7 @@ fn problems(status: &pb::StatusResponse) -> Problems {
                 Some(replica) if replica.state == "stopped" => {
                     problems.losses.push(format!("{name}: node {voter}'s replica has stopped"));
                 }
-                Some(replica) if replica.lag > LAG_MAX => problems
+                Some(replica) if replica.lag > CAUGHT_UP_LAG_MAX => problems
                     .losses
                     .push(format!("{name}: node {voter} trails leader by {} entries", replica.lag)),
                 Some(_) => {}
