@@ -172,7 +172,12 @@ impl<R: Runtime> Router<R> {
                 Ok((Some(Decided::Transfer { shard, to }), plan))
             }
             Order::Rebalance { replicas, leaders } => {
-                let wanted = pb::Rebalance { replicas, leaders };
+                // What is wished for already stays so: a node that has joined waits for its part.
+                let (so_far, leaders_so_far) = map.rebalance();
+                let wanted = pb::Rebalance {
+                    replicas: replicas || so_far,
+                    leaders: leaders || leaders_so_far,
+                };
                 let set =
                     pb::SetRebalance { wanted: Some(wanted), expected_version: map.version() };
                 self.decide_meta(map, Command::SetRebalance(set)).await
@@ -385,9 +390,12 @@ impl<R: Runtime> Router<R> {
             })
         };
         let critical = map.placements().filter(|placement| {
-            let others = placement.settled.iter().filter(|id| **id != node);
-            let serving = others.filter(|id| serves(placement.shard, **id)).count();
-            placement.settled.contains(&node) && serving <= placement.settled.len() / 2
+            // While members change, each decision takes a majority of those before and of those after.
+            [&placement.settled, &placement.target].into_iter().any(|voters| {
+                let others = voters.iter().filter(|id| **id != node);
+                let serving = others.filter(|id| serves(placement.shard, **id)).count();
+                voters.contains(&node) && serving <= voters.len() / 2
+            })
         });
         Ok(critical.map(|placement| placement.shard).collect())
     }
