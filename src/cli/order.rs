@@ -227,3 +227,55 @@ pub(super) fn confirm(what: &str, word: &str, yes: bool) -> Outcome {
 pub(super) fn ids(nodes: &[u64]) -> String {
     nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_waited_for_is_named() {
+        let node = |id, up| pb::PlacedNode { id, up, ..Default::default() };
+        let shard = |shard, target: &[u64], leader| pb::PlacedShard {
+            shard,
+            target: target.to_vec(),
+            settled: vec![1, 2, 3],
+            leader,
+        };
+        let mut placement = pb::PlacementResponse {
+            nodes: vec![node(1, true), node(2, true), node(3, false), node(4, true)],
+            shards: vec![shard(0, &[1, 2, 3], 1), shard(1, &[1, 2, 4], 2)],
+            ..Default::default()
+        };
+        let says = |placement: &_| waits_for(placement).unwrap_or_default();
+        assert_eq!(says(&placement), "shard 1 moves to nodes 1,2,4: node 4 is being caught up");
+        placement.nodes[3].up = false;
+        assert!(says(&placement).ends_with("waiting for node 4, which does not answer"));
+        placement.shards[0].leader = 0;
+        assert_eq!(says(&placement), "waiting for the meta group to have a leader");
+        placement.shards = vec![shard(1, &[1, 2, 3], 2)];
+        assert_eq!(waits_for(&placement), None);
+    }
+
+    #[test]
+    fn whoever_interrupts_hears_whether_it_was_given() {
+        let options = |dry_run| Options {
+            dry_run,
+            no_wait: false,
+            connection: Connection {
+                server: vec![],
+                token: None,
+                json: false,
+                timeout: Duration::ZERO,
+            },
+        };
+        let said =
+            |given, dry_run| interrupted(&Order::Drain(2), &options(dry_run), given).to_string();
+        assert!(said(true, false).contains("the cluster goes on with it"));
+        assert!(said(false, false).contains("may have been given all the same"));
+        assert!(said(false, false).contains("folkmoot node resume 2"));
+        assert!(said(false, true).contains("nothing was changed"));
+        assert!(may_stop(2, &[], true).is_ok());
+        let why = may_stop(2, &[1, 4], false).unwrap_err().to_string();
+        assert!(why.contains("must not stop now: shards 1, 4"), "{why}");
+    }
+}

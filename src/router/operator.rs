@@ -187,7 +187,9 @@ impl<R: Runtime> Router<R> {
                     self.set_state(map, node, pb::NodeState::Draining, None).await?;
                 plan.steps.clear();
                 if command.is_some() {
-                    let leads = self.facts().await.leaders.into_iter();
+                    let facts = self.facts().await;
+                    check_drain(map, node, &facts)?;
+                    let leads = facts.leaders.into_iter();
                     let leads = leads.filter(|(_, leader)| *leader == node);
                     plan.steps.push(format!("let node {node} lead nothing"));
                     plan.steps.extend(leads.map(|(shard, _)| {
@@ -405,6 +407,27 @@ impl<R: Runtime> Router<R> {
 enum Decided {
     Meta(Command),
     Transfer { shard: ShardId, to: NodeId },
+}
+
+/// Whether somebody that answers could lead what a node leads, were that drained. (That nobody at all
+/// could is refused by the rules.)
+fn check_drain(map: &ClusterMap, node: NodeId, facts: &Facts) -> Result<(), Error> {
+    let may_lead = |id: &NodeId| {
+        let takes = map.node(*id).is_some_and(|known| known.takes_replicas());
+        *id != node && takes && facts.reachable.contains(id)
+    };
+    let mut its = map.placements().filter(|placement| placement.settled.contains(&node));
+    match its.find(|placement| !placement.settled.iter().any(may_lead)) {
+        None => Ok(()),
+        Some(placement) => Err(Error::new(
+            Code::Forbidden,
+            format!(
+                "nobody that answers could lead shard {} then: it is on nodes {}",
+                placement.shard,
+                ids(&placement.settled)
+            ),
+        )),
+    }
 }
 
 fn move_shard(

@@ -137,6 +137,9 @@ mod tests {
         let found = problems(&out);
         assert_eq!(found.verdict(), "unavailable");
         assert_eq!(found.outages, ["shard 1 has no leader that answers"]);
+        // One that nobody tells of is out as well.
+        let silent = pb::StatusResponse { leaderless: vec![2], ..well };
+        assert_eq!(problems(&silent).outages, ["shard 2 has no leader that answers"]);
         assert_eq!(problems(&pb::StatusResponse::default()).verdict(), "unavailable");
     }
 }
