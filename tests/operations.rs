@@ -177,7 +177,7 @@ fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
 
 #[test]
 fn a_drained_node_leads_nothing_and_sends_its_clients_away_until_it_is_resumed() {
-    let cluster = TestCluster::start(3);
+    let mut cluster = TestCluster::start(3);
     let rooms = rooms(&cluster);
     let token = cluster.admin_token().to_owned();
     let load = Load::start(&cluster.client_urls(), &token, &rooms, 6);
