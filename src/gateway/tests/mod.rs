@@ -14,3 +14,4 @@ mod rules;
 mod server;
 mod sessions;
 mod streams;
+mod websockets;

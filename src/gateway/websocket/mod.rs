@@ -1,0 +1,146 @@
+//! `/v1/ws`: a session over WebSocket, for browsers and for whoever likes JSON. docs/protocol.md
+//! describes it for those who write clients.
+//!
+//! ```text
+//! request ──► upgrade ──► sign in ──► hello ──► session/ ──► last error, close code
+//! ```
+//!
+//! Whoever sends an `Authorization` header is refused before the upgrade, in REST's shape; others
+//! (browsers can't set it) sign in with their first frame. A token in the URL would end in logs, so
+//! a query string is refused. No cookie is looked at, so a page of another origin can do nothing
+//! that its own script could not do with a token that it has.
+//!
+//! **Invariants.** The task of the connection runs the session, so it is counted, awaited and ended
+//! as any other connection. An idle WebSocket holds no large buffer: `limits.rs` says how small.
+
+mod close;
+mod frame;
+mod line;
+mod said;
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use axum::response::Response;
+use serde::Deserialize;
+use tokio::sync::oneshot;
+
+use crate::error::{Code, Error};
+use crate::gateway::app::{App, Caller, Seat, shutting_down};
+use crate::gateway::connection::Handover;
+use crate::gateway::http::extract::Params;
+use crate::gateway::limits::{
+    FRAME_BYTES_MAX, WEBSOCKET_READ_BYTES, WEBSOCKET_UNSENT_BYTES_MAX, WEBSOCKET_WRITE_BYTES,
+};
+use crate::gateway::metrics::InGauge;
+use crate::gateway::session;
+use crate::gateway::websocket::close::Ending;
+use crate::gateway::websocket::line::SocketLine;
+
+/// The version of the protocol, and the subprotocol by which a client may ask for it.
+pub const PROTOCOL: u32 = 1;
+const SUBPROTOCOL: &str = "folkmoot.v1";
+
+/// The query string: nothing.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoParams {}
+
+/// `GET /v1/ws`.
+pub async fn connect(
+    State(app): State<Arc<App>>,
+    Params(NoParams {}): Params<NoParams>,
+    headers: HeaderMap,
+    handover: Option<Extension<Handover>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Error> {
+    let (Ok(upgrade), Some(Extension(handover))) = (upgrade, handover) else {
+        let message = "this is a WebSocket: upgrade an HTTP/1.1 connection (RFC 6455, version 13)";
+        return Err(Error::invalid(message));
+    };
+    let admitted = if headers.contains_key(AUTHORIZATION) {
+        let caller = app.caller(&headers).await?;
+        Some((caller, app.take_seat()?))
+    } else {
+        None
+    };
+    if app.drain.is_on() {
+        return Err(shutting_down());
+    }
+    let (sender, receiver) = oneshot::channel();
+    let response = upgrade
+        .protocols([SUBPROTOCOL])
+        .read_buffer_size(WEBSOCKET_READ_BYTES)
+        .write_buffer_size(WEBSOCKET_WRITE_BYTES)
+        .max_write_buffer_size(WEBSOCKET_UNSENT_BYTES_MAX)
+        .max_message_size(FRAME_BYTES_MAX)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .on_upgrade(move |socket| async move {
+            let _ = sender.send(socket);
+        });
+    handover.give(Box::pin(async move {
+        // Nothing comes where the connection broke before the upgrade.
+        if let Ok(socket) = receiver.await {
+            let line = SocketLine::new(socket, &app.limits());
+            serve(app, line, admitted).await;
+        }
+    }));
+    Ok(response)
+}
+
+async fn serve(app: Arc<App>, mut line: SocketLine, admitted: Option<(Caller, Seat)>) {
+    let _counted = InGauge::enter(&app.metrics.websockets);
+    let ending = match converse(&app, &mut line, admitted).await {
+        Ok(()) => line.ending(),
+        Err(error) => Ending::Error(error),
+    };
+    if let Some(code) = ending.code() {
+        app.metrics.websocket_closed(code);
+    }
+    line.close(ending).await;
+}
+
+/// Serves a client until it is gone, or shall be.
+///
+/// # Errors
+/// Why it shall be, unless the line knows.
+async fn converse(
+    app: &Arc<App>,
+    line: &mut SocketLine,
+    admitted: Option<(Caller, Seat)>,
+) -> Result<(), Error> {
+    let (caller, _seat) = match admitted {
+        Some(admitted) => admitted,
+        None => match sign_in(app, line).await {
+            Ok(Some(admitted)) => admitted,
+            Ok(None) => return Ok(()),
+            Err(error) => return app.metrics.count(Err(error)),
+        },
+    };
+    let hello = said::hello(app, &caller.actor);
+    line.push(hello);
+    session::run(app, caller, line).await
+}
+
+/// Takes the first frame, which must sign the client in; `None` when it is gone.
+async fn sign_in(app: &App, line: &mut SocketLine) -> Result<Option<(Caller, Seat)>, Error> {
+    let drain = app.drain.begun();
+    let signed_in = async {
+        let Some(text) = line.first().await? else { return Ok(None) };
+        let token = frame::token(&text)?;
+        let caller = app.token_caller(&token).await?;
+        Ok(Some((caller, app.take_seat()?)))
+    };
+    tokio::select! {
+        signed_in = signed_in => signed_in,
+        () = drain.cancelled() => Err(shutting_down()),
+        () = tokio::time::sleep(app.limits().header_read_timeout) => {
+            Err(Error::new(Code::Timeout, "nobody signed in"))
+        }
+    }
+}
