@@ -134,7 +134,7 @@ settings! {
     node: Node {
         /// Directory for everything that the node keeps. One node owns it at a time.
         data_dir: PathBuf = PathBuf::from("folkmoot-data");
-        /// Address and port for clients: gRPC, REST, server-sent events, health and
+        /// Address and port for clients: gRPC, REST, WebSocket, streams, health and
         /// metrics. Port 0 takes any free one.
         client_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7400));
         /// Address and port for the other nodes of the cluster. Never expose it to clients.

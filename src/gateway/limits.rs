@@ -17,8 +17,10 @@ pub const FRAME_BYTES_MAX: usize = 3 * limits::TEXT_BYTES_MAX + 8 * 1024;
 pub const WEBSOCKET_READ_BYTES: usize = 2 * 1024;
 /// What a WebSocket gathers before it writes, in bytes. The buffer stays as large as it was once.
 pub const WEBSOCKET_WRITE_BYTES: usize = 4 * 1024;
-/// What a WebSocket holds that its client does not take, in bytes, besides what waits as events.
-pub const WEBSOCKET_UNSENT_BYTES_MAX: usize = 1024 * 1024;
+/// What a WebSocket sends as one piece, in bytes: longer messages go out in several.
+pub const WEBSOCKET_PIECE_BYTES: usize = 4 * 1024;
+/// What a WebSocket holds encoded that its client does not take, in bytes.
+pub const WEBSOCKET_UNSENT_BYTES_MAX: usize = 64 * 1024;
 /// A frame's `ref`, in bytes.
 pub const REF_BYTES_MAX: usize = 64;
 /// Batches of responses between a session and its HTTP/2 stream.
@@ -118,5 +120,6 @@ impl SharedLimits {
 }
 
 const _: () = assert!(EXPORT_EVENTS_MAX <= limits::PAGE_ITEMS_MAX);
-// A text of control characters alone takes six bytes of JSON for each.
-const _: () = assert!(WEBSOCKET_UNSENT_BYTES_MAX > 8 * limits::TEXT_BYTES_MAX);
+// Between two looks at whether the client takes anything.
+const _: () =
+    assert!(WEBSOCKET_UNSENT_BYTES_MAX > 2 * (WEBSOCKET_WRITE_BYTES + WEBSOCKET_PIECE_BYTES));

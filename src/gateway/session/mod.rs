@@ -38,6 +38,9 @@ use crate::id::{Cursor, Epoch, RequestId, RoomId, Seq};
 const CHUNK_MAX: usize = 64;
 const FEED_CHUNK_MAX: usize = 4;
 
+/// What of an empty buffer is kept, in items: an idle session is to be small.
+const KEPT: usize = 16;
+
 /// What a client may ask for, validated.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "named for what they are")]
@@ -196,11 +199,13 @@ pub async fn run<L: Line>(app: &Arc<App>, caller: Caller, line: &mut L) -> Resul
                         pending.push(perform(app.clone(), dialog.actor(), tag, work));
                     }
                 }
+                asked.shrink_to(KEPT);
             }
             _ = chunk(&mut pending, CHUNK_MAX, &mut outcomes), if !pending.is_empty() => {
                 for outcome in outcomes.drain(..) {
                     dialog.conclude(outcome, &mut feeds);
                 }
+                outcomes.shrink_to(KEPT);
             }
             _ = chunk(&mut feeds, FEED_CHUNK_MAX, &mut arrived),
                 if dialog.may_deliver() && !feeds.is_empty() =>

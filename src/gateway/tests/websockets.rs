@@ -13,7 +13,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::server::{Server, read_until, soon, until};
 use crate::error::{Code, Error};
-use crate::gateway::limits::{FRAME_BYTES_MAX, GatewayLimits, TOKEN_TRUST};
+use crate::gateway::limits::{FRAME_BYTES_MAX, GatewayLimits};
 
 /// A client.
 pub(super) struct Socket {
@@ -440,9 +440,15 @@ async fn many_rooms_are_followed_with_one_frame() {
     let mut socket = Socket::open(&server, &server.ann).await;
     let asked: Vec<Value> = rooms.iter().map(|room| json!({ "room": room, "after": 0 })).collect();
     socket.say(json!({ "type": "follow", "rooms": asked })).await;
-    for _ in &rooms {
-        assert_eq!(socket.catch_up().await, [1]);
+    let (mut events, mut caught_up) = (0, 0);
+    while caught_up < rooms.len() {
+        match socket.frame().await["type"].as_str().unwrap() {
+            "event" => events += 1,
+            "caught_up" => caught_up += 1,
+            other => assert_eq!(other, "followed"),
+        }
     }
+    assert_eq!(events, rooms.len());
     assert_eq!(server.fake.feeds.load(Ordering::SeqCst), 50);
 }
 
@@ -501,14 +507,14 @@ fn with_keep_alive(ms: u64) -> GatewayLimits {
 
 #[tokio::test]
 async fn a_client_that_answers_pings_stays_and_one_that_does_not_is_closed() {
-    let server = Server::with_limits(with_keep_alive(100)).await;
+    let server = Server::with_limits(with_keep_alive(500)).await;
     let mut there = Socket::open(&server, &server.ann).await;
     let mut gone = raw(&server).await;
     let begin = Instant::now();
     let mut rest = Vec::new();
     let ends = async { gone.read_to_end(&mut rest).await.unwrap() };
     let hears = async {
-        while begin.elapsed() < Duration::from_secs(2) {
+        while begin.elapsed() < Duration::from_secs(3) {
             // The library answers pings while it reads.
             let _ = tokio::time::timeout(Duration::from_millis(20), there.stream.next()).await;
         }
@@ -591,7 +597,6 @@ async fn a_revoked_token_ends_even_an_idle_connection() {
     socket.follow("general", Value::Null).await;
     socket.catch_up().await;
     server.revoke("bob");
-    tokio::time::sleep(TOKEN_TRUST).await;
     socket.ends_with("unauthenticated", 4401).await;
 }
 

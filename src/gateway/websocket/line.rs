@@ -11,15 +11,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use bytes::Bytes;
 use futures_util::future::poll_fn;
 use futures_util::{Sink, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
-use tungstenite::error::{CapacityError, ProtocolError};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{Frame, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::error::{Code, Error};
-use crate::gateway::limits::{FRAME_BYTES_MAX, GatewayLimits};
+use crate::gateway::limits::{FRAME_BYTES_MAX, GatewayLimits, WEBSOCKET_PIECE_BYTES};
 use crate::gateway::session::{Line, Request, Response, Turn};
 use crate::gateway::websocket::close::Ending;
 use crate::gateway::websocket::frame::{self, Ref};
@@ -28,9 +34,14 @@ use crate::gateway::websocket::said;
 /// For how long the last frames may take to be sent, and the client to answer the close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
+/// What of an empty queue is kept, in messages.
+const QUEUE_KEPT: usize = 8;
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
 /// One client's WebSocket.
 pub struct SocketLine {
-    socket: WebSocket,
+    socket: Socket,
     /// What a frame may be, as of when the connection began.
     limits: GatewayLimits,
     /// To be sent, in order.
@@ -60,7 +71,7 @@ pub struct SocketLine {
 
 impl SocketLine {
     /// A line over a WebSocket that was just opened.
-    pub fn new(socket: WebSocket, limits: &GatewayLimits) -> SocketLine {
+    pub fn new(socket: Socket, limits: &GatewayLimits) -> SocketLine {
         let now = Instant::now();
         SocketLine {
             socket,
@@ -85,9 +96,9 @@ impl SocketLine {
         self.ending.clone()
     }
 
-    /// Takes a frame to be sent before all batches to come.
-    pub fn push(&mut self, message: Message) {
-        self.queue.push_back(message);
+    /// Takes a text, in UTF-8, to be sent before all batches to come.
+    pub fn push(&mut self, text: Bytes) {
+        push(&mut self.queue, text);
     }
 
     /// The first text that the client sends; `None` when it is gone.
@@ -99,10 +110,13 @@ impl SocketLine {
             loop {
                 match self.socket.next().await {
                     Some(Ok(Message::Text(text))) => return Ok(Some(text)),
-                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                     Some(Ok(Message::Binary(_))) => return Err(binary()),
                     Some(Ok(Message::Close(_))) | None => return Ok(None),
-                    Some(Err(error)) => return unreadable(error).map_or(Ok(None), Err),
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => {
+                        self.broken = true;
+                        return unreadable(&error).map_or(Ok(None), Err);
+                    }
                 }
             }
         };
@@ -125,7 +139,8 @@ impl SocketLine {
             Ending::Gone => {}
         }
         let reason = Utf8Bytes::from_static(ending.reason());
-        self.push(Message::Close(Some(CloseFrame { code, reason })));
+        let close = CloseFrame { code: code.into(), reason };
+        self.queue.push_back(Message::Close(Some(close)));
         let sent = timeout(CLOSE_WITHIN, poll_fn(|cx| self.send_queue(cx))).await;
         if !matches!(sent, Ok(Ok(()))) {
             return;
@@ -149,6 +164,7 @@ impl SocketLine {
             self.unflushed = true;
             Pin::new(&mut self.socket).start_send(message).map_err(|_| Ending::Gone)?;
         }
+        self.queue.shrink_to(QUEUE_KEPT);
         self.poll_flush(cx)
     }
 
@@ -163,7 +179,7 @@ impl SocketLine {
 
     /// Notes whether the client takes what is sent. That it does after a while also shows that it
     /// is there.
-    fn progress(&mut self, sent: Poll<Result<(), axum::Error>>) -> Poll<Result<(), Ending>> {
+    fn progress(&mut self, sent: Poll<Result<(), tungstenite::Error>>) -> Poll<Result<(), Ending>> {
         if sent.is_pending() {
             self.blocked.get_or_insert_with(Instant::now);
         } else if self.blocked.take().is_some() {
@@ -198,7 +214,7 @@ impl SocketLine {
                 Poll::Ready(Some(Ok(message))) => self.take(message)?,
                 Poll::Ready(Some(Err(error))) => {
                     self.broken = true;
-                    return Err(unreadable(error).map_or(Ending::Gone, Ending::Error));
+                    return Err(unreadable(&error).map_or(Ending::Gone, Ending::Error));
                 }
                 Poll::Ready(None) => return Err(Ending::Gone),
                 Poll::Pending => {
@@ -214,11 +230,13 @@ impl SocketLine {
         self.hear();
         match message {
             Message::Text(text) => {
-                self.backlog.extend(frame::parse(&text, &self.limits).map_err(Ending::Error)?);
+                let requests = frame::parse(&text, &self.limits).map_err(Ending::Error)?;
+                self.backlog.shrink_to(QUEUE_KEPT);
+                self.backlog.extend(requests);
             }
             // The pong is sent with the next flush.
             Message::Ping(_) => (self.unflushed, self.owes_pong) = (true, true),
-            Message::Pong(_) => {}
+            Message::Pong(_) | Message::Frame(_) => {}
             Message::Binary(_) => return Err(Ending::Error(binary())),
             Message::Close(_) => {
                 self.unflushed = true; // the answer
@@ -292,7 +310,7 @@ impl Line for SocketLine {
 
     fn say(&mut self, batch: Vec<Response<Option<Ref>>>) {
         for response in batch {
-            said::frames(response, |message| self.queue.push_back(message));
+            said::frames(response, |text| push(&mut self.queue, text));
         }
     }
 
@@ -318,9 +336,22 @@ fn binary() -> Error {
     Error::invalid("send text frames: JSON")
 }
 
+/// Queues a text, in pieces.
+fn push(queue: &mut VecDeque<Message>, mut text: Bytes) {
+    let mut opcode = OpCode::Data(Data::Text);
+    loop {
+        let piece = text.split_to(text.len().min(WEBSOCKET_PIECE_BYTES));
+        queue.push_back(Message::Frame(Frame::message(piece, opcode, text.is_empty())));
+        if text.is_empty() {
+            return;
+        }
+        opcode = OpCode::Data(Data::Continue);
+    }
+}
+
 /// Why nothing can be read any more, as far as the client does not know; `None` when it is gone.
-fn unreadable(error: axum::Error) -> Option<Error> {
-    match error.into_inner().downcast_ref::<tungstenite::Error>()? {
+fn unreadable(error: &tungstenite::Error) -> Option<Error> {
+    match error {
         tungstenite::Error::Capacity(CapacityError::MessageTooLong { .. }) => {
             let message = format!("a frame has at most {FRAME_BYTES_MAX} bytes");
             Some(Error::new(Code::TooLarge, message))

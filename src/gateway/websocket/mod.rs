@@ -12,6 +12,9 @@
 //!
 //! **Invariants.** The task of the connection runs the session, so it is counted, awaited and ended
 //! as any other connection. An idle WebSocket holds no large buffer: `limits.rs` says how small.
+//!
+//! tungstenite is used by itself, not through axum's extractor: that cannot send a long message in
+//! pieces, and without that a connection keeps a buffer of the size of the longest it ever sent.
 
 mod close;
 mod frame;
@@ -21,14 +24,16 @@ mod said;
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::State;
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
+use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::sync::oneshot;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::error::{Code, Error};
 use crate::gateway::app::{App, Caller, Seat, shutting_down};
@@ -55,16 +60,17 @@ pub struct NoParams {}
 pub async fn connect(
     State(app): State<Arc<App>>,
     Params(NoParams {}): Params<NoParams>,
-    headers: HeaderMap,
     handover: Option<Extension<Handover>>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    request: Request,
 ) -> Result<Response, Error> {
-    let (Ok(upgrade), Some(Extension(handover))) = (upgrade, handover) else {
+    let (Some(Extension(handover)), Ok(mut response)) =
+        (handover, create_response_with_body(&request, Body::empty))
+    else {
         let message = "this is a WebSocket: upgrade an HTTP/1.1 connection (RFC 6455, version 13)";
         return Err(Error::invalid(message));
     };
-    let admitted = if headers.contains_key(AUTHORIZATION) {
-        let caller = app.caller(&headers).await?;
+    let admitted = if request.headers().contains_key(AUTHORIZATION) {
+        let caller = app.caller(request.headers()).await?;
         Some((caller, app.take_seat()?))
     } else {
         None
@@ -72,25 +78,36 @@ pub async fn connect(
     if app.drain.is_on() {
         return Err(shutting_down());
     }
-    let (sender, receiver) = oneshot::channel();
-    let response = upgrade
-        .protocols([SUBPROTOCOL])
-        .read_buffer_size(WEBSOCKET_READ_BYTES)
-        .write_buffer_size(WEBSOCKET_WRITE_BYTES)
-        .max_write_buffer_size(WEBSOCKET_UNSENT_BYTES_MAX)
-        .max_message_size(FRAME_BYTES_MAX)
-        .max_frame_size(FRAME_BYTES_MAX)
-        .on_upgrade(move |socket| async move {
-            let _ = sender.send(socket);
-        });
+    if offers_subprotocol(request.headers()) {
+        let chosen = HeaderValue::from_static(SUBPROTOCOL);
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, chosen);
+    }
     handover.give(Box::pin(async move {
-        // Nothing comes where the connection broke before the upgrade.
-        if let Ok(socket) = receiver.await {
+        // There is none where the connection broke before.
+        if let Ok(upgraded) = hyper::upgrade::on(request).await {
+            let (io, config) = (TokioIo::new(upgraded), Some(config()));
+            let socket = WebSocketStream::from_raw_socket(io, Role::Server, config).await;
             let line = SocketLine::new(socket, &app.limits());
             serve(app, line, admitted).await;
         }
     }));
     Ok(response)
+}
+
+fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(WEBSOCKET_READ_BYTES)
+        .write_buffer_size(WEBSOCKET_WRITE_BYTES)
+        .max_write_buffer_size(WEBSOCKET_UNSENT_BYTES_MAX)
+        .max_message_size(Some(FRAME_BYTES_MAX))
+        .max_frame_size(Some(FRAME_BYTES_MAX))
+}
+
+fn offers_subprotocol(headers: &HeaderMap) -> bool {
+    headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().any(|value| {
+        let offered = value.to_str().unwrap_or_default();
+        offered.split(',').any(|name| name.trim() == SUBPROTOCOL)
+    })
 }
 
 async fn serve(app: Arc<App>, mut line: SocketLine, admitted: Option<(Caller, Seat)>) {

@@ -1,6 +1,6 @@
-//! What nodes send: JSON objects with a `type`, and with the `ref` of what they answer.
+//! What nodes send: JSON objects with a `type`, and with the `ref` of what they answer. All of it is
+//! encoded here, as UTF-8.
 
-use axum::extract::ws::{Message, Utf8Bytes};
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
@@ -79,13 +79,13 @@ struct Limits {
 }
 
 impl Frame<'_> {
-    fn message(&self) -> Message {
-        Message::Text(serde_json::to_string(self).unwrap_or_default().into())
+    fn encode(&self) -> Bytes {
+        serde_json::to_vec(self).unwrap_or_default().into()
     }
 }
 
 /// The first frame that a client gets.
-pub fn hello(app: &App, actor: &Actor) -> Message {
+pub fn hello(app: &App, actor: &Actor) -> Bytes {
     let limits = app.limits();
     let ping_interval_ms = limits.keep_alive.as_millis() as u64;
     let hello = Frame::Hello {
@@ -102,16 +102,16 @@ pub fn hello(app: &App, actor: &Actor) -> Message {
             text_bytes: limits.text_bytes_max,
         },
     };
-    hello.message()
+    hello.encode()
 }
 
 /// The frame of an error that ends the connection.
-pub fn last(error: &Error) -> Message {
-    Frame::Error { tag: None, room: None, error: status::json_value(error) }.message()
+pub fn last(error: &Error) -> Bytes {
+    Frame::Error { tag: None, room: None, error: status::json_value(error) }.encode()
 }
 
 /// The frames of a response: one, or one for each event.
-pub fn frames(response: Response<Option<Ref>>, mut push: impl FnMut(Message)) {
+pub fn frames(response: Response<Option<Ref>>, mut push: impl FnMut(Bytes)) {
     let Response { tag, said } = response;
     let frame = match &said {
         Said::Events { room, events } => {
@@ -138,12 +138,12 @@ pub fn frames(response: Response<Option<Ref>>, mut push: impl FnMut(Message)) {
         }
         Said::Pong => Frame::Pong { tag },
     };
-    push(frame.message());
+    push(frame.encode());
 }
 
 /// An event's frame, encoded once for all who follow the room.
-fn event(room: &RoomId, encoded: &Encoded) -> Message {
-    let bytes = encoded.frame(|encoded| {
+fn event(room: &RoomId, encoded: &Encoded) -> Bytes {
+    let frame = encoded.frame(|encoded| {
         let json = encoded.json(shapes::encoded_event);
         let mut frame = Vec::with_capacity(json.len() + room.as_str().len() + 40);
         frame.extend_from_slice(br#"{"type":"event","room":""#);
@@ -153,5 +153,5 @@ fn event(room: &RoomId, encoded: &Encoded) -> Message {
         frame.push(b'}');
         Bytes::from(frame)
     });
-    Message::Text(Utf8Bytes::try_from(bytes.clone()).unwrap_or_default())
+    frame.clone()
 }
