@@ -31,7 +31,9 @@ use crate::gateway::convert;
 use crate::gateway::grpc::rooms;
 use crate::gateway::grpc::wire::{SessionResponse, responses};
 use crate::gateway::limits::{SESSION_BATCHES_MAX, SESSION_MESSAGE_BYTES_MAX};
-use crate::gateway::session::{self, Asked, Line, Request, Response, Turn, poll_chunk};
+use crate::gateway::session::{
+    self, Asked, Line, Request, Requests, Response, Turn, Turned, Want, poll_chunk,
+};
 use crate::id::RoomId;
 use crate::proto::v1 as proto;
 use crate::proto::v1::session_request::Request as Said;
@@ -159,23 +161,18 @@ impl Line for GrpcLine {
         let _ = self.out.send_item(Ok(responses(batch)));
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        wanted: bool,
-        max: usize,
-        asked: &mut Vec<Request<u64>>,
-    ) -> Poll<Result<Turn, Error>> {
-        if wanted
+    fn poll(&mut self, cx: &mut Context<'_>, want: Want, asked: &mut Requests<u64>) -> Turned {
+        if want.room
             && !self.reserved
             && let Poll::Ready(reserved) = self.out.poll_reserve(cx)
         {
             self.reserved = reserved.is_ok();
             return Poll::Ready(Ok(if self.reserved { Turn::Room } else { Turn::Gone }));
         }
-        if max == 0 {
+        if want.requests == 0 {
             return Poll::Pending;
         }
+        let max = want.requests;
         let more = ready!(poll_chunk(&mut self.requests, cx, max, &mut self.arrived));
         for request in self.arrived.drain(..) {
             let proto::SessionRequest { id, request } = request.map_err(unreadable)?;

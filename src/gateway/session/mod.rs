@@ -144,19 +144,27 @@ pub trait Line {
     /// Takes a batch. Called only while [`Line::may_say`] is true.
     fn say(&mut self, batch: Vec<Response<Self::Tag>>);
 
-    /// Waits until something happens: room, when that is `wanted`; requests, of which it takes
-    /// `max` at most. Cancel safe: what has been taken is in `asked`.
+    /// Waits until something happens that is wanted, or that ends the line. Cancel safe: what has
+    /// been taken is in `into`.
     ///
     /// # Errors
     /// What the client sent can't be read, and nothing after it.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        wanted: bool,
-        max: usize,
-        asked: &mut Vec<Request<Self::Tag>>,
-    ) -> Poll<Result<Turn, Error>>;
+    fn poll(&mut self, cx: &mut Context<'_>, want: Want, into: &mut Requests<Self::Tag>) -> Turned;
 }
+
+/// What a session waits for on its line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Want {
+    /// Room for a batch.
+    pub room: bool,
+    /// Requests, at most this many.
+    pub requests: usize,
+}
+
+/// Requests as a line has taken them.
+pub type Requests<Tag> = Vec<Request<Tag>>;
+/// What has happened on a line, if anything.
+pub type Turned = Poll<Result<Turn, Error>>;
 
 /// Serves a client until it has said and heard everything, or is gone.
 ///
@@ -180,10 +188,10 @@ pub async fn run<L: Line>(app: &Arc<App>, caller: Caller, line: &mut L) -> Resul
             return if stopping { Err(shutting_down()) } else { Ok(()) };
         }
         let owed = pending.len() + dialog.waiting();
-        let allowed = if open { in_flight_max.saturating_sub(owed) } else { 0 };
-        let wanted = dialog.waiting() > 0;
+        let requests = if open { in_flight_max.saturating_sub(owed) } else { 0 };
+        let want = Want { room: dialog.waiting() > 0, requests };
         tokio::select! {
-            turn = poll_fn(|cx| line.poll(cx, wanted, allowed, &mut asked)) => {
+            turn = poll_fn(|cx| line.poll(cx, want, &mut asked)) => {
                 match turn? {
                     Turn::Room => continue,
                     Turn::Gone => {

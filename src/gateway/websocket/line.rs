@@ -26,7 +26,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::error::{Code, Error};
 use crate::gateway::limits::{FRAME_BYTES_MAX, GatewayLimits, WEBSOCKET_PIECE_BYTES};
-use crate::gateway::session::{Line, Request, Response, Turn};
+use crate::gateway::session::{Line, Request, Requests, Response, Turn, Turned, Want};
 use crate::gateway::websocket::close::Ending;
 use crate::gateway::websocket::frame::{self, Ref};
 use crate::gateway::websocket::said;
@@ -198,7 +198,7 @@ impl SocketLine {
         &mut self,
         cx: &mut Context<'_>,
         max: usize,
-        asked: &mut Vec<Request<Option<Ref>>>,
+        asked: &mut Requests<Option<Ref>>,
     ) -> Result<(), Ending> {
         self.listens = false;
         while asked.len() < max {
@@ -280,18 +280,17 @@ impl SocketLine {
     fn turn(
         &mut self,
         cx: &mut Context<'_>,
-        wanted: bool,
-        max: usize,
-        asked: &mut Vec<Request<Option<Ref>>>,
+        want: Want,
+        asked: &mut Requests<Option<Ref>>,
     ) -> Poll<Result<Turn, Ending>> {
         if let Some(ending) = self.ends.take() {
             return Poll::Ready(Err(ending));
         }
         let sent = self.send_queue(cx)?;
-        if wanted && sent.is_ready() {
+        if want.room && sent.is_ready() {
             return Poll::Ready(Ok(Turn::Room));
         }
-        let received = self.receive(cx, max, asked);
+        let received = self.receive(cx, want.requests, asked);
         if !asked.is_empty() {
             self.ends = received.err();
             return Poll::Ready(Ok(Turn::Asked));
@@ -317,11 +316,10 @@ impl Line for SocketLine {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        wanted: bool,
-        max: usize,
-        asked: &mut Vec<Request<Option<Ref>>>,
-    ) -> Poll<Result<Turn, Error>> {
-        self.turn(cx, wanted, max, asked).map(|turn| match turn {
+        want: Want,
+        asked: &mut Requests<Option<Ref>>,
+    ) -> Turned {
+        self.turn(cx, want, asked).map(|turn| match turn {
             Ok(turn) => Ok(turn),
             Err(Ending::Error(error)) => Err(error),
             Err(ending) => {

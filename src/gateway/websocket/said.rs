@@ -90,7 +90,7 @@ pub fn hello(app: &App, actor: &Actor) -> Bytes {
     let ping_interval_ms = limits.keep_alive.as_millis() as u64;
     let hello = Frame::Hello {
         protocol: PROTOCOL,
-        node: app.backend.node_id().map(|node| node.0.into()),
+        node: app.backend.node_id().map(|node| node.0),
         user: actor.user.as_str(),
         server_time_ms: app.clock.now_ms(),
         ping_interval_ms,
