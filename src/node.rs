@@ -417,6 +417,7 @@ fn gateway_limits(config: &Config) -> GatewayLimits {
         follows_per_session_max: config.limits.follows_per_session_max,
         posts_in_flight_per_session_max: config.limits.posts_in_flight_per_session_max,
         text_bytes_max: config.limits.text_bytes_max.as_usize(),
+        keep_alive: config.limits.keep_alive,
         drain_timeout: config.node.shutdown_timeout.min(Duration::from_secs(5)),
         ..GatewayLimits::default()
     }

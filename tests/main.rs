@@ -45,3 +45,4 @@ mod snapshot;
 mod start;
 mod systemd;
 mod verify;
+mod ws;
