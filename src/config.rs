@@ -218,7 +218,7 @@ settings! {
         log_purge_threshold: Size = Size(10 << 30);
         /// How fast this node sends the state of a shard to a node that is to have it, in bytes a
         /// second; `0B`: as fast as it can.
-        snapshot_bytes_per_second: Size = Size(32 << 20);
+        snapshot_bytes_per_second: Size = Size(8 << 20);
         /// Posts are refused with `disk_full` while less than this is free; reads go on.
         min_free_disk: Size = Size(256 << 20);
         /// Space kept in a file that is given up when the disk is full all the same, so that

@@ -127,6 +127,14 @@ impl Act {
         Act::Links(vec![(node, peers, clients, packets)])
     }
 
+    /// Whether there is somebody to hit: an attack on packets needs a node that runs and sends some.
+    pub(super) fn hits(&self, runs: impl Fn(usize) -> bool) -> bool {
+        match self {
+            Act::Links(links) => links.iter().any(|(node, ..)| runs(*node)),
+            _ => true,
+        }
+    }
+
     /// Does it. What was done is in `undo` also when something went wrong.
     ///
     /// # Errors

@@ -175,6 +175,10 @@ impl Nemesis {
             let ground = Ground::new(all, hit, leader, (late, local), &mut self.rng);
             let ground = ground.forgotten(forgetful.len());
             let Some(strike) = Strike::plan(kind, &ground, &mut self.rng) else { continue };
+            // With churn, those whose packets it would hit may all be gone.
+            if !strike.act.hits(|place| self.cluster.nodes[place].running().is_some()) {
+                continue;
+            }
             // What a majority of a shard's replicas forgets, nobody remembers.
             let all = forgetful.union(&strike.broken).copied().collect();
             if !kind.damages() || placement.has_majority(&all) {
