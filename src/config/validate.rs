@@ -16,6 +16,7 @@ impl Config {
         let mut problems = Vec::new();
         self.validate_node(&mut problems);
         self.validate_limits(&mut problems);
+        self.validate_accounts(&mut problems);
         self.validate_raft(&mut problems);
         self.validate_store(&mut problems);
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.filter) {
@@ -118,6 +119,21 @@ impl Config {
                 humantime::format_duration(limits.request_timeout),
                 humantime::format_duration(failover)
             ));
+        }
+    }
+
+    fn validate_accounts(&self, problems: &mut Vec<String>) {
+        let accounts = &self.accounts;
+        let least = Duration::from_secs(60);
+        at_least(problems, "accounts.session_idle", accounts.session_idle, least);
+        at_least(problems, "accounts.session_max", accounts.session_max, least);
+        let longest = Duration::from_millis(limits::TTL_MS_MAX);
+        for (field, value) in
+            [("session_idle", accounts.session_idle), ("session_max", accounts.session_max)]
+        {
+            if value > longest {
+                problems.push(format!("accounts.{field}: use at most ten years"));
+            }
         }
     }
 
@@ -230,6 +246,8 @@ mod tests {
         check(|c| c.limits.text_bytes_max = Size(65 * 1024), "limits.text_bytes_max:");
         check(|c| c.limits.connections_max = 0, "limits.connections_max:");
         check(|c| c.limits.request_timeout = MILLISECOND * 500, "limits.request_timeout:");
+        check(|c| c.accounts.session_idle = MILLISECOND, "accounts.session_idle:");
+        check(|c| c.accounts.session_max = MILLISECOND * u32::MAX * 100, "accounts.session_max:");
         check(|c| c.raft.election_timeout_min = MILLISECOND * 150, "raft.election_timeout_min:");
         check(|c| c.raft.election_timeout_max = MILLISECOND * 300, "raft.election_timeout_max:");
         check(|c| c.placement.replace_after = MILLISECOND * 999, "placement.replace_after:");

@@ -85,6 +85,8 @@ pub trait Backend: Send + Sync + 'static {
         after: Option<UserId>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Arc<User>>, Error>>;
+    fn shard_of_user(&self, user: &UserId) -> Result<ShardId, Error>;
+    fn revocations(&self, shard: ShardId) -> BoxFuture<'_, Result<u64, Error>>;
     fn node_id(&self) -> Option<NodeId>;
     fn readiness(&self) -> Readiness;
     fn status(&self) -> BoxFuture<'_, StatusResponse>;
@@ -165,6 +167,14 @@ impl Backend for Router {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Arc<User>>, Error>> {
         Box::pin(Router::users(self, actor, after, limit))
+    }
+
+    fn shard_of_user(&self, user: &UserId) -> Result<ShardId, Error> {
+        Router::shard_of_user(self, user)
+    }
+
+    fn revocations(&self, shard: ShardId) -> BoxFuture<'_, Result<u64, Error>> {
+        Box::pin(Router::revocations(self, shard))
     }
 
     fn node_id(&self) -> Option<NodeId> {

@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{AbortHandle, BoxStream, SelectAll, abortable};
 use tonic::Status;
 
+use crate::chat::account::Scope;
 use crate::chat::command::{Actor, Done};
 use crate::delivery::encoded::Encoded;
 use crate::delivery::subscription::Next;
@@ -158,7 +159,10 @@ impl Dialog {
     pub fn take(&mut self, request: proto::SessionRequest) -> Option<(u64, Work)> {
         let id = request.id;
         let work = match request.request {
-            Some(Asked::Post(post)) => rooms::post(post).map(|post| Some(Work::Post(post))),
+            Some(Asked::Post(post)) => {
+                let post = self.caller.require(Scope::Post).and_then(|()| rooms::post(post));
+                post.map(|post| Some(Work::Post(post)))
+            }
             Some(Asked::Follow(follow)) => self.follow(follow).map(Some),
             Some(Asked::Unfollow(unfollow)) => self.unfollow(id, &unfollow.room).map(|()| None),
             Some(Asked::Ping(proto::Ping {})) => {

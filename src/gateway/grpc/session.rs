@@ -80,7 +80,7 @@ impl StreamingService<proto::SessionRequest> for SessionMethod {
     fn call(&mut self, request: Request<Streaming<proto::SessionRequest>>) -> Self::Future {
         let app = self.app.clone();
         Box::pin(async move {
-            let caller = app.grpc_caller(request.metadata()).await;
+            let caller = app.session_caller(request.metadata()).await;
             let caller = app.metrics.count(caller)?;
             if app.drain.is_on() {
                 return app.metrics.count(Err(shutting_down())).map_err(Status::from);
@@ -146,6 +146,8 @@ async fn run(
     out: &mpsc::Sender<Batch>,
 ) -> Result<(), Status> {
     let in_flight_max = app.limits().posts_in_flight_per_session_max;
+    let signed_in = caller.clone();
+    let mut dismissed = pin!(app.dismissed(&signed_in));
     let mut dialog = Dialog::new(app.clone(), caller);
     let mut pending = FuturesUnordered::new();
     let mut feeds = Feeds::new();
@@ -190,6 +192,7 @@ async fn run(
                     dialog.deliver(&room, generation, next);
                 }
             }
+            error = dismissed.as_mut() => return app.metrics.count(Err(error)).map_err(Status::from),
             () = drain.as_mut(), if !stopping => {
                 (open, stopping) = (false, true);
                 dialog.end_all(&shutting_down());

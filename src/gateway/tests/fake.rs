@@ -43,6 +43,8 @@ pub struct Fake {
     pub feeds_refused: Mutex<Option<Error>>,
     pub ready: AtomicBool,
     pub initialized: AtomicBool,
+    /// Nobody says whether anything was revoked.
+    pub accounts_cut_off: AtomicBool,
     /// What was recorded.
     pub audit: Mutex<Vec<AuditRecord>>,
 }
@@ -67,6 +69,7 @@ impl Fake {
             feeds_refused: Mutex::default(),
             ready: AtomicBool::new(true),
             initialized: AtomicBool::new(false),
+            accounts_cut_off: AtomicBool::new(false),
             audit: Mutex::default(),
         })
     }
@@ -232,6 +235,20 @@ impl Backend for Arc<Fake> {
         let above = state.users.values().filter(|user| Some(&user.id) > after.as_ref());
         let users = above.take(limit).map(|user| Arc::new(user.clone())).collect();
         async { Ok(users) }.boxed()
+    }
+
+    fn shard_of_user(&self, _user: &UserId) -> Result<ShardId, Error> {
+        Ok(ShardId(1))
+    }
+
+    fn revocations(&self, _shard: ShardId) -> BoxFuture<'_, Result<u64, Error>> {
+        async {
+            match self.accounts_cut_off.load(Ordering::SeqCst) {
+                true => Err(Error::new(Code::Unavailable, "no leader")),
+                false => Ok(self.state.lock().unwrap().revocations),
+            }
+        }
+        .boxed()
     }
 
     fn node_id(&self) -> Option<NodeId> {
