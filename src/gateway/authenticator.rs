@@ -277,4 +277,23 @@ mod tests {
         let disabled = User { disabled: true, ..user(true) };
         assert_eq!(judge(&disabled, &[1; 32], 0), None);
     }
+
+    #[test]
+    fn what_is_remembered_is_good_for_one_count_and_until_its_end() {
+        let token = format!("fm_ann_{}", "0".repeat(64));
+        let credentials = Credentials::parse(&token).unwrap();
+        let authenticator = Authenticator::default();
+        let mut verified = judge(&user(false), &[3; 32], 100).unwrap();
+        authenticator.remember(&credentials, 7, &verified);
+        assert_eq!(authenticator.remembered(&credentials, 7, 399), Some(verified.clone()));
+        assert_eq!(authenticator.remembered(&credentials, 8, 399), None, "something was revoked");
+        assert_eq!(authenticator.remembered(&credentials, 7, 400), None, "it has ended");
+        // Said to be used after a quarter of its idle time, and then not again for as long.
+        assert!(!authenticator.is_touch_due(&credentials, 174));
+        assert!(authenticator.is_touch_due(&credentials, 175));
+        assert!(!authenticator.is_touch_due(&credentials, 176));
+        verified.session = None;
+        authenticator.remember(&credentials, 8, &verified);
+        assert!(!authenticator.is_touch_due(&credentials, 9999), "a token");
+    }
 }

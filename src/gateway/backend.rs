@@ -61,6 +61,8 @@ impl From<Subscription> for Feed {
 #[expect(missing_docs, reason = "each method is Router's, and described there")]
 pub trait Backend: Send + Sync + 'static {
     fn execute(&self, request: Request) -> BoxFuture<'_, Result<Done, Error>>;
+    fn shard_of_user(&self, user: &UserId) -> Result<ShardId, Error>;
+    fn revocations(&self, shard: ShardId) -> BoxFuture<'_, Result<u64, Error>>;
     fn query<'a>(
         &'a self,
         actor: &'a Actor,
@@ -85,8 +87,6 @@ pub trait Backend: Send + Sync + 'static {
         after: Option<UserId>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Arc<User>>, Error>>;
-    fn shard_of_user(&self, user: &UserId) -> Result<ShardId, Error>;
-    fn revocations(&self, shard: ShardId) -> BoxFuture<'_, Result<u64, Error>>;
     fn node_id(&self) -> Option<NodeId>;
     fn readiness(&self) -> Readiness;
     fn status(&self) -> BoxFuture<'_, StatusResponse>;

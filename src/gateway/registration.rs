@@ -12,6 +12,7 @@ use crate::gateway::accounts::{From, LoggedIn, id_of, not_found, one_line, wrong
 use crate::gateway::app::{App, Caller, require_admin};
 use crate::gateway::auth::{mint_invite, parse_invite};
 use crate::gateway::limits::Registration;
+use crate::gateway::operations::FIRST_ADMIN;
 use crate::gateway::passwords;
 use crate::id::UserId;
 use crate::limits;
@@ -35,7 +36,8 @@ impl App {
         one_line("display_name", &display_name, limits::DISPLAY_NAME_BYTES_MAX)?;
         self.attempts.begin(&user, from.address)?;
         let taken = || Error::new(Code::AlreadyExists, format!("user {user} exists already"));
-        if self.account(&user).await?.is_some() {
+        // The first administrator is `cluster init`'s to create, who may be at it right now.
+        if user.as_str() == FIRST_ADMIN || self.account(&user).await?.is_some() {
             return Err(taken());
         }
         let password = self.passwords.hash(password).await?;

@@ -216,3 +216,72 @@ async fn ask(backend: Arc<dyn Backend>, shard: ShardId, counted: Arc<Counted>) {
         sleep(ASK_PAUSE.saturating_sub(began.elapsed())).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::tests::fake::Fake;
+    use std::sync::atomic::Ordering;
+
+    const SHARD: ShardId = ShardId(1);
+
+    fn times(trust: &Trust) -> u64 {
+        *trust.counted(SHARD).stirred.borrow()
+    }
+
+    #[tokio::test]
+    async fn one_question_serves_all_and_nobody_asks_when_nobody_wants_to_know() {
+        let fake = Fake::new();
+        let backend: Arc<dyn Backend> = Arc::new(fake.clone());
+        let trust = Trust::default();
+        let asked = || fake.revocations_asked.load(Ordering::SeqCst);
+        for _ in 0..1000 {
+            assert_eq!(trust.count(&backend, SHARD, GIVE_UP).await, Ok(0));
+        }
+        assert_eq!(asked(), 1);
+        sleep(IDLE + ASK_EVERY * 3).await;
+        let before = asked();
+        assert!((2..=14).contains(&before), "{before}");
+        sleep(ASK_EVERY * 3).await;
+        assert_eq!(asked(), before, "nobody wants to know");
+        let stirred = trust.stirred(&backend, SHARD);
+        while asked() < before + 3 {
+            sleep(ASK_PAUSE).await; // somebody follows something
+        }
+        drop(stirred);
+        assert_eq!(trust.count(&backend, SHARD, GIVE_UP).await, Ok(0));
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_for_a_while_and_then_nobody_is_sure() {
+        let fake = Fake::new();
+        let backend: Arc<dyn Backend> = Arc::new(fake.clone());
+        let trust = Trust::default();
+        let stirred = trust.stirred(&backend, SHARD);
+        assert_eq!(trust.count(&backend, SHARD, GIVE_UP).await, Ok(0));
+        let before = times(&trust);
+        fake.accounts_cut_off.store(true, Ordering::SeqCst);
+        assert_eq!(trust.count(&backend, SHARD, GIVE_UP).await, Ok(0));
+        sleep(TRUST).await;
+        let patient = trust.count(&backend, SHARD, Duration::from_millis(10)).await.unwrap_err();
+        assert_eq!(patient.code, Code::Unavailable);
+        fake.accounts_cut_off.store(false, Ordering::SeqCst);
+        assert_eq!(trust.count(&backend, SHARD, GIVE_UP).await, Ok(0));
+        assert_eq!(times(&trust), before, "and nobody need be verified again");
+        drop(stirred);
+    }
+
+    #[tokio::test]
+    async fn what_this_node_has_revoked_is_asked_for_at_once() {
+        let fake = Fake::new();
+        let backend: Arc<dyn Backend> = Arc::new(fake.clone());
+        let trust = Trust::default();
+        assert_eq!(trust.count(&backend, SHARD, GIVE_UP).await, Ok(0));
+        fake.revoke_one();
+        assert_eq!(trust.count(&backend, SHARD, GIVE_UP).await, Ok(0), "as of a moment ago");
+        let begin = Instant::now();
+        trust.doubt(SHARD);
+        assert_eq!(trust.count(&backend, SHARD, GIVE_UP).await, Ok(1));
+        assert!(begin.elapsed() < ASK_EVERY);
+    }
+}

@@ -364,6 +364,7 @@ async fn people_register_where_they_may() {
     for (bad, code) in [
         (json!({ "user": "dan", "password": "short" }), "invalid_argument"),
         (json!({ "user": "Dan", "password": PASSWORD }), "invalid_argument"),
+        (json!({ "user": "admin", "password": PASSWORD }), "already_exists"),
         (json!({ "user": "dan", "password": PASSWORD, "admin": true }), "invalid_argument"),
         (
             json!({ "user": "dan", "password": PASSWORD, "display_name": "x".repeat(129) }),
