@@ -3,6 +3,7 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "proto/folkmoot/v1/folkmoot.proto",
+        "proto/folkmoot/v1/accounts.proto",
         "proto/folkmoot/v1/admin.proto",
         "proto/folkmoot/internal/v1/log.proto",
         "proto/folkmoot/internal/v1/peer.proto",

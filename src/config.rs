@@ -17,7 +17,10 @@ mod setting;
 mod validate;
 
 pub use reload::Reload;
-pub use setting::{LogFormat, Setting, Size};
+pub use setting::{LogFormat, Registration, Setting, Size};
+
+/// As durations are written: a twelfth of 365.25 days, rounded.
+const MONTH_SECONDS: u64 = 2_630_016;
 
 /// What the names of all settings in the environment begin with.
 pub const ENVIRONMENT_PREFIX: &str = "FOLKMOOT_";
@@ -179,6 +182,21 @@ settings! {
         keep_alive: Duration = Duration::from_secs(20);
         /// How long a request is retried inside the cluster before the client gets `timeout`.
         request_timeout: Duration = Duration::from_secs(10);
+    }
+
+    /// Who may have an account, and how people sign in.
+    accounts: Accounts {
+        /// Who may make an account: `closed`, nobody, administrators create users; `invite`,
+        /// whoever has one, made by `folkmoot user invite`; `open`, everybody.
+        registration: Registration = Registration::Closed;
+        /// A session ends after so much time without use.
+        session_idle: Duration = Duration::from_secs(30 * 24 * 3600);
+        /// A session ends after so much time, however much it is used.
+        session_max: Duration = Duration::from_secs(3 * MONTH_SECONDS);
+        /// Whether all clients come through a proxy, whose word counts for where they are and
+        /// whether they speak TLS: the last `X-Forwarded-For` and `X-Forwarded-Proto`. Anybody who
+        /// reaches the node past the proxy can say what they like then.
+        behind_proxy: bool = false;
     }
 
     /// Consensus. Must be the same on all nodes.

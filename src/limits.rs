@@ -26,6 +26,26 @@ pub const EDITS_PER_MESSAGE_MAX: usize = 100;
 pub const LABEL_BYTES_MAX: usize = 64;
 /// Tokens of one user.
 pub const TOKENS_PER_USER_MAX: usize = 32;
+/// A user's status, in bytes.
+pub const STATUS_BYTES_MAX: usize = 256;
+/// A password, in bytes of UTF-8.
+pub const PASSWORD_BYTES_MAX: usize = 256;
+/// A password, in characters.
+pub const PASSWORD_CHARS_MIN: usize = 8;
+/// A password's hash, as a PHC string, in bytes.
+pub const PASSWORD_HASH_BYTES_MAX: usize = 256;
+/// Sessions of one user; the one that was not used for the longest time makes room for another.
+pub const SESSIONS_PER_USER_MAX: usize = 32;
+/// What a client says it is, as far as it is kept, in bytes.
+pub const USER_AGENT_BYTES_MAX: usize = 128;
+/// An IP address as text, in bytes.
+pub const ADDRESS_BYTES_MAX: usize = 48;
+/// The longest that a token, a session or an invite can be valid for, in milliseconds: ten years.
+pub const TTL_MS_MAX: u64 = 10 * 366 * 24 * 3600 * 1000;
+/// Invites of one administrator.
+pub const INVITES_PER_USER_MAX: usize = 32;
+/// How many one invite lets in.
+pub const INVITE_USES_MAX: u32 = 100;
 /// An import source's name, in bytes.
 pub const SOURCE_BYTES_MAX: usize = 256;
 /// Lines in one import command.

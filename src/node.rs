@@ -38,9 +38,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::gateway::drain::Drain as ClientDrain;
-use crate::gateway::limits::{GatewayLimits, SharedLimits};
+use crate::gateway::limits::{AccountLimits, GatewayLimits, Registration, SharedLimits};
 use crate::gateway::{Gateway, metrics};
 use crate::id::ShardId;
 use crate::meta::release;
@@ -411,7 +411,18 @@ fn odd_neighbour(config: &Config, ours: &str, address: String, theirs: pb::Hello
 }
 
 fn gateway_limits(config: &Config) -> GatewayLimits {
+    let accounts = &config.accounts;
     GatewayLimits {
+        accounts: AccountLimits {
+            registration: match accounts.registration {
+                config::Registration::Closed => Registration::Closed,
+                config::Registration::Invite => Registration::Invite,
+                config::Registration::Open => Registration::Open,
+            },
+            session_idle: accounts.session_idle,
+            session_max: accounts.session_max,
+            behind_proxy: accounts.behind_proxy,
+        },
         connections_max: config.limits.connections_max,
         sessions_max: config.limits.sessions_max,
         follows_per_session_max: config.limits.follows_per_session_max,

@@ -207,7 +207,7 @@ fn users(admin: &User<'_>) {
     admin.is_refused("user add bob", "already_exists");
     let list = admin.says("user list");
     let list = rows(&list);
-    assert_eq!(list[0], ["USER", "NAME", "ADMIN", "CREATED"]);
+    assert_eq!(list[0], ["USER", "NAME", "ADMIN", "CREATED", "STATUS"]);
     assert_eq!(list[2][..3], ["alice", "Al", "no"]);
     assert_eq!(each(&admin.json("user list"), "users", "user"), ["admin", "alice", "bob"]);
     let further = admin.json("user token bob --label laptop");

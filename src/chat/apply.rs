@@ -15,8 +15,8 @@ use crate::chat::append::Call;
 use crate::chat::command::{Command, Rejection, Reply, Request};
 use crate::chat::event::Event;
 use crate::chat::state::{Sent, StateMut};
-use crate::chat::{codec, create_room, create_user, dedup, edit, import, join, leave, post};
-use crate::chat::{react, recover, redact, set_role, token};
+use crate::chat::{change_user, codec, create_room, create_user, dedup, edit, import, join, leave};
+use crate::chat::{post, react, recover, redact, set_role, token};
 use crate::id::RoomId;
 
 /// Events in the order in which they were appended, each with its room. Erased bodies aside,
@@ -77,6 +77,7 @@ fn dispatch<S: StateMut>(call: &mut Call<'_, S>, command: Command) -> Reply {
             token::issue(call, &user, token_hash, label)
         }
         Command::RevokeToken { user, token_hash } => token::revoke(call, &user, &token_hash),
+        Command::ChangeUser { user, change } => change_user::apply(call, user, change),
         Command::CreateRoom { room, title, kind, epoch, salt } => {
             create_room::apply(call, room, title, kind, epoch, salt)
         }

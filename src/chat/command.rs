@@ -1,5 +1,6 @@
 //! What can be asked of the rules, and what they answer.
 
+use crate::chat::account::Change;
 use crate::chat::event::{EventKind, Hash, Role, Salt};
 use crate::chat::state::RoomKind;
 use crate::error::{Code, Error};
@@ -33,6 +34,7 @@ pub enum Command {
     CreateUser { user: UserId, display_name: String, admin: bool, token_hash: Option<Hash> },
     IssueToken { user: UserId, token_hash: Hash, label: String },
     RevokeToken { user: UserId, token_hash: Hash },
+    ChangeUser { user: UserId, change: Change },
     CreateRoom { room: RoomId, title: String, kind: RoomKind, epoch: Epoch, salt: Salt },
     Join { room: RoomId, salt: Salt },
     Leave { room: RoomId, salt: Salt },
@@ -71,7 +73,8 @@ impl Command {
         match self {
             Command::CreateUser { user, .. }
             | Command::IssueToken { user, .. }
-            | Command::RevokeToken { user, .. } => Target::User(user),
+            | Command::RevokeToken { user, .. }
+            | Command::ChangeUser { user, .. } => Target::User(user),
             Command::CreateRoom { room, .. }
             | Command::Join { room, .. }
             | Command::Leave { room, .. }

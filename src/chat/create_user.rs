@@ -26,15 +26,9 @@ pub(super) fn apply<S: StateMut>(
     }
     let display_name =
         if display_name.is_empty() { user.as_str().to_owned() } else { display_name };
-    let token =
-        token_hash.map(|hash| Token { hash, label: String::new(), issued_at_ms: call.now_ms });
-    call.state.put_user(User {
-        id: user,
-        display_name,
-        admin,
-        created_at_ms: call.now_ms,
-        tokens: token.into_iter().collect(),
-    });
+    let mut row = User::new(user, display_name, admin, call.now_ms);
+    row.tokens.extend(token_hash.map(|hash| Token::new(hash, String::new(), call.now_ms)));
+    call.state.put_user(row);
     Ok(done(call, false))
 }
 

@@ -8,6 +8,7 @@
 //! time is older than the horizon, and from then on the id itself is refused. Imports have no
 //! horizon; their marks make repeats harmless for ever.
 
+use crate::chat::account::Change;
 use crate::chat::command::{Command, Done, Rejection, Target};
 use crate::chat::state::{Scope, State};
 use crate::id::{RequestId, UserId};
@@ -83,6 +84,10 @@ fn body_hash(command: &Command) -> [u8; 16] {
         Command::RevokeToken { user, token_hash } => {
             out.byte(12).str(user.as_str()).bytes(token_hash)
         }
+        Command::ChangeUser { user, change } => {
+            out.byte(22).str(user.as_str());
+            put_change(&mut out, change)
+        }
         Command::CreateRoom { room, title, kind, epoch: _, salt: _ } => {
             out.byte(13).str(room.as_str()).str(title).byte(*kind as u8)
         }
@@ -113,6 +118,38 @@ fn body_hash(command: &Command) -> [u8; 16] {
     hash
 }
 
+/// A change of a user: the hashes of secrets that the gateway mints are left out, and so is a
+/// password's, whose salt is.
+fn put_change<'a>(out: &'a mut Canonical, change: &Change) -> &'a mut Canonical {
+    match change {
+        Change::SetPassword { password: _, previous, keep } => {
+            out.byte(1).maybe(previous.as_ref()).maybe(keep.as_ref())
+        }
+        Change::OpenSession { hash: _, password, user_agent, address, ttl_ms, idle_ms } => {
+            let out = out.byte(2).bytes(password).str(user_agent).str(address);
+            out.number(*ttl_ms).number(*idle_ms)
+        }
+        Change::TouchSession { hash, address } => out.byte(3).bytes(hash).str(address),
+        Change::EndSessions { keep } => out.byte(4).maybe(keep.as_ref()),
+        Change::SetDisabled { disabled } => out.byte(5).byte((*disabled).into()),
+        Change::SetProfile { display_name, status } => {
+            out.byte(6).maybe(display_name.as_ref()).maybe(status.as_ref())
+        }
+        Change::IssueToken { hash: _, label, scopes, ttl_ms } => {
+            let out = out.byte(7).str(label).number(scopes.number().into());
+            out.maybe(ttl_ms.map(u64::to_le_bytes))
+        }
+        Change::Register { display_name, password: _ } => out.byte(8).str(display_name),
+        Change::MakeInvite { hash: _, uses_max, ttl_ms } => {
+            out.byte(9).number((*uses_max).into()).number(*ttl_ms)
+        }
+        Change::DropInvite { hash } => out.byte(10).bytes(hash),
+        Change::UseInvite { hash, guest, give_back } => {
+            out.byte(11).bytes(hash).str(guest.as_str()).byte((*give_back).into())
+        }
+    }
+}
+
 /// An unambiguous concatenation of fields.
 struct Canonical(Vec<u8>);
 
@@ -131,6 +168,13 @@ impl Canonical {
         self.number(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
         self
+    }
+
+    fn maybe(&mut self, bytes: Option<impl AsRef<[u8]>>) -> &mut Canonical {
+        match bytes {
+            Some(bytes) => self.byte(1).bytes(bytes.as_ref()),
+            None => self.byte(0),
+        }
     }
 
     fn str(&mut self, s: &str) -> &mut Canonical {

@@ -12,6 +12,7 @@ use crate::id::{RequestId, RoomId, Seq, UserId};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Memory {
     log_time_ms: u64,
+    revocations: u64,
     rooms: BTreeMap<RoomId, Arc<Room>>,
     participants: BTreeMap<(RoomId, UserId), Participant>,
     users: BTreeMap<UserId, Arc<User>>,
@@ -54,6 +55,10 @@ fn above<K: Clone>(after: Option<&K>) -> (Bound<K>, Bound<K>) {
 impl State for Memory {
     fn log_time_ms(&self) -> u64 {
         self.log_time_ms
+    }
+
+    fn revocations(&self) -> u64 {
+        self.revocations
     }
 
     fn room(&self, room: &RoomId) -> Option<Arc<Room>> {
@@ -139,6 +144,10 @@ impl State for Memory {
 impl StateMut for Memory {
     fn advance_log_time(&mut self, ms: u64) {
         self.log_time_ms = self.log_time_ms.max(ms);
+    }
+
+    fn note_revocation(&mut self) {
+        self.revocations += 1;
     }
 
     fn put_room(&mut self, room: Room) {

@@ -13,6 +13,7 @@
 //! A shard calls [`apply::apply_batch`] for every committed entry and [`query::query`] for reads.
 //! State is behind the traits of [`state`]; [`memory`] implements them over plain maps.
 
+pub mod account;
 pub mod apply;
 pub mod codec;
 pub mod command;
@@ -29,6 +30,7 @@ mod dedup;
 mod page;
 
 // One file per verb.
+mod change_user;
 mod create_room;
 mod create_user;
 mod edit;

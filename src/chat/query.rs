@@ -47,12 +47,14 @@ pub enum Query {
         /// At most this many events.
         limit: usize,
     },
-    /// A user's row. Tokens' hashes included: the gateway authenticates with it.
+    /// How often something stopped being valid by which users of this shard sign in.
+    Revocations,
+    /// A user's row. Hashes of secrets included: the gateway authenticates with it.
     User {
         /// Which.
         user: UserId,
     },
-    /// The users of this shard, ascending.
+    /// The public part of the rows of this shard's users, ascending.
     Users {
         /// Only ids above this one.
         after: Option<UserId>,
@@ -82,6 +84,7 @@ pub enum Answer {
     Export { room: Arc<Room>, events: Vec<Arc<Event>> },
     User { user: Arc<User> },
     Users { users: Vec<Arc<User>> },
+    Revocations { count: u64 },
 }
 
 /// A page of a room's log.
@@ -150,8 +153,10 @@ pub fn query(state: &impl State, actor: &Actor, query: &Query) -> Result<Answer,
             None => Err(Rejection::UserNotFound(user.clone()).into()),
         },
         Query::Users { after, limit } => {
-            Ok(Answer::Users { users: state.users(after.as_ref(), clamp(*limit)) })
+            let users = state.users(after.as_ref(), clamp(*limit));
+            Ok(Answer::Users { users: users.iter().map(|user| Arc::new(user.public())).collect() })
         }
+        Query::Revocations => Ok(Answer::Revocations { count: state.revocations() }),
     }
 }
 

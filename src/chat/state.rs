@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+pub use crate::chat::account::{Token, User};
 use crate::chat::event::{Event, Hash, Role};
 use crate::id::{Epoch, RequestId, RoomId, Seq, UserId};
 
@@ -66,32 +67,6 @@ pub struct Participant {
     pub since_ms: u64,
 }
 
-/// A user's row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    /// The user's id.
-    pub id: UserId,
-    /// For people; the id when none was given.
-    pub display_name: String,
-    /// May administer the whole cluster.
-    pub admin: bool,
-    /// Log time of creation, milliseconds since the Unix epoch.
-    pub created_at_ms: u64,
-    /// Valid tokens, oldest first.
-    pub tokens: Vec<Token>,
-}
-
-/// A token by which a user signs in; only its hash is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
-    /// blake3 of the secret.
-    pub hash: Hash,
-    /// What it is for, in the user's words.
-    pub label: String,
-    /// Log time of issue, milliseconds since the Unix epoch.
-    pub issued_at_ms: u64,
-}
-
 /// Whose requests a dedup entry is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
@@ -129,6 +104,8 @@ pub struct Notes {
 pub trait State {
     /// The shard's log time, milliseconds since the Unix epoch; never goes back.
     fn log_time_ms(&self) -> u64;
+    /// How often something stopped being valid by which a user of this shard signs in.
+    fn revocations(&self) -> u64;
     /// A room's row.
     fn room(&self, room: &RoomId) -> Option<Arc<Room>>;
     /// Up to `limit` rooms with ids above `after`, ascending.
@@ -174,6 +151,8 @@ pub trait State {
 pub trait StateMut: State {
     /// Moves log time forward; a lower value is ignored.
     fn advance_log_time(&mut self, ms: u64);
+    /// Counts one more revocation, for nodes to ask again who may do what.
+    fn note_revocation(&mut self);
     /// Writes a room's row.
     fn put_room(&mut self, room: Room);
     /// Writes or removes a participant's row.

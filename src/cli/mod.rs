@@ -68,7 +68,7 @@ enum Command {
     Serve(serve::Args),
     /// Run a whole cluster on this machine, ready to chat.
     Demo(demo::Args),
-    /// Create and list users, issue tokens.
+    /// Accounts: users, passwords, sessions, tokens, invites.
     #[command(subcommand)]
     User(user::Command),
     /// Create, list, show, join and leave rooms.

@@ -126,6 +126,8 @@ pub(super) fn user_json(user: &pb::User) -> Value {
         "display_name": user.display_name,
         "admin": user.admin,
         "created_at": time(user.created_at_ms),
+        "status": user.status,
+        "disabled": user.disabled,
     })
 }
 

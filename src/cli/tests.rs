@@ -45,7 +45,7 @@ fn words(line: &str) -> Vec<String> {
             words.extend(part.split_whitespace().map(String::from));
         }
     }
-    let operator = |word: &String| ["|", ">", "&&", "#"].contains(&word.as_str());
+    let operator = |word: &String| ["|", "<", ">", "&&", "#"].contains(&word.as_str());
     words.into_iter().take_while(|word| !operator(word)).collect()
 }
 

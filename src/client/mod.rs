@@ -24,6 +24,7 @@ use tonic::transport::Channel;
 
 use crate::error::Error;
 
+mod accounts;
 mod admin;
 mod cluster;
 mod mint;

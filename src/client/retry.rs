@@ -49,7 +49,7 @@ impl Backoff {
 
 /// Whether another server may answer what this one could not.
 pub(super) fn other_server_may_help(error: &Error) -> bool {
-    !matches!(error.code, Code::Overloaded | Code::DiskFull)
+    !matches!(error.code, Code::Overloaded | Code::DiskFull | Code::RateLimited)
 }
 
 impl Client {

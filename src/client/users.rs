@@ -57,16 +57,33 @@ impl Client {
         .await
     }
 
-    /// Issues a further token for a user.
+    /// Issues a further token for a user, good for everything, until it is revoked.
     ///
     /// # Errors
     /// `user_not_found`, `limit_reached`.
     pub async fn issue_token(&self, user: &UserId, label: &str) -> Result<String, Error> {
+        self.issue_scoped_token(user, label, &[], 0).await
+    }
+
+    /// Issues a further token for a user that is good for these scopes (none: everything), for so
+    /// long, in milliseconds (0: until it is revoked).
+    ///
+    /// # Errors
+    /// `user_not_found`, `limit_reached`, `invalid_argument`.
+    pub async fn issue_scoped_token(
+        &self,
+        user: &UserId,
+        label: &str,
+        scopes: &[String],
+        ttl_ms: u64,
+    ) -> Result<String, Error> {
         let response = self
             .mutate(|channel, id| async move {
                 let request = self.request(pb::IssueTokenRequest {
                     user: user.to_string(),
                     label: label.to_string(),
+                    scopes: scopes.to_vec(),
+                    ttl_ms,
                     request_id: id.as_bytes().to_vec().into(),
                 });
                 UsersClient::new(channel).issue_token(request).await

@@ -174,7 +174,7 @@ mod tests {
                     sessions_max = \"many\"\n";
         let found = problems(text);
         let expected = [
-            (1, "there is no section cache: there are node, limits, raft, placement, store, log"),
+            (1, "there is no section cache: there are node, limits, accounts, raft, placement,"),
             (2, "there is no section sled_cache: it belongs below [store]"),
             (3, "there is no section rafts: do you mean [raft]?"),
             (5, "there is no setting raft.heartbeat: do you mean heartbeat_interval?"),

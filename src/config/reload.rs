@@ -13,6 +13,10 @@ pub(super) const RELOADED: &[(&str, &str)] = &[
     ("limits", "follows_per_session_max"),
     ("limits", "posts_in_flight_per_session_max"),
     ("limits", "keep_alive"),
+    ("accounts", "registration"),
+    ("accounts", "session_idle"),
+    ("accounts", "session_max"),
+    ("accounts", "behind_proxy"),
     ("placement", "replace_after"),
     ("log", "filter"),
 ];

@@ -217,6 +217,35 @@ impl Setting for LogFormat {
     }
 }
 
+/// Who may make an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// Nobody.
+    Closed,
+    /// Whoever has an invite.
+    Invite,
+    /// Everybody.
+    Open,
+}
+
+impl Setting for Registration {
+    fn parse(text: &str) -> Result<Registration, String> {
+        match text {
+            "closed" => Ok(Registration::Closed),
+            "invite" => Ok(Registration::Invite),
+            "open" => Ok(Registration::Open),
+            _ => Err(format!("expected \"closed\", \"invite\" or \"open\", not {text:?}")),
+        }
+    }
+    fn to_toml(&self) -> String {
+        quoted(match self {
+            Registration::Closed => "closed",
+            Registration::Invite => "invite",
+            Registration::Open => "open",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
@@ -309,6 +338,14 @@ mod tests {
         for bad in ["", "MiB", "-1", "+1", "1.5MiB", "1mib", "1 M", "99999999TiB"] {
             assert!(Size::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn registration_is_one_of_three() {
+        for some in [Registration::Closed, Registration::Invite, Registration::Open] {
+            assert_eq!(reread(&some), Ok(some));
+        }
+        assert!(Registration::parse("opne").is_err());
     }
 
     #[test]

@@ -21,6 +21,7 @@ impl Config {
         let mut problems = Vec::new();
         self.validate_node(&mut problems);
         self.validate_limits(&mut problems);
+        self.validate_accounts(&mut problems);
         self.validate_raft(&mut problems);
         self.validate_store(&mut problems);
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.filter) {
@@ -135,6 +136,21 @@ impl Config {
         }
     }
 
+    fn validate_accounts(&self, problems: &mut Vec<String>) {
+        let accounts = &self.accounts;
+        let least = Duration::from_secs(60);
+        at_least(problems, "accounts.session_idle", accounts.session_idle, least);
+        at_least(problems, "accounts.session_max", accounts.session_max, least);
+        let longest = Duration::from_millis(limits::TTL_MS_MAX);
+        for (field, value) in
+            [("session_idle", accounts.session_idle), ("session_max", accounts.session_max)]
+        {
+            if value > longest {
+                problems.push(format!("accounts.{field}: use at most ten years"));
+            }
+        }
+    }
+
     fn validate_raft(&self, problems: &mut Vec<String>) {
         let raft = &self.raft;
         at_least(problems, "raft.heartbeat_interval", raft.heartbeat_interval, MILLISECOND * 10);
@@ -246,6 +262,8 @@ mod tests {
         check(|c| c.limits.keep_alive = MILLISECOND * 999, "limits.keep_alive:");
         check(|c| c.limits.keep_alive = Duration::MAX, "limits.keep_alive:");
         check(|c| c.limits.request_timeout = MILLISECOND * 500, "limits.request_timeout:");
+        check(|c| c.accounts.session_idle = MILLISECOND, "accounts.session_idle:");
+        check(|c| c.accounts.session_max = MILLISECOND * u32::MAX * 100, "accounts.session_max:");
         check(|c| c.raft.election_timeout_min = MILLISECOND * 150, "raft.election_timeout_min:");
         check(|c| c.raft.election_timeout_max = MILLISECOND * 300, "raft.election_timeout_max:");
         check(|c| c.placement.replace_after = MILLISECOND * 999, "placement.replace_after:");

@@ -1,24 +1,25 @@
-//! What every request handler has at hand: the layers below, who is calling, ids to mint.
+//! What every request handler has at hand: the layers below, ids to mint.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
-use tonic::metadata::MetadataMap;
+use tokio::sync::Semaphore;
 
 use crate::chat::command::{Actor, Command, Done, Request};
 use crate::chat::event::{EventKind, Salt};
 use crate::clock::Clock;
 use crate::error::{Code, Error};
-use crate::gateway::auth::{Authenticator, Credentials};
+use crate::gateway::attempts::Attempts;
+use crate::gateway::authenticator::Authenticator;
 use crate::gateway::backend::Backend;
 use crate::gateway::body::BodyBudget;
+pub use crate::gateway::caller::Caller;
 use crate::gateway::convert;
 use crate::gateway::drain::Drain;
-use crate::gateway::limits::{GatewayLimits, SharedLimits};
+use crate::gateway::limits::{GatewayLimits, SharedLimits, TOUCHES_MAX};
 use crate::gateway::metrics::Metrics;
+use crate::gateway::passwords::Passwords;
 use crate::id::{RequestId, RoomId, Seq};
 use crate::router::Readiness;
 
@@ -37,7 +38,14 @@ pub struct App {
     limits: SharedLimits,
     /// Sessions, WebSockets, event streams and long polls there are.
     seats: Arc<AtomicUsize>,
-    auth: Authenticator,
+    /// Who may sign in by what.
+    pub(super) auth: Authenticator,
+    /// Hashes and verifies passwords.
+    pub(super) passwords: Passwords,
+    /// How often passwords were tried.
+    pub(super) attempts: Attempts,
+    /// Uses of sessions that are being told.
+    pub(super) touches: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for App {
@@ -55,15 +63,6 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Who makes a request, and the proof, to be shown again during a long one.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    /// The verified user.
-    pub actor: Actor,
-    credentials: Credentials,
-    trusted_until: Instant,
 }
 
 /// A message to be posted, validated.
@@ -95,55 +94,15 @@ impl App {
             limits,
             seats: Arc::default(),
             auth: Authenticator::default(),
+            passwords: Passwords::default(),
+            attempts: Attempts::default(),
+            touches: Arc::new(Semaphore::new(TOUCHES_MAX)),
         }
     }
 
     /// What clients may do, as of now.
     pub fn limits(&self) -> Arc<GatewayLimits> {
         self.limits.get()
-    }
-
-    /// Who sent these HTTP headers.
-    ///
-    /// # Errors
-    /// [`Code::Unauthenticated`], or whatever kept the token from being verified.
-    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Error> {
-        let header = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
-        self.verify(Credentials::from_header(header)?).await
-    }
-
-    /// Who sent this gRPC metadata.
-    ///
-    /// # Errors
-    /// As [`App::caller`].
-    pub async fn grpc_caller(&self, metadata: &MetadataMap) -> Result<Caller, Error> {
-        let header = metadata.get("authorization").map(|value| value.as_bytes());
-        self.verify(Credentials::from_header(header)?).await
-    }
-
-    /// Whose token this is.
-    ///
-    /// # Errors
-    /// As [`App::caller`].
-    pub async fn token_caller(&self, token: &str) -> Result<Caller, Error> {
-        self.verify(Credentials::from_token(token)?).await
-    }
-
-    async fn verify(&self, credentials: Credentials) -> Result<Caller, Error> {
-        let trusted_until = Instant::now() + crate::gateway::limits::TOKEN_TRUST;
-        let actor = self.auth.verify(&*self.backend, &credentials).await?;
-        Ok(Caller { actor, credentials, trusted_until })
-    }
-
-    /// Verifies the caller of a long request again, once the trust in their token has run out.
-    ///
-    /// # Errors
-    /// As [`App::caller`].
-    pub async fn trust_again(&self, caller: &mut Caller) -> Result<(), Error> {
-        if Instant::now() >= caller.trusted_until {
-            *caller = self.verify(caller.credentials.clone()).await?;
-        }
-        Ok(())
     }
 
     /// The client's request id, or a new one.
@@ -161,8 +120,22 @@ impl App {
         id: Option<RequestId>,
         command: Command,
     ) -> Result<Done, Error> {
-        let id = self.id_or_mint(id);
-        self.backend.execute(Request { actor: actor.clone(), id, command }).await
+        let changed = match &command {
+            Command::RevokeToken { user, .. } | Command::ChangeUser { user, .. } => {
+                Some(user.clone())
+            }
+            _ => None,
+        };
+        let done = self.backend.execute(self.request(actor, id, command)).await;
+        if let Some(user) = changed {
+            self.auth.doubt(&self.backend, &user);
+        }
+        done
+    }
+
+    /// A command with who asks for it, and an id.
+    pub fn request(&self, actor: &Actor, id: Option<RequestId>, command: Command) -> Request {
+        Request { actor: actor.clone(), id: self.id_or_mint(id), command }
     }
 
     /// Checks a post's text against this node's limit.

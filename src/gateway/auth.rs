@@ -1,40 +1,59 @@
 //! Bearer tokens: `fm_<user>_<64 hex digits>`, 32 random bytes of which only the blake3 hash is
 //! kept, in the user's replicated row.
 //!
-//! Called for every request, and again during long ones. A token that was found valid is trusted
-//! for [`TOKEN_TRUST`] and then looked up again, on this node's own replica where it has one; so a
-//! revoked token stops working within about that time, everywhere.
+//! A session that began with a password has a secret of the same form. Here they are minted and
+//! parsed; `authenticator.rs` verifies them.
 //!
-//! **Invariants:** a secret is neither logged nor kept, only its hash; a lookup that fails is an
-//! error, never an old answer.
+//! **Invariant:** a secret is neither logged nor kept, only its hash.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::hint::black_box;
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
-use crate::chat::command::Actor;
 use crate::chat::event::Hash;
-use crate::chat::query::{Answer, Query};
 use crate::error::{Code, Error};
-use crate::gateway::backend::Backend;
-use crate::gateway::limits::{TOKEN_CACHE_MAX, TOKEN_TRUST};
 use crate::id::{JOIN_TOKEN_PREFIX, UserId};
 use crate::meta::join_token;
-use crate::router::Consistency;
 
 const SECRET_BYTES: usize = 32;
+/// What an invite begins with; `fm_` cannot be meant by it, for a user's id has no such form.
+const INVITE_PREFIX: &str = "fmi_";
 
 /// Mints a token for a user: the token, to be shown once, and the hash, to be kept.
 pub fn mint_token(user: &UserId) -> (String, Hash) {
+    mint("fm_", user)
+}
+
+/// Mints an invite of a user's: to be shown once, and its hash, to be kept.
+pub fn mint_invite(user: &UserId) -> (String, Hash) {
+    mint(INVITE_PREFIX, user)
+}
+
+fn mint(prefix: &str, user: &UserId) -> (String, Hash) {
     let secret: [u8; SECRET_BYTES] = rand::random();
-    let mut token = String::with_capacity(4 + user.as_str().len() + 2 * SECRET_BYTES);
-    let _ = write!(token, "fm_{user}_");
+    let mut token = String::with_capacity(8 + user.as_str().len() + 2 * SECRET_BYTES);
+    let _ = write!(token, "{prefix}{user}_");
     for byte in secret {
         let _ = write!(token, "{byte:02x}");
     }
     (token, *blake3::hash(&secret).as_bytes())
+}
+
+/// Who made an invite, and its hash; `None` when it is none.
+pub fn parse_invite(invite: &str) -> Option<(UserId, Hash)> {
+    parse(INVITE_PREFIX, invite)
+}
+
+fn parse(prefix: &str, token: &str) -> Option<(UserId, Hash)> {
+    // User ids may contain underscores, secrets do not.
+    let (user, secret) = token.strip_prefix(prefix)?.rsplit_once('_')?;
+    let user = UserId::parse(user).ok()?;
+    let mut bytes = [0; SECRET_BYTES];
+    if secret.len() != 2 * SECRET_BYTES {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(secret.as_bytes().chunks_exact(2)) {
+        *byte = hex_digit(digits[0])? << 4 | hex_digit(digits[1])?;
+    }
+    Some((user, *blake3::hash(&bytes).as_bytes()))
 }
 
 /// Mints a token that lets a new node join: the token, to be shown once, and the hash, to be kept.
@@ -85,18 +104,22 @@ impl Credentials {
         Credentials::parse(token).ok_or_else(malformed)
     }
 
-    fn parse(token: &str) -> Option<Credentials> {
-        // User ids may contain underscores, secrets do not.
-        let (user, secret) = token.strip_prefix("fm_")?.rsplit_once('_')?;
-        let user = UserId::parse(user).ok()?;
-        let mut bytes = [0; SECRET_BYTES];
-        if secret.len() != 2 * SECRET_BYTES {
-            return None;
-        }
-        for (byte, digits) in bytes.iter_mut().zip(secret.as_bytes().chunks_exact(2)) {
-            *byte = hex_digit(digits[0])? << 4 | hex_digit(digits[1])?;
-        }
-        Some(Credentials { user, hash: *blake3::hash(&bytes).as_bytes() })
+    /// Takes a token.
+    ///
+    /// `None` when it is none of ours.
+    pub fn parse(token: &str) -> Option<Credentials> {
+        let (user, hash) = parse("fm_", token)?;
+        Some(Credentials { user, hash })
+    }
+
+    /// Whose they are said to be.
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// blake3 of the secret.
+    pub fn hash(&self) -> &Hash {
+        &self.hash
     }
 }
 
@@ -110,99 +133,6 @@ fn hex_digit(digit: u8) -> Option<u8> {
 
 fn malformed() -> Error {
     Error::new(Code::Unauthenticated, "this is not a token: `fm_<user>_<64 hex digits>`")
-}
-
-fn unknown() -> Error {
-    Error::new(Code::Unauthenticated, "this token is not valid, or not any more")
-}
-
-/// Compares in a time that does not depend on where the hashes differ.
-fn same_hash(a: &Hash, b: &Hash) -> bool {
-    let difference = a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b));
-    black_box(difference) == 0
-}
-
-#[derive(Debug)]
-struct Verified {
-    user: UserId,
-    admin: bool,
-    until: Instant,
-}
-
-/// Verifies credentials, remembering for a moment those that were good.
-#[derive(Debug, Default)]
-pub struct Authenticator {
-    // Keyed by the hash of the secret: whoever can choose it does not know which hash it has.
-    verified: Mutex<HashMap<Hash, Verified>>,
-}
-
-impl Authenticator {
-    /// Finds out who is calling.
-    ///
-    /// # Errors
-    /// [`Code::Unauthenticated`] when the token is not the user's; any other when that could not
-    /// be found out.
-    pub async fn verify(
-        &self,
-        backend: &dyn Backend,
-        credentials: &Credentials,
-    ) -> Result<Actor, Error> {
-        let now = Instant::now();
-        if let Some(actor) = self.remembered(credentials, now) {
-            return Ok(actor);
-        }
-        // A token that was just issued may not have reached this node's replica yet, so only a
-        // linearizable read can tell that there is none.
-        let local = look_up(backend, credentials, Consistency::Local).await?;
-        let admin = match local {
-            Some(admin) => admin,
-            None => look_up(backend, credentials, Consistency::Linearizable)
-                .await?
-                .ok_or_else(unknown)?,
-        };
-        self.remember(credentials, admin, now);
-        Ok(Actor { user: credentials.user.clone(), admin })
-    }
-
-    fn remembered(&self, credentials: &Credentials, now: Instant) -> Option<Actor> {
-        let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = verified.get(&credentials.hash)?;
-        let good = found.until > now && found.user == credentials.user;
-        good.then(|| Actor { user: found.user.clone(), admin: found.admin })
-    }
-
-    fn remember(&self, credentials: &Credentials, admin: bool, now: Instant) {
-        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        if verified.len() >= TOKEN_CACHE_MAX {
-            verified.retain(|_, verified| verified.until > now);
-        }
-        if verified.len() >= TOKEN_CACHE_MAX {
-            return; // those beyond are looked up each time
-        }
-        let entry = Verified { user: credentials.user.clone(), admin, until: now + TOKEN_TRUST };
-        verified.insert(credentials.hash, entry);
-    }
-}
-
-/// Whether the token's user administers the cluster; `None` when there is no such user or token.
-async fn look_up(
-    backend: &dyn Backend,
-    credentials: &Credentials,
-    consistency: Consistency,
-) -> Result<Option<bool>, Error> {
-    let claimed = Actor { user: credentials.user.clone(), admin: false };
-    let query = Query::User { user: credentials.user.clone() };
-    let user = match backend.query(&claimed, query, consistency).await {
-        Ok(Answer::User { user }) => user,
-        Ok(_) => return Err(Error::new(Code::Internal, "a user query had another answer")),
-        Err(error) if error.code == Code::UserNotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let known = user
-        .tokens
-        .iter()
-        .fold(false, |known, token| known | same_hash(&token.hash, &credentials.hash));
-    Ok(known.then_some(user.admin))
 }
 
 #[cfg(test)]
@@ -243,16 +173,5 @@ mod tests {
         }
         assert!(Credentials::from_header(None).is_err());
         assert!(Credentials::from_header(Some(b"Bearer \xff")).is_err());
-    }
-
-    #[test]
-    fn hashes_are_compared_whole() {
-        let a = [7; 32];
-        for i in 0..32 {
-            let mut b = a;
-            b[i] ^= 1;
-            assert!(!same_hash(&a, &b));
-        }
-        assert!(same_hash(&a, &a.clone()));
     }
 }

@@ -61,6 +61,8 @@ impl From<Subscription> for Feed {
 #[expect(missing_docs, reason = "each method is Router's, and described there")]
 pub trait Backend: Send + Sync + 'static {
     fn execute(&self, request: Request) -> BoxFuture<'_, Result<Done, Error>>;
+    fn shard_of_user(&self, user: &UserId) -> Result<ShardId, Error>;
+    fn revocations(&self, shard: ShardId) -> BoxFuture<'_, Result<u64, Error>>;
     fn query<'a>(
         &'a self,
         actor: &'a Actor,
@@ -165,6 +167,14 @@ impl Backend for Router {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Arc<User>>, Error>> {
         Box::pin(Router::users(self, actor, after, limit))
+    }
+
+    fn shard_of_user(&self, user: &UserId) -> Result<ShardId, Error> {
+        Router::shard_of_user(self, user)
+    }
+
+    fn revocations(&self, shard: ShardId) -> BoxFuture<'_, Result<u64, Error>> {
+        Box::pin(Router::revocations(self, shard))
     }
 
     fn node_id(&self) -> Option<NodeId> {

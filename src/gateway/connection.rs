@@ -16,7 +16,6 @@ use axum::http::{HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::future::BoxFuture;
-use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -24,11 +23,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tower::ServiceExt;
 use tower::util::MapRequest;
 use tracing::{debug, warn};
 
 use crate::error::{Code, Error};
 use crate::gateway::app::App;
+use crate::gateway::caller::Peer;
 use crate::gateway::limits::{
     HEADER_BYTES_MAX, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_SEND_BYTES_MAX,
     HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, REFUSALS_MAX,
@@ -96,7 +97,7 @@ impl Acceptor {
             }
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => self.admit(stream),
+                    Ok((stream, peer)) => self.admit(stream, Peer(peer.ip())),
                     Err(error) => {
                         warn!(%error, "could not accept a client connection");
                         sleep(ACCEPT_PAUSE).await;
@@ -121,7 +122,7 @@ impl Acceptor {
         self.connections.shutdown().await;
     }
 
-    fn admit(&mut self, stream: TcpStream) {
+    fn admit(&mut self, stream: TcpStream, peer: Peer) {
         if self.connections.len() + self.latecomers.len() >= self.app.limits().connections_max {
             self.app.metrics.connections_refused.increment(1);
             self.app.metrics.refused(Code::TooManyConnections);
@@ -132,7 +133,7 @@ impl Acceptor {
         }
         self.app.metrics.connections_total.increment(1);
         let counted = InGauge::enter(&self.app.metrics.connections);
-        let connection = serve(self.app.clone(), self.routes.clone(), stream);
+        let connection = serve(self.app.clone(), self.routes.clone(), stream, peer);
         let stopping = self.app.drain.shutdown().is_cancelled();
         let set = if stopping { &mut self.latecomers } else { &mut self.connections };
         set.spawn(async move {
@@ -147,14 +148,45 @@ impl Acceptor {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn serve(app: Arc<App>, routes: Router, mut stream: TcpStream) -> Result<(), BoxError> {
+async fn serve(
+    app: Arc<App>,
+    routes: Router,
+    mut stream: TcpStream,
+    peer: Peer,
+) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let opening = timeout(app.limits().header_read_timeout, sniff(&mut stream)).await??;
     let is_http2 = opening == PREFACE;
     let (reader, writer) = stream.into_split();
     let io = TokioIo::new(tokio::io::join(Cursor::new(opening).chain(reader), writer));
-    if is_http2 { serve_http2(&app, routes, io).await } else { serve_http1(&app, routes, io).await }
+    let handover = Handover::default();
+    let upgrades = (!is_http2).then(|| handover.clone());
+    let service = TowerToHyperService::new(ServiceExt::<Incoming>::map_request(
+        routes,
+        move |mut request: Incoming| {
+            request.extensions_mut().insert(peer);
+            if let Some(handover) = &upgrades
+                && request.headers().contains_key(header::UPGRADE)
+            {
+                request.extensions_mut().insert(handover.clone());
+            }
+            request
+        },
+    ));
+    if is_http2 {
+        return serve_http2(&app, service, io).await;
+    }
+    serve_http1(&app, service, io).await?;
+    if let Some(upgraded) = handover.take() {
+        upgraded.await;
+    }
+    Ok(())
 }
+
+type Incoming = hyper::Request<hyper::body::Incoming>;
+
+/// The routes, as one connection has them.
+type Service<F> = TowerToHyperService<MapRequest<Router, F>>;
 
 /// Reads as much as tells the protocol, [`PREFACE`] or something else.
 async fn sniff(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
@@ -171,36 +203,12 @@ async fn sniff(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(opening)
 }
 
-async fn serve_http1<I>(app: &App, routes: Router, io: TokioIo<I>) -> Result<(), BoxError>
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let handover = Handover::default();
-    serve_requests(app, routes, io, &handover).await?;
-    if let Some(upgraded) = handover.take() {
-        upgraded.await;
-    }
-    Ok(())
-}
-
 /// Serves HTTP/1 up to the end of the connection, or an upgrade.
-async fn serve_requests<I>(
-    app: &App,
-    routes: Router,
-    io: TokioIo<I>,
-    handover: &Handover,
-) -> Result<(), BoxError>
+async fn serve_http1<I, F>(app: &App, service: Service<F>, io: TokioIo<I>) -> Result<(), BoxError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: FnMut(Incoming) -> Incoming + Clone + Send + 'static,
 {
-    let handover = handover.clone();
-    let routes = MapRequest::new(routes, move |mut request: axum::http::Request<Incoming>| {
-        if request.headers().contains_key(header::UPGRADE) {
-            request.extensions_mut().insert(handover.clone());
-        }
-        request
-    });
-    let service = TowerToHyperService::new(routes);
     // hyper shuts a connection down at once that has not begun a request; one that was accepted
     // during a shutdown shall have its answer.
     let shutdown = app.drain.shutdown();
@@ -221,11 +229,11 @@ where
     Ok(connection.await?)
 }
 
-async fn serve_http2<I>(app: &App, routes: Router, io: TokioIo<I>) -> Result<(), BoxError>
+async fn serve_http2<I, F>(app: &App, service: Service<F>, io: TokioIo<I>) -> Result<(), BoxError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: FnMut(Incoming) -> Incoming + Clone + Send + 'static,
 {
-    let service = TowerToHyperService::new(routes);
     // The streams' tasks end with the connection that this future owns.
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

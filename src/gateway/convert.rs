@@ -19,6 +19,9 @@ use crate::router::Consistency;
 /// 9999-12-31T23:59:59.999Z, the last time that can be written as RFC 3339.
 pub const TIME_MS_MAX: u64 = 253_402_300_799_999;
 
+/// How long an invite is good for when its maker does not say, in milliseconds: a week.
+pub const INVITE_TTL_MS: u64 = 7 * 24 * 3600 * 1000;
+
 /// A request id; `None` when the client left it to the node.
 pub fn request_id(bytes: &[u8]) -> Result<Option<RequestId>, Error> {
     if bytes.is_empty() { Ok(None) } else { Ok(Some(RequestId::from_slice(bytes)?)) }
@@ -255,6 +258,8 @@ pub fn user(user: &User) -> proto::User {
         display_name: user.display_name.clone(),
         admin: user.admin,
         created_at_ms: user.created_at_ms,
+        status: user.status.clone(),
+        disabled: user.disabled,
     }
 }
 

@@ -263,6 +263,10 @@ pub struct UserJson<'a> {
     display_name: &'a str,
     admin: bool,
     created_at: Time,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    status: &'a str,
+    #[serde(skip_serializing_if = "is_false")]
+    disabled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
 }
@@ -282,6 +286,8 @@ impl<'a> From<&'a User> for UserJson<'a> {
             display_name: &user.display_name,
             admin: user.admin,
             created_at: Time(user.created_at_ms),
+            status: &user.status,
+            disabled: user.disabled,
             token: None,
         }
     }

@@ -47,8 +47,51 @@ pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 pub const REFUSALS_MAX: usize = 64;
 /// Verified tokens that are remembered.
 pub const TOKEN_CACHE_MAX: usize = 16 * 1024;
-/// For how long a verified token is trusted: a revoked one stops working this much later.
-pub const TOKEN_TRUST: Duration = Duration::from_secs(1);
+/// One that was not used for this long makes room for another.
+pub const TOKEN_UNUSED_MAX: Duration = Duration::from_secs(10);
+/// Passwords that are hashed at once; each takes 19 MiB, and a core for some 20 ms.
+pub const PASSWORDS_AT_ONCE: usize = 2;
+/// Passwords that wait for that; one more is answered `overloaded`.
+pub const PASSWORDS_WAITING_MAX: usize = 64;
+/// Uses of sessions that are being told to their shards.
+pub const TOUCHES_MAX: usize = 32;
+
+/// Who may make an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// Nobody: administrators create users.
+    Closed,
+    /// Whoever has an invite.
+    Invite,
+    /// Everybody.
+    Open,
+}
+
+/// What an operator may set about accounts.
+#[derive(Debug, Clone)]
+pub struct AccountLimits {
+    /// Who may make an account.
+    pub registration: Registration,
+    /// A session ends after so much time without use.
+    pub session_idle: Duration,
+    /// A session ends after so much time.
+    pub session_max: Duration,
+    /// Whether a proxy's word counts for where a request came from: `X-Forwarded-For` and
+    /// `X-Forwarded-Proto`.
+    pub behind_proxy: bool,
+}
+
+impl Default for AccountLimits {
+    fn default() -> AccountLimits {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        AccountLimits {
+            registration: Registration::Closed,
+            session_idle: 30 * DAY,
+            session_max: 91 * DAY,
+            behind_proxy: false,
+        }
+    }
+}
 
 /// What an operator may set.
 #[derive(Debug, Clone)]
@@ -78,6 +121,8 @@ pub struct GatewayLimits {
     pub heartbeat: Duration,
     /// For how long requests may go on after a shutdown began.
     pub drain_timeout: Duration,
+    /// Accounts.
+    pub accounts: AccountLimits,
 }
 
 impl Default for GatewayLimits {
@@ -93,6 +138,7 @@ impl Default for GatewayLimits {
             keep_alive: Duration::from_secs(20),
             heartbeat: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(5),
+            accounts: AccountLimits::default(),
         }
     }
 }

@@ -18,17 +18,23 @@
 //! - Everything a client can make grow is bounded: connections, headers, bodies, time to send
 //!   them, requests in flight, rooms followed, responses not taken.
 //! - Only what carries a valid token gets past here, but for health, metrics, the API's
-//!   description, the cluster's status and its first initialisation.
-//! - Tokens and message bodies are not logged.
+//!   description, the cluster's status and its first initialisation, login and registration.
+//! - What is revoked stops working within a second, open streams included (`trust.rs`).
+//! - Tokens, passwords and message bodies are not logged.
 //!
-//! Left out: TLS (a proxy's, so far), rate limits for each user.
+//! Left out: TLS (a proxy's, so far), rate limits of what is not a login.
 
+pub mod accounts;
 pub mod app;
+pub mod attempts;
 pub mod auth;
+pub mod authenticator;
 pub mod backend;
 pub mod body;
+pub mod caller;
 pub mod connection;
 pub mod convert;
+pub mod cookie;
 pub mod drain;
 pub mod follow;
 pub mod grpc;
@@ -39,8 +45,12 @@ pub mod limits;
 pub mod metrics;
 pub mod openapi;
 pub mod operations;
+pub mod passwords;
+pub mod registration;
+pub mod scope;
 pub mod session;
 pub mod status;
+pub mod trust;
 pub mod websocket;
 
 #[cfg(test)]

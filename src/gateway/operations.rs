@@ -13,7 +13,7 @@ use crate::chat::query::{Answer, Events, Page, Query};
 use crate::chat::state::{Participant, Room, RoomKind, User};
 use crate::delivery::subscription::Next;
 use crate::error::{Code, Error};
-use crate::gateway::app::{App, require_admin, salt, shutting_down};
+use crate::gateway::app::{App, Caller, require_admin, salt, shutting_down};
 use crate::gateway::auth::{mint_join_token, mint_token};
 use crate::gateway::{convert, follow};
 use crate::id::{Epoch, NodeId, RequestId, RoomId, ShardId, UserId};
@@ -191,7 +191,7 @@ impl App {
     }
 
     /// Reads a page of a room's log; when it is empty, waits for an event as long as was asked.
-    /// A drain ends the wait; during one, [`Code::ShuttingDown`] tells who would have to wait.
+    /// A drain ends the wait, and so does the end of the caller's session or token; during a drain, [`Code::ShuttingDown`] tells who would have to wait.
     ///
     /// Cancel safe: a client that hangs up frees its subscription with this future.
     ///
@@ -199,12 +199,14 @@ impl App {
     /// The router's.
     pub async fn events(
         self: &Arc<App>,
-        actor: &Actor,
+        caller: &Caller,
         query: EventsQuery,
     ) -> Result<Events, Error> {
+        let actor = &caller.actor;
         if query.wait > Duration::ZERO && !matches!(query.page, Page::After(_)) {
             return Err(Error::invalid("`wait` needs `after`"));
         }
+        caller.certain_for(query.consistency)?;
         let events = self.events_now(actor, &query).await?;
         let Page::After(after) = &query.page else { return Ok(events) };
         // A gap must be told at once: there is something to be read, from first_seq on.
@@ -216,12 +218,14 @@ impl App {
             // At once, but not as if there were nothing: the client would ask again at once.
             return Err(shutting_down());
         }
+        caller.certain_for(Consistency::Linearizable)?;
         let _seat = self.take_seat()?;
         let subscribed = follow::subscribe(self, actor, &query.room, Some(after.clone())).await?;
         let _counted = self.metrics.subscribed();
         let mut next = subscribed.next;
         let arrival = async { while let Some(Next::CaughtUp(_)) = next.next().await {} };
         tokio::select! {
+            error = self.dismissed(caller) => Err(error),
             () = arrival => self.events_now(actor, &query).await,
             () = tokio::time::sleep(query.wait) => Ok(events),
             () = drain.cancelled() => Ok(events),

@@ -5,7 +5,8 @@
 //! `{"error":{"code","message","temporary","may_have_applied","retry_after_ms"?,"server_time_ms"?}}`
 //! over HTTP, and a `folkmoot.v1.Error` in a gRPC status's binary details.
 //!
-//! **Invariant:** a temporary error is a 5xx, any other a 4xx; `internal` alone is a 500.
+//! **Invariant:** a temporary error is a 5xx, or `rate_limited`; any other is a 4xx; `internal` alone is
+//! a 500.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -45,6 +46,7 @@ pub fn row(code: Code) -> (StatusCode, tonic::Code) {
         | Code::ShuttingDown
         | Code::TooManyConnections => (StatusCode::SERVICE_UNAVAILABLE, Grpc::Unavailable),
         Code::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, Grpc::ResourceExhausted),
+        Code::RateLimited => (StatusCode::TOO_MANY_REQUESTS, Grpc::ResourceExhausted),
         Code::Timeout => (StatusCode::GATEWAY_TIMEOUT, Grpc::DeadlineExceeded),
         Code::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, Grpc::ResourceExhausted),
         Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Grpc::Internal),
@@ -199,6 +201,8 @@ mod tests {
             assert_ne!(grpc, tonic::Code::Unknown);
             if code == Code::Internal {
                 assert_eq!(http, StatusCode::INTERNAL_SERVER_ERROR);
+            } else if code == Code::RateLimited {
+                assert_eq!(http, StatusCode::TOO_MANY_REQUESTS);
             } else if code.temporary() {
                 assert!(http.is_server_error(), "{code:?}");
             } else {

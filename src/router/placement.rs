@@ -29,7 +29,11 @@ impl<R: Runtime> Router<R> {
         self.map().shard_of_room(room).ok_or_else(no_cluster)
     }
 
-    pub(super) fn shard_of_user(&self, user: &UserId) -> Result<ShardId, Error> {
+    /// The shard that has a user.
+    ///
+    /// # Errors
+    /// [`Code::NotReady`] before there is a cluster.
+    pub fn shard_of_user(&self, user: &UserId) -> Result<ShardId, Error> {
         self.map().shard_of_user(user).ok_or_else(no_cluster)
     }
 

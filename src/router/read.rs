@@ -33,8 +33,8 @@ impl<R: Runtime> Router<R> {
                 self.shard_of_room(room)?
             }
             Query::User { user } => self.shard_of_user(user)?,
-            Query::Rooms { .. } | Query::Users { .. } => {
-                return Err(Error::new(Code::Internal, "lists are asked of every shard"));
+            Query::Rooms { .. } | Query::Users { .. } | Query::Revocations => {
+                return Err(Error::new(Code::Internal, "this is asked of a shard as a whole"));
             }
         };
         self.query_shard(shard, actor, query, consistency).await
@@ -162,6 +162,20 @@ impl<R: Runtime> Router<R> {
         users.sort_by(|a, b| a.id.cmp(&b.id));
         users.truncate(limit);
         Ok(users)
+    }
+
+    /// How often something stopped being valid by which users of a shard sign in: everything that
+    /// was acknowledged before counts.
+    ///
+    /// # Errors
+    /// When the shard cannot answer.
+    pub async fn revocations(&self, shard: ShardId) -> Result<u64, Error> {
+        let nobody = Actor { user: UserId::parse("nobody")?, admin: false };
+        let query = Query::Revocations;
+        match self.query_shard(shard, &nobody, query, Consistency::Linearizable).await? {
+            Answer::Revocations { count } => Ok(count),
+            _ => Err(odd_reply().error),
+        }
     }
 
     async fn query_all(&self, actor: &Actor, query: Query) -> Result<Vec<Answer>, Error> {

@@ -6,12 +6,15 @@
 
 use std::io;
 
+mod user;
+
 use bytes::Bytes;
 use prost::Message;
 
+pub use self::user::{user_from, user_value};
 pub use crate::chat::codec::varint::{put_varint, take_bytes, take_varint};
 use crate::chat::event::{Hash, Role};
-use crate::chat::state::{Notes, Participant, Room, RoomKind, Token, User};
+use crate::chat::state::{Notes, Participant, Room, RoomKind};
 use crate::id::{Epoch, RoomId, Seq, UserId};
 use crate::proto::internal as proto;
 use crate::store::base::{self, Base, Batch, Order, ROW_BYTES_MAX};
@@ -193,41 +196,6 @@ pub fn participant_from(value: &[u8]) -> io::Result<Participant> {
     let row: proto::ParticipantRow = parse(value, what)?;
     let role = Role::from_number(row.role).ok_or_else(|| damaged(what))?;
     Ok(Participant { role, since_ms: row.since_ms })
-}
-
-/// Encodes a user's row.
-pub fn user_value(user: &User) -> Vec<u8> {
-    let token = |token: &Token| proto::TokenRow {
-        hash: Bytes::copy_from_slice(&token.hash),
-        label: token.label.clone(),
-        issued_at_ms: token.issued_at_ms,
-    };
-    message(&proto::UserRow {
-        display_name: user.display_name.clone(),
-        admin: user.admin,
-        created_at_ms: user.created_at_ms,
-        tokens: user.tokens.iter().map(token).collect(),
-    })
-}
-
-/// Decodes a user's row.
-///
-/// # Errors
-/// When it is damaged.
-pub fn user_from(id: &UserId, value: &[u8]) -> io::Result<User> {
-    let what = "a user's row";
-    let row: proto::UserRow = parse(value, what)?;
-    let token = |token: proto::TokenRow| {
-        let hash = hash(&token.hash, what)?;
-        Ok(Token { hash, label: token.label, issued_at_ms: token.issued_at_ms })
-    };
-    Ok(User {
-        id: id.clone(),
-        display_name: row.display_name,
-        admin: row.admin,
-        created_at_ms: row.created_at_ms,
-        tokens: row.tokens.into_iter().map(token).collect::<io::Result<_>>()?,
-    })
 }
 
 /// Encodes a message's notes.

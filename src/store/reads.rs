@@ -29,6 +29,9 @@ impl ShardState {
     pub fn rooms_digest(&self) -> event::Hash {
         let mut digest = Digest(blake3::Hasher::new());
         digest.add(&self.log_time_ms.to_le_bytes());
+        if self.revocations > 0 {
+            digest.add(&self.revocations.to_le_bytes());
+        }
         for room in self.rooms(None, usize::MAX) {
             digest.add(room.id.as_str().as_bytes());
             digest.add(&codec::room_value(&room));
@@ -153,6 +156,10 @@ impl Digest {
 impl State for ShardState {
     fn log_time_ms(&self) -> u64 {
         self.log_time_ms
+    }
+
+    fn revocations(&self) -> u64 {
+        self.revocations
     }
 
     fn room(&self, room: &RoomId) -> Option<Arc<Room>> {

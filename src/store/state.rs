@@ -85,6 +85,7 @@ pub struct ShardState {
     /// The base's counters as of the last checkpoint that began.
     row: AppliedRow,
     pub(super) log_time_ms: u64,
+    pub(super) revocations: u64,
     /// `applied` or log time changed since the last freeze.
     moved: bool,
     checkpointing: bool,
@@ -152,6 +153,7 @@ impl ShardState {
             durable: applied.clone(),
             applied,
             log_time_ms: 0,
+            revocations: found.row.revocations,
             moved: false,
             checkpointing: false,
             retry: false,
@@ -277,6 +279,7 @@ impl ShardState {
                 false => self.applied.membership.clone(),
             },
             log_time_ms: self.log_time_ms,
+            revocations: self.revocations,
             generation: self.row.generation + 1,
             sent_minute_max: dedup.minute_max(),
             bytes: self.row.bytes,
@@ -400,6 +403,11 @@ impl StateMut for ShardState {
             self.moved = true;
             own(&mut self.dedup).expire(expired_before(ms, self.options.dedup_horizon_ms));
         }
+    }
+
+    fn note_revocation(&mut self) {
+        self.revocations += 1;
+        self.moved = true;
     }
 
     fn put_room(&mut self, room: Room) {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::chat::state::{Notes, Participant, Room, Token, User};
+use crate::chat::account::{Invite, Session, Token, User};
+use crate::chat::state::{Notes, Participant, Room};
 use crate::id::{RoomId, Seq, UserId};
 
 /// How much memory a row takes, in bytes, roughly.
@@ -71,10 +72,18 @@ impl Weigh for Arc<Room> {
 impl Weigh for Arc<User> {
     fn weigh(&self) -> usize {
         let label = |token: &Token| size_of::<Token>() + token.label.len();
+        let session = |session: &Session| {
+            size_of::<Session>() + session.user_agent.len() + session.address.len()
+        };
+        let invite = |invite: &Invite| size_of::<Invite>() + 16 * invite.used_by.len();
         size_of::<User>()
             + 96
             + self.display_name.len()
+            + self.status.len()
+            + self.password.as_ref().map_or(0, |password| password.phc().len())
             + self.tokens.iter().map(label).sum::<usize>()
+            + self.sessions.iter().map(session).sum::<usize>()
+            + self.invites.iter().map(invite).sum::<usize>()
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 
 use crate::chat::codec::event::{EventReader, to_wire as event_to_wire};
+use crate::chat::codec::user::{user_from_wire, user_to_wire};
 use crate::chat::codec::{Malformed, array, nonzero, open, parse, seal};
 use crate::chat::query::{Annotated, Answer, Events};
-use crate::chat::state::{Notes, Participant, Room, Token, User};
+use crate::chat::state::{Notes, Participant, Room};
 use crate::id::{Seq, UserId};
 use crate::proto::internal::ChatAnswer;
 use crate::proto::internal::chat_answer as wire;
@@ -35,7 +36,11 @@ pub fn encode_answer(answer: &Answer) -> Bytes {
         }),
         Answer::User { user } => wire::Answer::User(user_to_wire(user)),
         Answer::Users { users } => {
-            wire::Answer::Users(wire::Users { users: users.iter().map(user_to_wire).collect() })
+            let users = users.iter().map(|user| user_to_wire(user)).collect();
+            wire::Answer::Users(wire::Users { users })
+        }
+        Answer::Revocations { count } => {
+            wire::Answer::Revocations(wire::Revocations { count: *count })
         }
     };
     seal(&ChatAnswer { answer: Some(answer) })
@@ -67,8 +72,11 @@ pub fn decode_answer(bytes: impl Buf) -> Result<Answer, Malformed> {
             room: room_from_wire(a.room)?,
             events: all(a.events, |event| reader.read(&event))?,
         },
-        wire::Answer::User(user) => Answer::User { user: user_from_wire(user)? },
-        wire::Answer::Users(a) => Answer::Users { users: all(a.users, user_from_wire)? },
+        wire::Answer::User(user) => Answer::User { user: Arc::new(user_from_wire(user)?) },
+        wire::Answer::Users(a) => {
+            Answer::Users { users: all(a.users, |user| user_from_wire(user).map(Arc::new))? }
+        }
+        wire::Answer::Revocations(a) => Answer::Revocations { count: a.count },
     })
 }
 
@@ -168,36 +176,5 @@ fn notes_from_wire(notes: wire::Notes) -> Result<Arc<Notes>, Malformed> {
             Ok((reaction.symbol, all(reaction.users, |user| parse::user(&user))?))
         })?,
         redacted_by: nonzero(notes.redacted_by).map(Seq),
-    }))
-}
-
-fn user_to_wire(user: &Arc<User>) -> wire::User {
-    let token = |token: &Token| wire::Token {
-        hash: Bytes::copy_from_slice(&token.hash),
-        label: token.label.clone(),
-        issued_at_ms: token.issued_at_ms,
-    };
-    wire::User {
-        user: user.id.as_str().into(),
-        display_name: user.display_name.clone(),
-        admin: user.admin,
-        created_at_ms: user.created_at_ms,
-        tokens: user.tokens.iter().map(token).collect(),
-    }
-}
-
-fn user_from_wire(user: wire::User) -> Result<Arc<User>, Malformed> {
-    Ok(Arc::new(User {
-        id: parse::user(&user.user)?,
-        display_name: user.display_name,
-        admin: user.admin,
-        created_at_ms: user.created_at_ms,
-        tokens: all(user.tokens, |token| {
-            Ok(Token {
-                hash: array(&token.hash, "token hash")?,
-                label: token.label,
-                issued_at_ms: token.issued_at_ms,
-            })
-        })?,
     }))
 }

@@ -9,10 +9,12 @@
 //! `chat/golden/formats.txt` pins the bytes.
 
 mod answer;
+mod change;
 mod event;
 mod query;
 mod reply;
 mod request;
+mod user;
 pub mod varint;
 
 #[cfg(test)]
@@ -64,6 +66,10 @@ fn open<M: prost::Message + Default>(
 /// An array of exactly `N` bytes.
 fn array<const N: usize>(bytes: &[u8], what: &'static str) -> Result<[u8; N], Malformed> {
     bytes.try_into().map_err(|_| Malformed(what))
+}
+
+fn copied<const N: usize>(bytes: &[u8; N]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
 }
 
 /// A value that protobuf has as a plain number, with 0 for none.

@@ -35,6 +35,7 @@ pub fn encode_query(query: &Query) -> Bytes {
             let after = after.as_ref().map_or("", |user| user.as_str());
             wire::Query::Users(wire::List { after: after.into(), limit: *limit as u64 })
         }
+        Query::Revocations => wire::Query::Revocations(wire::Revocations {}),
     };
     seal(&ChatQuery { query: Some(query) })
 }
@@ -69,6 +70,7 @@ pub fn decode_query(bytes: impl Buf) -> Result<Query, Malformed> {
         wire::Query::Users(q) => {
             Query::Users { after: parse::maybe_user(&q.after)?, limit: limit(q.limit)? }
         }
+        wire::Query::Revocations(wire::Revocations {}) => Query::Revocations,
     })
 }
 

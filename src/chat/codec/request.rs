@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::chat::codec::{Malformed, array, nonzero, open, parse, seal};
+use crate::chat::codec::{Malformed, array, change, copied, nonzero, open, parse, seal};
 use crate::chat::command::{Actor, Command, ImportLine, Request};
 use crate::chat::event::{Hash, Salt};
 use crate::chat::recover::Recovery;
@@ -84,6 +84,7 @@ fn encode_command(command: &Command) -> Wire {
             user: user.as_str().into(),
             token_hash: copied(token_hash),
         }),
+        Command::ChangeUser { user, change } => Wire::ChangeUser(change::encode(user, change)),
         Command::CreateRoom { room, title, kind, epoch, salt } => {
             Wire::CreateRoom(proto::CreateRoom {
                 room: room.as_str().into(),
@@ -170,6 +171,7 @@ fn decode_command(command: Wire) -> Result<Command, Malformed> {
         Wire::RevokeToken(c) => {
             Command::RevokeToken { user: parse::user(&c.user)?, token_hash: hash(&c.token_hash)? }
         }
+        Wire::ChangeUser(c) => change::decode(c)?,
         Wire::CreateRoom(c) => decode_create_room(c)?,
         Wire::Join(c) => Command::Join { room: parse::room(&c.room)?, salt: salt(&c.salt)? },
         Wire::Leave(c) => Command::Leave { room: parse::room(&c.room)?, salt: salt(&c.salt)? },
@@ -251,10 +253,6 @@ fn decode_line(line: proto::ImportLine) -> Result<ImportLine, Malformed> {
         kind: parse::event_kind(line.kind)?,
         text: line.text,
     })
-}
-
-fn copied<const N: usize>(bytes: &[u8; N]) -> Bytes {
-    Bytes::copy_from_slice(bytes)
 }
 
 fn salt(bytes: &[u8]) -> Result<Salt, Malformed> {

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use crate::chat::codec;
-use crate::chat::command::{Actor, Request};
+use crate::chat::command::{Actor, Command, Request};
 use crate::chat::query::{Annotated, Answer};
 use crate::error::{Code, Error};
 use crate::id::{RequestId, UserId};
@@ -27,6 +27,10 @@ fn formats_are_pinned() {
     let mut rows: Vec<(String, Bytes)> = Vec::new();
     for command in commands() {
         let name = format!("{command:?}");
+        let name = match &command {
+            Command::ChangeUser { change, .. } => format!("{change:?}"),
+            _ => name,
+        };
         let name = name.split(' ').next().unwrap();
         let request = Request { actor: actor.clone(), id, command: command.clone() };
         let bytes = codec::encode_request(&request);
@@ -217,7 +221,7 @@ proptest! {
         request in request(), event in event(), query in query(),
         at in any::<prop::sample::Index>(), to in any::<u8>(), cut in any::<prop::sample::Index>(),
     ) {
-        let answer = answers().swap_remove(at.index(6));
+        let answer = answers().swap_remove(at.index(7));
         for bytes in [
             codec::encode_request(&request),
             codec::encode_event(&event),

@@ -2,6 +2,7 @@
 //!
 //! Each service is one file; they translate only, what they do is in `operations.rs`.
 
+pub mod accounts;
 pub mod admin;
 pub mod cluster;
 pub mod export;
@@ -32,14 +33,20 @@ use crate::gateway::health::HealthService;
 use crate::gateway::status::{self, Refused};
 use crate::limits::BODY_BYTES_MAX;
 use crate::proto::DESCRIPTORS;
+use crate::proto::v1::accounts_server::AccountsServer;
 use crate::proto::v1::admin_server::AdminServer;
 use crate::proto::v1::cluster_server::ClusterServer;
 use crate::proto::v1::rooms_server::RoomsServer;
 use crate::proto::v1::users_server::UsersServer;
 
-/// What may be called without a token: there is none before `Init`, and `Status` must work when
-/// none can be verified.
-const OPEN: [&str; 2] = ["/folkmoot.v1.Cluster/Init", "/folkmoot.v1.Cluster/Status"];
+/// What may be called without a token: there is none before `Init` and before people have signed in,
+/// and `Status` must work when none can be verified.
+const OPEN: [&str; 4] = [
+    "/folkmoot.v1.Cluster/Init",
+    "/folkmoot.v1.Cluster/Status",
+    "/folkmoot.v1.Accounts/Login",
+    "/folkmoot.v1.Accounts/Register",
+];
 /// Messages to services that need no token, in bytes.
 const OPEN_BYTES_MAX: usize = 16 * 1024;
 
@@ -68,7 +75,9 @@ pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
     let rooms = RoomsServer::new(rooms::RoomsService::new(app.clone()));
     let cluster = ClusterServer::new(cluster::ClusterService::new(app.clone()));
     let admin = AdminServer::new(admin::AdminService::new(app.clone()));
+    let accounts = AccountsServer::new(accounts::AccountsService::new(app.clone()));
     let mut closed = Router::new();
+    closed = add(closed, accounts.max_decoding_message_size(OPEN_BYTES_MAX));
     closed = add(closed, users.max_decoding_message_size(BODY_BYTES_MAX));
     closed = add(closed, rooms.max_decoding_message_size(BODY_BYTES_MAX));
     closed = add(closed, admin.max_decoding_message_size(OPEN_BYTES_MAX));
@@ -86,8 +95,9 @@ pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
 /// Finds out who is calling before their message is read, so that nobody else can make the node
 /// hold one.
 async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    if !OPEN.contains(&request.uri().path()) {
-        match app.caller(request.headers()).await {
+    let path = request.uri().path();
+    if !OPEN.contains(&path) {
+        match app.rpc_caller(request.headers(), path).await {
             Ok(caller) => request.extensions_mut().insert(caller),
             Err(error) => return status::grpc_response(error),
         };
@@ -110,6 +120,7 @@ fn reflection(mut router: Router<Arc<App>>) -> Router<Arc<App>> {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name("folkmoot.v1.Accounts")
             .with_service_name("folkmoot.v1.Users")
             .with_service_name("folkmoot.v1.Admin")
             .with_service_name("folkmoot.v1.Rooms")

@@ -78,6 +78,7 @@ impl Rooms for RoomsService {
         answer(&self.app, request, |app, caller, request| async move {
             let consistency = convert::consistency(request.consistency)?;
             let room = RoomId::parse(&request.room)?;
+            caller.certain_for(consistency)?;
             let (room, participants) = app.room(&caller.actor, room, consistency).await?;
             Ok(convert::room(&room, &participants))
         })
@@ -225,7 +226,7 @@ impl Rooms for RoomsService {
                 wait: Duration::from_millis(request.wait_ms.into()),
                 consistency: convert::consistency(request.consistency)?,
             };
-            let events = app.events(&caller.actor, query).await?;
+            let events = app.events(&caller, query).await?;
             Ok(proto::EventsResponse {
                 epoch: events.epoch.as_str().to_owned(),
                 first_seq: events.first_seq.0,

@@ -74,7 +74,7 @@ impl StreamingService<proto::SessionRequest> for SessionMethod {
     fn call(&mut self, request: tonic::Request<Streaming<proto::SessionRequest>>) -> Self::Future {
         let app = self.app.clone();
         Box::pin(async move {
-            let caller = app.grpc_caller(request.metadata()).await;
+            let caller = app.session_caller(request.metadata()).await;
             let caller = app.metrics.count(caller)?;
             if app.drain.is_on() {
                 return app.metrics.count(Err(shutting_down())).map_err(Status::from);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
+use crate::gateway::accounts::{self, TokenWish};
 use crate::gateway::app::App;
 use crate::gateway::convert;
 use crate::gateway::grpc::answer;
@@ -77,7 +78,9 @@ impl Users for UsersService {
         answer(&self.app, request, |app, caller, request| async move {
             let id = convert::request_id(&request.request_id)?;
             let user = UserId::parse(&request.user)?;
-            let token = app.issue_token(&caller.actor, user, request.label, id).await?;
+            let scopes = accounts::scopes(request.scopes.iter().map(String::as_str))?;
+            let wish = TokenWish { label: request.label, scopes, ttl_ms: request.ttl_ms };
+            let token = app.issue_token_as_wished(&caller, user, wish, id).await?;
             Ok(proto::IssueTokenResponse { token })
         })
         .await

@@ -9,13 +9,15 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use crate::error::Error;
-use crate::gateway::app::{App, Caller};
+use crate::gateway::app::App;
+use crate::gateway::caller::StaleCaller;
 use crate::gateway::convert;
 use crate::gateway::http::extract::{self, Params, Segments};
 use crate::gateway::http::{json, sse};
 use crate::gateway::json::EventsJson;
 use crate::gateway::operations::EventsQuery;
 use crate::id::Cursor;
+use crate::router::Consistency;
 
 /// The query string.
 #[derive(Debug, Deserialize)]
@@ -31,7 +33,7 @@ pub struct EventsParams {
 /// `GET /v1/rooms/{room}/events`: a page, or with `Accept: text/event-stream` a stream.
 pub async fn page_or_stream(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    StaleCaller(caller): StaleCaller,
     Segments(room): Segments<String>,
     Params(params): Params<EventsParams>,
     headers: HeaderMap,
@@ -46,6 +48,7 @@ pub async fn page_or_stream(
         // A browser that reconnects sends both: its first address and where it was.
         let last = extract::header(&headers, "last-event-id").filter(|id| !id.is_empty());
         let after = last.map(Cursor::parse).transpose()?.or(after);
+        caller.certain_for(Consistency::Linearizable)?;
         return sse::stream(app, caller, room, after).await;
     }
     let query = EventsQuery {
@@ -55,7 +58,7 @@ pub async fn page_or_stream(
         wait: extract::wait(params.wait.as_deref())?,
         consistency: extract::consistency(params.consistency.as_deref())?,
     };
-    let events = app.events(&caller.actor, query).await?;
+    let events = app.events(&caller, query).await?;
     Ok(json(StatusCode::OK, &EventsJson::from(&events)))
 }
 

@@ -14,19 +14,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Code, Error};
-use crate::gateway::app::{App, Caller};
+use crate::gateway::app::App;
 use crate::gateway::body::{BodyError, BoundedBody};
 use crate::id::{RequestId, RoomId, UserId};
-use crate::limits::{BODY_BYTES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, WAIT_MS_MAX};
+use crate::limits::{BODY_BYTES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, TTL_MS_MAX, WAIT_MS_MAX};
 use crate::router::Consistency;
-
-impl FromRequestParts<Arc<App>> for Caller {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Caller, Error> {
-        app.caller(&parts.headers).await
-    }
-}
 
 /// The variable segments of the path.
 #[derive(Debug)]
@@ -184,6 +176,13 @@ pub fn wait(wait: Option<&str>) -> Result<Duration, Error> {
     })
 }
 
+/// How long something is to be valid, as people write it (`30d`), in milliseconds.
+pub fn ttl_ms(text: &str) -> Result<u64, Error> {
+    let ms = humantime::parse_duration(text).ok().and_then(|ttl| ttl.as_millis().try_into().ok());
+    ms.filter(|ms| (1..=TTL_MS_MAX).contains(ms))
+        .ok_or_else(|| Error::invalid("ttl must be a duration like 30d, at most ten years"))
+}
+
 /// A read's `consistency`.
 pub fn consistency(name: Option<&str>) -> Result<Consistency, Error> {
     match name {
@@ -204,6 +203,14 @@ mod tests {
         assert_eq!(wait(Some("30s")), Ok(Duration::from_secs(30)));
         for bad in ["", "-1", "61s", "60001", "soon", "99999999999999999999s"] {
             assert!(wait(Some(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ttls_are_durations() {
+        assert_eq!(ttl_ms("90s"), Ok(90_000));
+        for bad in ["", "0s", "7", "-1s", "11y", "99999999999999999999s", "soon"] {
+            assert!(ttl_ms(bad).is_err(), "{bad}");
         }
     }
 

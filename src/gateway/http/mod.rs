@@ -4,6 +4,7 @@
 //! `routes!` makes the router and the table of routes from one list, so that the description in
 //! `openapi.json` can be held against what is served.
 
+pub mod accounts;
 pub mod cluster;
 pub mod events;
 pub mod extract;
@@ -44,8 +45,18 @@ routes! {
     "/metrics" { get health::metrics, }
     "/v1/openapi.json" { get openapi::serve, }
     "/v1/users" { get users::list, post users::create, }
-    "/v1/users/{user}" { get users::show, }
-    "/v1/users/{user}/tokens" { post users::issue_token, }
+    "/v1/users/{user}" { get users::show, patch users::update, }
+    "/v1/users/{user}/password" { put accounts::set_password, }
+    "/v1/users/{user}/tokens" { get users::tokens, post users::issue_token, }
+    "/v1/users/{user}/tokens/{id}" { delete users::revoke_token, }
+    "/v1/register" { post accounts::register, }
+    "/v1/login" { post accounts::login, }
+    "/v1/logout" { post accounts::logout, }
+    "/v1/me" { get accounts::me, }
+    "/v1/sessions" { get accounts::sessions, delete accounts::end_others, }
+    "/v1/sessions/{id}" { delete accounts::end_session, }
+    "/v1/invites" { get accounts::invites, post accounts::make_invite, }
+    "/v1/invites/{id}" { delete accounts::drop_invite, }
     "/v1/rooms" { get rooms::list, post rooms::create, }
     "/v1/rooms/{room}" { get rooms::show, }
     "/v1/rooms/{room}/join" { post rooms::join, }

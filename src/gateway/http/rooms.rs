@@ -12,6 +12,7 @@ use crate::chat::event::Role;
 use crate::chat::state::RoomKind;
 use crate::error::Error;
 use crate::gateway::app::{App, Caller, salt};
+use crate::gateway::caller::StaleCaller;
 use crate::gateway::http::extract::{self, Json, ListParams, MaybeJson, Params, Segments};
 use crate::gateway::http::json;
 use crate::gateway::json::{AckJson, RoomJson};
@@ -85,11 +86,12 @@ pub struct ShowParams {
 /// `GET /v1/rooms/{room}`.
 pub async fn show(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    StaleCaller(caller): StaleCaller,
     Segments(room): Segments<String>,
     Params(params): Params<ShowParams>,
 ) -> Result<Response, Error> {
     let consistency = extract::consistency(params.consistency.as_deref())?;
+    caller.certain_for(consistency)?;
     let (room, participants) = app.room(&caller.actor, extract::room(&room)?, consistency).await?;
     Ok(json(StatusCode::OK, &RoomJson::new(&room, Some(&participants))))
 }

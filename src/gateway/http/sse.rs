@@ -19,7 +19,8 @@ use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +43,8 @@ struct Stream {
     last: Seq,
     /// Cancelled when the stream's client is to go elsewhere.
     drain: CancellationToken,
+    /// Ready when the client is not signed in any more.
+    dismissed: BoxFuture<'static, Error>,
     ended: bool,
     _seat: Seat,
     _counted: InGauge,
@@ -68,7 +71,10 @@ pub async fn stream(
     let last = follow::start(&feed, after.as_ref());
     let drain = app.drain.begun();
     let (_seat, _counted) = (seat, counted);
-    let state = Stream { app, caller, room, feed, last, drain, ended: false, _seat, _counted };
+    let (asking, asker) = (app.clone(), caller.clone());
+    let dismissed = async move { asking.dismissed(&asker).await }.boxed();
+    let ended = false;
+    let state = Stream { app, caller, room, feed, last, drain, dismissed, ended, _seat, _counted };
     let rest = stream::unfold(state, |mut state| async {
         let chunk = state.chunk().await?;
         Some((chunk, state))
@@ -91,10 +97,12 @@ impl Stream {
         }
         let next = tokio::select! {
             next = self.feed.next.next() => next,
+            error = &mut self.dismissed => Some(Next::Ended(error)),
             () = self.drain.cancelled() => Some(Next::Ended(shutting_down())),
             () = tokio::time::sleep(self.app.limits().heartbeat) => None,
         };
-        if let Err(error) = self.app.trust_again(&mut self.caller).await {
+        let ended = matches!(next, Some(Next::Ended(_)));
+        if !ended && let Err(error) = self.app.trust_again(&mut self.caller).await {
             return Some(self.end(&error));
         }
         Some(match next {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::{AbortHandle, BoxStream, SelectAll, abortable};
 
+use crate::chat::account::Scope;
 use crate::chat::command::{Actor, Command, Done};
 use crate::delivery::encoded::Encoded;
 use crate::delivery::subscription::Next;
@@ -159,18 +160,34 @@ impl<Tag: Default> Dialog<Tag> {
     /// Takes a request: answers it, or returns what it takes to do so.
     pub fn take(&mut self, request: Request<Tag>) -> Option<(Tag, Work)> {
         let Request { tag, asked } = request;
-        match asked {
-            Ok(Asked::Post(post)) => return Some((tag, Work::Post(post))),
-            Ok(Asked::Execute { id, command }) => return Some((tag, Work::Execute(id, command))),
+        let work = match asked {
+            Ok(Asked::Post(post)) => Ok(Work::Post(post)),
+            Ok(Asked::Execute { id, command }) => Ok(Work::Execute(id, command)),
             Ok(Asked::Follow { room, after }) => match self.follow(&room, after) {
                 Ok(work) => return Some((tag, work)),
-                Err(error) => self.refuse(tag, Some(room), error),
+                Err(error) => {
+                    self.refuse(tag, Some(room), error);
+                    return None;
+                }
             },
-            Ok(Asked::Unfollow(room)) => self.unfollow(tag, room),
-            Ok(Asked::Ping) => self.say(tag, Said::Pong),
-            Err(error) => self.refuse(tag, None, error),
+            Ok(Asked::Unfollow(room)) => {
+                self.unfollow(tag, room);
+                return None;
+            }
+            Ok(Asked::Ping) => {
+                self.say(tag, Said::Pong);
+                return None;
+            }
+            Err(error) => Err(error),
+        };
+        // All that changes something on a session is what one says in rooms.
+        match work.and_then(|work| self.caller.require(Scope::Post).map(|()| work)) {
+            Ok(work) => Some((tag, work)),
+            Err(error) => {
+                self.refuse(tag, None, error);
+                None
+            }
         }
-        None
     }
 
     fn follow(&mut self, room: &RoomId, after: Option<Cursor>) -> Result<Work, Error> {

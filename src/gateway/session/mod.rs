@@ -173,6 +173,8 @@ pub type Turned = Poll<Result<Turn, Error>>;
 /// What was said before may still be on its way.
 pub async fn run<L: Line>(app: &Arc<App>, caller: Caller, line: &mut L) -> Result<(), Error> {
     let in_flight_max = app.limits().posts_in_flight_per_session_max;
+    let signed_in = caller.clone();
+    let mut dismissed = pin!(app.dismissed(&signed_in));
     let mut dialog = Dialog::new(app.clone(), caller);
     let mut pending = FuturesUnordered::new();
     let mut feeds = Feeds::new();
@@ -223,6 +225,7 @@ pub async fn run<L: Line>(app: &Arc<App>, caller: Caller, line: &mut L) -> Resul
                     dialog.deliver(&room, generation, next);
                 }
             }
+            error = dismissed.as_mut() => return app.metrics.count(Err(error)),
             () = drain.as_mut(), if !stopping => {
                 (open, stopping) = (false, true);
                 dialog.end_all(&shutting_down());

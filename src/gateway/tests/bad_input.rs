@@ -182,7 +182,7 @@ async fn a_revoked_token_stops_working_within_a_second() {
     server.revoke("bob");
     let revoked = std::time::Instant::now();
     while server.get(&server.bob, "/v1/rooms").await.status == 200 {
-        assert!(revoked.elapsed().as_secs() < 5, "the token still works");
+        assert!(revoked.elapsed().as_secs() < 1, "the token still works");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }

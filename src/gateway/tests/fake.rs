@@ -43,6 +43,10 @@ pub struct Fake {
     pub feeds_refused: Mutex<Option<Error>>,
     pub ready: AtomicBool,
     pub initialized: AtomicBool,
+    /// How often it was asked how much was revoked.
+    pub revocations_asked: AtomicUsize,
+    /// Nobody says whether anything was revoked.
+    pub accounts_cut_off: AtomicBool,
     /// What was recorded.
     pub audit: Mutex<Vec<AuditRecord>>,
 }
@@ -67,6 +71,8 @@ impl Fake {
             feeds_refused: Mutex::default(),
             ready: AtomicBool::new(true),
             initialized: AtomicBool::new(false),
+            revocations_asked: AtomicUsize::new(0),
+            accounts_cut_off: AtomicBool::new(false),
             audit: Mutex::default(),
         })
     }
@@ -86,6 +92,11 @@ impl Fake {
         let events = &state.rooms[room].events;
         let at = events.partition_point(|event| event.event.seq <= after);
         events[at..].iter().take(1000).cloned().collect()
+    }
+
+    /// Counts a revocation of something that nobody in these tests has.
+    pub fn revoke_one(&self) {
+        self.state.lock().unwrap().revocations += 1;
     }
 
     /// The hashes of a user's tokens.
@@ -232,6 +243,21 @@ impl Backend for Arc<Fake> {
         let above = state.users.values().filter(|user| Some(&user.id) > after.as_ref());
         let users = above.take(limit).map(|user| Arc::new(user.clone())).collect();
         async { Ok(users) }.boxed()
+    }
+
+    fn shard_of_user(&self, _user: &UserId) -> Result<ShardId, Error> {
+        Ok(ShardId(1))
+    }
+
+    fn revocations(&self, _shard: ShardId) -> BoxFuture<'_, Result<u64, Error>> {
+        self.revocations_asked.fetch_add(1, Ordering::SeqCst);
+        async {
+            match self.accounts_cut_off.load(Ordering::SeqCst) {
+                true => Err(Error::new(Code::Unavailable, "no leader")),
+                false => Ok(self.state.lock().unwrap().revocations),
+            }
+        }
+        .boxed()
     }
 
     fn node_id(&self) -> Option<NodeId> {

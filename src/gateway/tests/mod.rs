@@ -3,11 +3,13 @@
 //! One file for each kind of client; `fake.rs` is the backend, `server.rs` starts a gateway and
 //! speaks HTTP/1.1 by hand, so that broken requests can be sent too.
 
+mod accounts;
+mod accounts_grpc;
 mod admin;
 mod bad_input;
 mod connections;
 mod drains;
-mod fake;
+pub(super) mod fake;
 mod grpc;
 mod rest;
 mod rules;

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::server::NOW_MS;
+use crate::chat::apply;
 use crate::chat::command::{Actor, Command, Done, Imported, Rejection, Request};
 use crate::chat::event::{Body, Event, EventKind, Role};
+use crate::chat::memory::Memory;
 use crate::chat::query::{Annotated, Events, Page};
-use crate::chat::state::{Notes, Participant, Room, Token, User};
+use crate::chat::state::{Notes, Participant, Room, State as _, StateMut as _, Token, User};
 use crate::delivery::encoded::Encoded;
 use crate::error::{Code, Error};
 use crate::id::{Cursor, RequestId, RoomId, Seq, UserId};
@@ -28,6 +30,7 @@ pub struct State {
     pub users: BTreeMap<UserId, User>,
     pub rooms: BTreeMap<RoomId, FakeRoom>,
     pub time_ms: u64,
+    pub revocations: u64,
 }
 
 /// What a command makes of a room.
@@ -181,21 +184,20 @@ impl State {
                 if self.users.contains_key(&user) {
                     return Ok(done(true));
                 }
-                let token = |hash| Token { hash, label: String::new(), issued_at_ms: at_ms };
+                let token = |hash| Token::new(hash, String::new(), at_ms);
                 let tokens = token_hash.map(token).into_iter().collect();
-                let row = User { id: user.clone(), display_name, admin, created_at_ms: 0, tokens };
-                self.users.insert(user, row);
+                let row = User::new(user.clone(), display_name, admin, 0);
+                self.users.insert(user, User { tokens, ..row });
                 Ok(done(false))
             }
             Command::IssueToken { user, token_hash, label } => {
                 let row = self.users.get_mut(&user).ok_or(Rejection::UserNotFound(user))?;
-                row.tokens.push(Token { hash: token_hash, label, issued_at_ms: at_ms });
+                row.tokens.push(Token::new(token_hash, label, at_ms));
                 Ok(done(false))
             }
-            Command::RevokeToken { user, token_hash } => {
-                let row = self.users.get_mut(&user).ok_or(Rejection::UserNotFound(user))?;
-                row.tokens.retain(|token| token.hash != token_hash);
-                Ok(done(false))
+            Command::RevokeToken { ref user, .. } | Command::ChangeUser { ref user, .. } => {
+                let user = user.clone();
+                self.change_user(user, Request { actor, id, command })
             }
             Command::CreateRoom { ref room, ref title, kind, ref epoch, .. } => {
                 if let Some(old) = self.rooms.get(room) {
@@ -237,6 +239,20 @@ impl State {
             | Command::SetRole { ref room, .. }
             | Command::Import { ref room, .. } => self.room_command(room, &actor, id, &command),
         }
+    }
+
+    /// As the rules of chat have it, at the time of these tests.
+    fn change_user(&mut self, user: UserId, request: Request) -> Result<Done, Rejection> {
+        let mut memory = Memory::default();
+        memory.advance_log_time(NOW_MS);
+        if let Some(row) = self.users.get(&user) {
+            memory.put_user(row.clone());
+        }
+        let done = apply::apply(&mut memory, request, &mut Vec::new())?;
+        self.revocations += memory.revocations();
+        let row = memory.user(&user).expect("it was changed");
+        self.users.insert(user, Arc::unwrap_or_clone(row));
+        Ok(done)
     }
 
     fn room_command(

@@ -15,13 +15,14 @@ use tonic::transport::Channel;
 
 use super::fake::Fake;
 use crate::chat::command::{Actor, Command, Request};
+use crate::chat::event::EventKind;
 use crate::clock::Clock;
 use crate::gateway::Gateway;
 use crate::gateway::auth::mint_token;
 use crate::gateway::drain::Drain;
 use crate::gateway::limits::{GatewayLimits, SharedLimits};
 use crate::gateway::metrics;
-use crate::id::{RequestId, UserId};
+use crate::id::{RequestId, RoomId, UserId};
 
 /// The time at which these tests happen.
 pub const NOW_MS: u64 = 1_700_000_000_000;
@@ -173,6 +174,19 @@ fn add_user(fake: &Fake, user: &str, admin: bool) -> String {
     let id = RequestId::mint(NOW_MS, rand::random());
     fake.apply(Request { actor, id, command }).unwrap();
     token
+}
+
+/// A message of `ann`'s to `general`, past the gateway.
+pub fn posted(text: &str) -> Request {
+    let actor = Actor { user: UserId::parse("ann").unwrap(), admin: false };
+    let command = Command::Post {
+        room: RoomId::parse("general").unwrap(),
+        kind: EventKind::Message,
+        text: text.into(),
+        reply_to: None,
+        salt: [0; 16],
+    };
+    Request { actor, id: RequestId::mint(NOW_MS, rand::random()), command }
 }
 
 /// Reads a response until the server closes the connection.

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
@@ -38,6 +38,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use crate::error::{Code, Error};
 use crate::gateway::app::{App, Caller, Seat, shutting_down};
 use crate::gateway::connection::Handover;
+use crate::gateway::cookie;
 use crate::gateway::http::extract::Params;
 use crate::gateway::limits::{
     FRAME_BYTES_MAX, WEBSOCKET_READ_BYTES, WEBSOCKET_UNSENT_BYTES_MAX, WEBSOCKET_WRITE_BYTES,
@@ -69,12 +70,15 @@ pub async fn connect(
         let message = "this is a WebSocket: upgrade an HTTP/1.1 connection (RFC 6455, version 13)";
         return Err(Error::invalid(message));
     };
-    let admitted = if request.headers().contains_key(AUTHORIZATION) {
-        let caller = app.caller(request.headers()).await?;
+    let (mut parts, body) = request.into_parts();
+    let is_signed = parts.headers.contains_key(AUTHORIZATION);
+    let admitted = if is_signed || cookie::token(&parts.headers).is_some() {
+        let caller = Caller::from_request_parts(&mut parts, &app).await?;
         Some((caller, app.take_seat()?))
     } else {
         None
     };
+    let request = Request::from_parts(parts, body);
     if app.drain.is_on() {
         return Err(shutting_down());
     }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::chat::account::{Invite, Password, Scopes, Session, Token, User};
 use crate::chat::codec::tests::strategies;
 use crate::id::ShardId;
 use crate::store::base::MemoryBase;
@@ -35,19 +36,54 @@ fn any_room() -> impl Strategy<Value = Room> {
     })
 }
 
-fn any_user() -> impl Strategy<Value = User> {
-    use strategies::{text, user};
-    let token = (any::<Hash>(), text(), any::<u64>())
-        .prop_map(|(hash, label, issued_at_ms)| Token { hash, label, issued_at_ms });
-    (user(), text(), any::<bool>(), any::<u64>(), vec(token, 0..4)).prop_map(
-        |(id, display_name, admin, created_at_ms, tokens)| User {
-            id,
-            display_name,
-            admin,
-            created_at_ms,
-            tokens,
+fn any_token() -> impl Strategy<Value = Token> {
+    let scopes = (0u32..32).prop_map(|n| Scopes::from_number(n).unwrap());
+    (any::<Hash>(), strategies::text(), any::<u64>(), scopes, option::of(1..u64::MAX)).prop_map(
+        |(hash, label, issued_at_ms, scopes, expires_at_ms)| Token {
+            hash,
+            label,
+            issued_at_ms,
+            scopes,
+            expires_at_ms,
         },
     )
+}
+
+fn any_session() -> impl Strategy<Value = Session> {
+    let texts = (strategies::text(), strategies::text());
+    (any::<Hash>(), any::<[u64; 4]>(), texts).prop_map(
+        |(hash, [created_at_ms, used_at_ms, expires_at_ms, idle_ms], (user_agent, address))| {
+            Session { hash, created_at_ms, used_at_ms, expires_at_ms, idle_ms, user_agent, address }
+        },
+    )
+}
+
+fn any_invite() -> impl Strategy<Value = Invite> {
+    let guests = vec(strategies::user(), 0..4);
+    (any::<Hash>(), any::<[u64; 2]>(), any::<u32>(), guests).prop_map(
+        |(hash, [created_at_ms, expires_at_ms], uses_max, used_by)| Invite {
+            hash,
+            created_at_ms,
+            expires_at_ms,
+            uses_max,
+            used_by,
+        },
+    )
+}
+
+fn any_user() -> impl Strategy<Value = User> {
+    use strategies::{text, user};
+    let names = (user(), text(), text(), any::<[bool; 2]>(), any::<u64>());
+    let password = option::of(
+        "[!-~]{0,200}".prop_map(|rest| Password::parse(&format!("$argon2id${rest}")).unwrap()),
+    );
+    let secrets = (vec(any_token(), 0..4), password, vec(any_session(), 0..4));
+    (names, secrets, vec(any_invite(), 0..3)).prop_map(|(names, secrets, invites)| {
+        let (id, display_name, status, [admin, disabled], created_at_ms) = names;
+        let (tokens, password, sessions) = secrets;
+        let row = User::new(id, display_name, admin, created_at_ms);
+        User { tokens, status, disabled, password, sessions, invites, ..row }
+    })
 }
 
 fn any_participant() -> impl Strategy<Value = Participant> {
@@ -63,8 +99,9 @@ fn any_notes() -> impl Strategy<Value = Notes> {
 
 fn any_applied() -> impl Strategy<Value = proto::AppliedRow> {
     let membership = any::<Vec<u8>>().prop_map(Bytes::from);
-    (any::<Option<u64>>(), membership, any::<[u64; 4]>(), any::<u32>()).prop_map(
-        |(term, membership, [index, log_time_ms, generation, bytes], sent_minute_max)| {
+    (any::<Option<u64>>(), membership, any::<[u64; 5]>(), any::<u32>()).prop_map(
+        |(term, membership, numbers, sent_minute_max)| {
+            let [index, log_time_ms, generation, bytes, revocations] = numbers;
             proto::AppliedRow {
                 term,
                 index,
@@ -73,6 +110,7 @@ fn any_applied() -> impl Strategy<Value = proto::AppliedRow> {
                 generation,
                 sent_minute_max,
                 bytes,
+                revocations,
             }
         },
     )
@@ -140,6 +178,22 @@ proptest! {
         base.write(batch).unwrap();
         prop_assert_eq!(get_row(&base, space, &key).unwrap(), Some(value));
     }
+}
+
+/// A row as the first release wrote it: its token is good for everything, for ever.
+#[test]
+fn a_user_of_before_there_were_passwords_is_read() {
+    let row = "010a03426f6210011880d095ffbc3122310a200303030303030303030303030303030303030303030\
+               30303030303030303030312066c6170746f701880d095ffbc31";
+    let row: Vec<u8> = (0..row.len() / 2)
+        .map(|at| u8::from_str_radix(&row[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
+    let user = user_from(&UserId::parse("bob").unwrap(), &row).unwrap();
+    let token = Token::new([3; 32], "laptop".into(), 1_700_000_000_000);
+    let expected = User::new(user.id.clone(), "Bob".into(), true, 1_700_000_000_000);
+    assert_eq!(user, User { tokens: vec![token.clone()], ..expected });
+    assert_eq!((token.scopes, token.expires_at_ms), (Scopes::ALL, None));
+    assert_eq!(user_value(&user), row, "and written as it was");
 }
 
 #[test]

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use super::random::{Random, new_room, post};
 use super::{SHARD, checkpoint, open, rows_of};
+use crate::chat::account::{Invite, Password, Scope, Scopes, Session};
 use crate::chat::codec::tests::samples::imported_event;
 use crate::chat::event::{Event, Role};
-use crate::chat::state::{Notes, Participant, Room, Scope, Sent, State, StateMut, Token, User};
+use crate::chat::state::{self, Notes, Participant, Room, Sent, State, StateMut, Token, User};
 use crate::id::{RequestId, RoomId, Seq, UserId};
 use crate::store::base::{Base, Batch, MemoryBase};
 use crate::store::codec;
@@ -29,14 +30,11 @@ fn fill(state: &mut ShardState) {
     let mut random = Random(1);
     state.advance_log_time(NOW);
     state.put_participant(&room(), &ann, Some(Participant { role: Role::Owner, since_ms: NOW }));
-    let token = Token { hash: [3; 32], label: "laptop".into(), issued_at_ms: NOW };
-    state.put_user(User {
-        id: bob.clone(),
-        display_name: "Bob".into(),
-        admin: true,
-        created_at_ms: NOW,
-        tokens: vec![token],
-    });
+    let token = Token::new([3; 32], "laptop".into(), NOW);
+    let row = User::new(bob.clone(), "Bob".into(), true, NOW);
+    state.put_user(User { tokens: vec![token], ..row });
+    state.put_user(everything_set());
+    state.note_revocation();
     let row = Room { topic: "A topic".into(), participants: 1, ..new_room(&room(), NOW, 9) };
     state.put_room(row);
     for n in 0..12u64 {
@@ -50,7 +48,7 @@ fn fill(state: &mut ShardState) {
     state.put_room(Room { head: event.seq, chain: event.chain(&row.chain), ..(*row).clone() });
     state.append_event(&room(), Arc::new(event));
     let sent = Sent { sender: bob.clone(), seq: Seq(0), at_ms: NOW, body_hash: [8; 16] };
-    state.put_sent(&Scope::User(bob.clone()), RequestId::mint(NOW, [1; 10]), sent);
+    state.put_sent(&state::Scope::User(bob.clone()), RequestId::mint(NOW, [1; 10]), sent);
     let notes = Notes {
         edits: vec![Seq(4), Seq(300)],
         reactions: vec![("+1".into(), vec![ann, bob])],
@@ -65,6 +63,37 @@ fn fill(state: &mut ShardState) {
     checkpoint(state);
     state.erase_body(&room(), Seq(2));
     checkpoint(state);
+}
+
+/// A user with every field set.
+fn everything_set() -> User {
+    let token = Token::new([4; 32], "bot".into(), NOW);
+    let scopes = Scopes::of([Scope::Read, Scope::Post]);
+    let session = Session {
+        hash: [5; 32],
+        created_at_ms: NOW,
+        used_at_ms: NOW + 1,
+        expires_at_ms: NOW + 3,
+        idle_ms: 2,
+        user_agent: "a browser".into(),
+        address: "192.0.2.7".into(),
+    };
+    let invite = Invite {
+        hash: [6; 32],
+        created_at_ms: NOW,
+        expires_at_ms: NOW + 9,
+        uses_max: 3,
+        used_by: vec![UserId::parse("ann").unwrap()],
+    };
+    User {
+        tokens: vec![Token { scopes, expires_at_ms: Some(NOW + 5), ..token }],
+        status: "at lunch".into(),
+        disabled: true,
+        password: Password::parse("$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"),
+        sessions: vec![session],
+        invites: vec![invite],
+        ..User::new(UserId::parse("cid").unwrap(), "Cid".into(), false, NOW)
+    }
 }
 
 fn unhex(text: &str) -> Vec<u8> {
@@ -109,7 +138,10 @@ fn formats_on_disk_are_pinned() {
     assert_eq!(old.rooms_digest(), state.rooms_digest());
     assert_eq!(old.applied(), state.applied());
     assert_eq!(old.blob("long"), state.blob("long"));
-    let (scope, bob) = (Scope::Room(room()), UserId::parse("bob").unwrap());
+    assert_eq!(old.revocations(), 1);
+    let cid = everything_set();
+    assert_eq!(old.user(&cid.id).as_deref(), Some(&cid));
+    let (scope, bob) = (state::Scope::Room(room()), UserId::parse("bob").unwrap());
     let id = RequestId::mint(NOW + 1, [1; 10]);
     assert_eq!(old.sent(&scope, &bob, id).unwrap().seq, Seq(2));
 }

@@ -177,15 +177,13 @@ fn change(state: &mut impl StateMut, random: &mut Random) {
             state.put_import_mark(&room, "irc.log", line);
         }
         18 => {
-            let tokens = (0..random.below(33)).map(|n| Token {
-                hash: random.bytes(),
-                label: "x".repeat(n as usize * 2),
-                issued_at_ms: now,
-            });
-            let tokens = tokens.collect();
+            let tokens = (0..random.below(33))
+                .map(|n| Token::new(random.bytes(), "x".repeat(n as usize * 2), now))
+                .collect();
             let display_name = random.prose(20);
             let admin = random.below(2) == 0;
-            state.put_user(User { id: user, display_name, admin, created_at_ms: now, tokens });
+            state.put_user(User { tokens, ..User::new(user, display_name, admin, now) });
+            state.note_revocation();
         }
         _ => {
             let id = RequestId::mint(now, random.bytes());

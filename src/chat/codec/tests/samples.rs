@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::chat::account::{Change, Invite, Password, Scope, Scopes, Session};
 use crate::chat::command::{Command, ImportLine, Rejection};
 use crate::chat::event::{Body, Event, EventKind, Role};
 use crate::chat::query::{Annotated, Answer, Events};
@@ -63,11 +64,34 @@ pub(super) fn answers() -> Vec<Answer> {
         creator: ann.clone(),
     });
     let user = Arc::new(User {
-        id: ann.clone(),
-        display_name: "Ann".into(),
-        admin: true,
-        created_at_ms: 1000,
-        tokens: vec![Token { hash: [3; 32], label: "laptop".into(), issued_at_ms: 1001 }],
+        tokens: vec![
+            Token::new([3; 32], "laptop".into(), 1001),
+            Token {
+                scopes: Scopes::of([Scope::Read]),
+                expires_at_ms: Some(9),
+                ..Token::new([4; 32], "bot".into(), 1002)
+            },
+        ],
+        status: "away".into(),
+        disabled: true,
+        password: Password::parse("$argon2id$v=19$x"),
+        sessions: vec![Session {
+            hash: [5; 32],
+            created_at_ms: 1,
+            used_at_ms: 2,
+            expires_at_ms: 3,
+            idle_ms: 4,
+            user_agent: "a browser".into(),
+            address: "192.0.2.7".into(),
+        }],
+        invites: vec![Invite {
+            hash: [6; 32],
+            created_at_ms: 1,
+            expires_at_ms: 2,
+            uses_max: 3,
+            used_by: vec![ann.clone()],
+        }],
+        ..User::new(ann.clone(), "Ann".into(), true, 1000)
     });
     let notes = Notes {
         edits: vec![Seq(3)],
@@ -97,6 +121,39 @@ pub(super) fn answers() -> Vec<Answer> {
         Answer::Export { room, events: vec![event, erased] },
         Answer::User { user: user.clone() },
         Answer::Users { users: vec![user] },
+        Answer::Revocations { count: 7 },
+    ]
+}
+
+/// One change of a user of each kind.
+pub(super) fn changes() -> Vec<Change> {
+    let (hash, keep, previous) = ([3; 32], Some([4; 32]), Some([5; 16]));
+    let password = || Password::parse("$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA").unwrap();
+    let (user_agent, address) = ("a browser".to_owned(), "192.0.2.7".to_owned());
+    vec![
+        Change::SetPassword { password: password(), previous, keep },
+        Change::OpenSession {
+            hash,
+            password: [5; 16],
+            user_agent,
+            address: address.clone(),
+            ttl_ms: 9,
+            idle_ms: 8,
+        },
+        Change::TouchSession { hash, address },
+        Change::EndSessions { keep },
+        Change::SetDisabled { disabled: true },
+        Change::SetProfile { display_name: Some("Bob".into()), status: Some(String::new()) },
+        Change::IssueToken {
+            hash,
+            label: "bot".into(),
+            scopes: Scopes::of([Scope::Read, Scope::Post]),
+            ttl_ms: Some(7),
+        },
+        Change::Register { display_name: "Bob".into(), password: password() },
+        Change::MakeInvite { hash, uses_max: 2, ttl_ms: 6 },
+        Change::DropInvite { hash },
+        Change::UseInvite { hash, guest: UserId::parse("cid").unwrap(), give_back: true },
     ]
 }
 
@@ -140,7 +197,8 @@ pub(super) fn commands() -> Vec<Command> {
     let room = || RoomId::parse("general").unwrap();
     let user = || UserId::parse("bob").unwrap();
     let (salt, target) = ([9; 16], Seq(5));
-    vec![
+    let changes = changes().into_iter().map(|change| Command::ChangeUser { user: user(), change });
+    let mut commands = vec![
         Command::CreateUser {
             user: user(),
             display_name: "Bob".into(),
@@ -182,5 +240,7 @@ pub(super) fn commands() -> Vec<Command> {
             }],
             salt,
         },
-    ]
+    ];
+    commands.extend(changes);
+    commands
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::samples::rejections;
+use super::samples::{changes, rejections};
 use crate::chat::command::{Actor, Command, Done, ImportLine, Imported, Reply, Request};
 use crate::chat::event::{Body, Event, EventKind, Role};
 use crate::chat::query::{Page, Query};
@@ -84,6 +84,8 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
             label
         }),
         (user(), hash()).prop_map(|(user, token_hash)| Command::RevokeToken { user, token_hash }),
+        (user(), 0..changes().len())
+            .prop_map(|(user, n)| Command::ChangeUser { user, change: changes().swap_remove(n) }),
         (room(), text(), room_kind(), epoch(), salt()).prop_map(
             |(room, title, kind, epoch, salt)| Command::CreateRoom {
                 room,
@@ -202,6 +204,7 @@ pub(super) fn query() -> impl Strategy<Value = Query> {
         user().prop_map(|user| Query::User { user }),
         (proptest::option::of(user()), limit())
             .prop_map(|(after, limit)| Query::Users { after, limit }),
+        Just(Query::Revocations),
     ]
 }
 

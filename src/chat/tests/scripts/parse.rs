@@ -172,6 +172,7 @@ pub(super) fn parse_query(verb: &str, words: &Words<'_>) -> Option<Query> {
             let after = words.option("after").map(|user| UserId::parse(user).unwrap());
             Query::Users { after, limit }
         }
+        "revocations" => Query::Revocations,
         _ => return None,
     })
 }

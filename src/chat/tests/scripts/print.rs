@@ -70,6 +70,7 @@ pub(super) fn print_answer(answer: &Answer, out: &mut String) {
             let ids: Vec<&str> = users.iter().map(|user| user.id.as_str()).collect();
             writeln!(out, "{} users {}", users.len(), ids.join(" ")).unwrap();
         }
+        Answer::Revocations { count } => writeln!(out, "{count} revocations").unwrap(),
     }
 }
 

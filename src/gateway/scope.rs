@@ -1,0 +1,116 @@
+//! Which scope each endpoint needs: the one table, for REST and gRPC.
+//!
+//! Sessions and tokens without scopes are good for all of them. What is not in the table needs a
+//! token that is good for everything; a test holds that every route is.
+
+use axum::http::Method;
+
+use crate::chat::account::{Scope, Scopes};
+use crate::error::{Code, Error};
+
+/// The scope that a REST endpoint needs, by its method and route; `None`: all of them.
+pub fn of_route(method: &Method, route: &str) -> Option<Scope> {
+    let read = method == Method::GET || method == Method::HEAD;
+    Some(match route {
+        "/v1/me" | "/v1/ws" => Scope::Read,
+        "/v1/sessions" | "/v1/sessions/{id}" | "/v1/logout" => Scope::Account,
+        "/v1/users" if !read => Scope::Admin,
+        "/v1/users/{user}" if !read => Scope::Account,
+        "/v1/users/{user}/password" | "/v1/users/{user}/tokens" => Scope::Account,
+        "/v1/users/{user}/tokens/{id}" => Scope::Account,
+        "/v1/invites" | "/v1/invites/{id}" | "/v1/node/compact" => Scope::Admin,
+        _ if !route.starts_with("/v1/users") && !route.starts_with("/v1/rooms") => return None,
+        _ if read => Scope::Read,
+        _ if route.starts_with("/v1/rooms/{room}/messages") => Scope::Post,
+        _ if route.starts_with("/v1/rooms") => Scope::Rooms,
+        _ => return None,
+    })
+}
+
+/// The scope that a gRPC method needs, by its path; `None`: all of them.
+pub fn of_method(path: &str) -> Option<Scope> {
+    let (service, method) = path.strip_prefix("/folkmoot.v1.")?.split_once('/')?;
+    Some(match (service, method) {
+        ("Users", "GetUser" | "ListUsers") | ("Accounts", "WhoAmI") => Scope::Read,
+        ("Users", "CreateUser") => Scope::Admin,
+        ("Users", "IssueToken") | ("Accounts", _) => Scope::Account,
+        ("Rooms", "GetRoom" | "ListRooms" | "Events" | "Session") => Scope::Read,
+        ("Rooms", "Post" | "Edit" | "Redact" | "React") => Scope::Post,
+        ("Rooms", "Import" | "Export") | ("Cluster" | "Admin", _) => Scope::Admin,
+        ("Rooms", _) => Scope::Rooms,
+        _ => return None,
+    })
+}
+
+/// Refuses who may not do this by what they sign in with.
+///
+/// # Errors
+/// [`Code::Forbidden`].
+pub fn require(scopes: Scopes, needed: Option<Scope>) -> Result<(), Error> {
+    let good = match needed {
+        Some(scope) => scopes.has(scope),
+        None => scopes == Scopes::ALL,
+    };
+    if good {
+        return Ok(());
+    }
+    let what = needed.map_or("everything", Scope::as_str);
+    Err(Error::new(Code::Forbidden, format!("this token is not good for this: it needs `{what}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::http::ROUTES;
+
+    /// What is for everybody, signed in or not.
+    const OPEN: [&str; 7] = [
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+        "/v1/openapi.json",
+        "/v1/cluster",
+        "/v1/cluster/init",
+        "/v1/login",
+    ];
+
+    #[test]
+    fn every_route_has_a_scope() {
+        for (method, route) in ROUTES {
+            if OPEN.contains(route) || *route == "/v1/register" {
+                continue;
+            }
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            assert!(of_route(&method, route).is_some(), "{method} {route} is not in the table");
+        }
+    }
+
+    #[test]
+    fn every_rpc_has_a_scope() {
+        let protos = [
+            include_str!("../../proto/folkmoot/v1/folkmoot.proto"),
+            include_str!("../../proto/folkmoot/v1/admin.proto"),
+            include_str!("../../proto/folkmoot/v1/accounts.proto"),
+        ];
+        let (mut service, mut seen) = ("", 0);
+        for line in protos.iter().flat_map(|text| text.lines()) {
+            if let Some(rest) = line.strip_prefix("service ") {
+                service = rest.trim_end_matches(" {");
+            } else if let Some(rest) = line.strip_prefix("  rpc ") {
+                let path = format!("/folkmoot.v1.{service}/{}", rest.split('(').next().unwrap());
+                assert!(of_method(&path).is_some(), "{path} is not in the table");
+                seen += 1;
+            }
+        }
+        assert!(seen > 30, "{seen}");
+    }
+
+    #[test]
+    fn a_scope_is_needed_and_enough() {
+        let read = Scopes::of([Scope::Read]);
+        assert!(require(read, Some(Scope::Read)).is_ok());
+        assert_eq!(require(read, Some(Scope::Post)).unwrap_err().code, Code::Forbidden);
+        assert!(require(Scopes::of(Scope::ALL), None).is_err());
+        assert!(require(Scopes::ALL, None).is_ok());
+    }
+}
