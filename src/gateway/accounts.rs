@@ -268,7 +268,7 @@ impl App {
             return Err(Error::invalid("say which password it is to be"));
         }
         let previous = match own {
-            true => self.old_password(&user, old, from).await?,
+            true => self.old_password(caller, &user, old, from).await?,
             false => None,
         };
         let chosen = new.is_none().then(passwords::choose);
@@ -287,13 +287,23 @@ impl App {
     /// Names the caller's password, of which they have shown that they know it.
     async fn old_password(
         &self,
+        caller: &Caller,
         user: &UserId,
         old: Option<&str>,
         from: &From,
     ) -> Result<Option<[u8; 16]>, Error> {
         let asking = Actor { user: user.clone(), admin: false };
         let row = self.user(&asking, user.clone()).await?;
-        let Some(kept) = &row.password else { return Ok(None) };
+        let Some(kept) = &row.password else {
+            // Whoever may choose it may do all that the user may.
+            return match caller.scopes == Scopes::ALL && caller.ends_at_ms().is_none() {
+                true => Ok(None),
+                false => Err(Error::new(
+                    Code::Forbidden,
+                    "a first password is set with a token that is good for everything, for good",
+                )),
+            };
+        };
         let old = old.ok_or_else(|| Error::invalid("say what the old password is"))?;
         self.attempts.begin(user, from.address)?;
         let fits = self.passwords.verify(old, Some(kept)).await;
@@ -362,6 +372,14 @@ impl App {
             let message = "a token cannot be good for more than the one it is issued with";
             return Err(Error::new(Code::Forbidden, message));
         }
+        // Nor for longer. A session's end says nothing of what its user may do.
+        let left_ms = caller.ends_at_ms().filter(|_| !caller.is_session());
+        let left_ms = left_ms.map(|end| end.saturating_sub(self.clock.now_ms()).max(1));
+        let ttl_ms = match (left_ms, ttl_ms) {
+            (Some(left), 0) => left,
+            (Some(left), ttl) => ttl.min(left),
+            (None, ttl) => ttl,
+        };
         if scopes == Scopes::ALL && ttl_ms == 0 {
             return self.issue_token(&caller.actor, user, label, id).await;
         }
