@@ -18,6 +18,9 @@ use crate::gateway::{convert, passwords};
 use crate::id::{RequestId, UserId};
 use crate::limits;
 
+/// How long it may take to issue a token, in milliseconds: the difference of clocks included.
+const ISSUED_WITHIN_MS: u64 = 1000;
+
 /// Bytes of a hash that are its id.
 const ID_BYTES: usize = 8;
 
@@ -372,9 +375,11 @@ impl App {
             let message = "a token cannot be good for more than the one it is issued with";
             return Err(Error::new(Code::Forbidden, message));
         }
-        // Nor for longer. A session's end says nothing of what its user may do.
+        // Nor for longer, by the time that it takes to be issued, too. A session's end says nothing of
+        // what its user may do.
         let left_ms = caller.ends_at_ms().filter(|_| !caller.is_session());
-        let left_ms = left_ms.map(|end| end.saturating_sub(self.clock.now_ms()).max(1));
+        let now_ms = self.clock.now_ms() + ISSUED_WITHIN_MS;
+        let left_ms = left_ms.map(|end| end.saturating_sub(now_ms).max(1));
         let ttl_ms = match (left_ms, ttl_ms) {
             (Some(left), 0) => left,
             (Some(left), ttl) => ttl.min(left),
