@@ -155,11 +155,10 @@ impl App {
         let header = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
         let credentials = Credentials::from_header(header)?;
         let caller = match path {
-            "/folkmoot.v1.Rooms/Events" | "/folkmoot.v1.Rooms/GetRoom" => {
-                self.verify_stale(credentials).await?
-            }
-            // It is asked when a quorum is lost, and says no more than anybody may know.
-            "/folkmoot.v1.Admin/QuorumCritical" => self.verify_stale(credentials).await?,
+            // The last is asked when a quorum is lost, and says no more than anybody may know.
+            "/folkmoot.v1.Rooms/Events"
+            | "/folkmoot.v1.Rooms/GetRoom"
+            | "/folkmoot.v1.Admin/QuorumCritical" => self.verify_stale(credentials).await?,
             _ => self.verify(credentials).await?,
         };
         scope::require(caller.scopes, scope::of_method(path))?;
