@@ -24,8 +24,9 @@ const QUESTIONS: [&[&str]; 5] = [
 ];
 
 /// Every command of operators that changes something.
-const ORDERS: [&[&str]; 8] = [
+const ORDERS: [&[&str]; 9] = [
     &["node", "token"],
+    &["node", "token", "--dry-run"],
     &["node", "drain", "2"],
     &["node", "resume", "2"],
     &["node", "remove", "3", "--yes"],
@@ -36,10 +37,11 @@ const ORDERS: [&[&str]; 8] = [
 ];
 
 /// Every command that goes through the nodes one after another.
-const ROUNDS: [&[&str]; 3] = [
+const ROUNDS: [&[&str]; 4] = [
     &["cluster", "verify"],
     &["cluster", "verify", "--repair", "2/1", "--yes"],
     &["node", "compact"],
+    &["node", "compact", "--dry-run"],
 ];
 
 /// Every command that needs no token.
@@ -231,8 +233,11 @@ fn whatever_is_wrong_each_command_says_so_and_changes_nothing() {
         let error = fails(command.env("FOLKMOOT_TOKEN", cluster.admin_token()));
         assert_eq!(error["code"], "unavailable", "{arguments:?} at {server}: {error}");
     }
-    let error = fails(&mut cluster.cli(0, &["cluster", "init", "--nodes", "3"]));
-    assert_eq!(error["code"], "already_initialized", "{error}");
+    for further in [&[][..], &["--dry-run"]] {
+        let init = [&["cluster", "init", "--nodes", "3"][..], further].concat();
+        let error = fails(&mut cluster.cli(0, &init));
+        assert_eq!(error["code"], "already_initialized", "{error}");
+    }
     for arguments in with_token {
         // Somebody else's token, or none of this cluster's.
         for (token, code) in [(user.as_str(), "forbidden"), ("nonsense", "unauthenticated")] {
@@ -287,6 +292,24 @@ fn whatever_is_wrong_each_command_says_so_and_changes_nothing() {
     };
     assert_eq!(placed(&cluster.json(0, &["shard", "list"])), placed(&before));
     assert!(nodes(&cluster, 0).iter().all(|node| node["membership"] == "active"));
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+    let cluster = TestCluster::start(3);
+    let compact = cluster.json(1, &["node", "compact", "--dry-run"]);
+    assert_eq!((&compact["dry_run"], compact["node"].as_u64()), (&Value::Bool(true), Some(2)));
+    assert!(compact["bytes_before"].as_u64().is_some_and(|bytes| bytes > 0), "{compact}");
+    let token = cluster.json(0, &["node", "token", "--dry-run", "--ttl", "10m"]);
+    assert_eq!(token, serde_json::json!({ "dry_run": true, "ttl_ms": 600_000 }));
+    let said = run(&mut cluster.cli(1, &["node", "compact", "--dry-run"])).said;
+    assert!(said.contains("would rewrite the base of node 2"), "{said}");
+    let said = run(&mut cluster.cli(0, &["node", "token", "--dry-run"])).said;
+    assert!(said.contains("one node join within 1h"), "{said}");
+    let long = run(&mut cluster.cli(0, &["node", "token", "--dry-run", "--ttl", "31days"]));
+    assert!(long.code == Some(64) && long.said.contains("thirty days"), "{}", long.said);
+    let audited = cluster.json(0, &["cluster", "audit"]).to_string();
+    assert!(!audited.contains("compact") && !audited.contains("join token"), "{audited}");
 }
 
 #[test]

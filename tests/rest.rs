@@ -200,7 +200,9 @@ fn health_metrics_and_openapi_are_served() {
         if answer.status == 200 { Ok(()) } else { Err(answer.status.to_string()) }
     });
     http.get("/health/ready").unwrap().expect_status(503);
-    cluster.init();
+    let would = cluster.json(0, &["cluster", "init", "--dry-run", "--nodes", "3"]);
+    assert_eq!(would, serde_json::json!({ "dry_run": true, "nodes": 3, "shards": 8 }));
+    cluster.init(); // which would be refused, had the other formed anything
     cluster.wait_ready();
     (0..12).for_each(|n| cluster.room(&format!("room-{n}")));
     http.get("/health/live").unwrap().expect_status(200);

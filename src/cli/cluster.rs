@@ -79,6 +79,9 @@ pub(super) struct Init {
     /// How many shards rooms and users are spread over; cannot be changed later.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     shards: u32,
+    /// Only say what would be done.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -111,6 +114,9 @@ async fn init(args: Init) -> Outcome {
     if ![1, 3, 5].contains(&nodes) {
         return Err(Failure::Usage("--nodes must be 1, 3 or 5".into()));
     }
+    if args.dry_run {
+        return would_init(nodes, args.shards, &connection).await;
+    }
     let formed = connection.client()?.init_cluster(nodes, args.shards).await;
     let formed = formed.map_err(|error| match error.code {
         Code::AlreadyInitialized => connection.failure(Error {
@@ -133,6 +139,24 @@ async fn init(args: Init) -> Outcome {
         output::line(format!("cluster {} of {nodes} is ready", formed.cluster_id))?;
         output::line(format!("admin user:  {}", formed.admin_user))?;
         output::line(format!("admin token: {}  (shown once)", formed.admin_token))?;
+    }
+    Ok(())
+}
+
+async fn would_init(nodes: u32, shards: u32, connection: &Connection) -> Outcome {
+    let status = connection.client()?.cluster_status().await;
+    let status = status.map_err(|error| connection.failure(error))?;
+    if !status.cluster_id.is_empty() {
+        let there = format!("cluster {} is initialised already", status.cluster_id);
+        return Err(connection.failure(Error::new(Code::AlreadyInitialized, there)));
+    }
+    if connection.json {
+        output::line(json!({ "dry_run": true, "nodes": nodes, "shards": shards }))?;
+    } else {
+        output::line(format!(
+            "would form a cluster of {nodes} with {shards} shards, once so many nodes have come, and \
+             make its first administrator"
+        ))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::cli::connection::Connection;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::order;
 use crate::cli::output::{self, Table};
+use crate::meta::join_token::TTL_MS;
 use crate::proto::v1 as pb;
 use crate::proto::v1::order_request::Order;
 
@@ -18,7 +19,8 @@ use crate::proto::v1::order_request::Order;
 pub(super) enum Command {
     /// Rewrite a node's base, so that redacted and trimmed data is gone from its disk.
     #[command(
-        after_help = "Example:\n  folkmoot node compact --server http://chat2.example.org:7400\n\n\
+        after_help = "Examples:\n  folkmoot node compact --server http://chat2.example.org:7400\n  \
+        folkmoot node compact --dry-run --json | jq .bytes_before\n\n\
         Compacts the one node that --server names; run it for each."
     )]
     Compact(Compact),
@@ -116,6 +118,9 @@ pub(super) struct Token {
     /// For how long it is valid: a second to thirty days.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     ttl: Duration,
+    /// Only say what would be done.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -132,6 +137,9 @@ pub(super) struct QuorumCritical {
 /// Options of `node compact`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Compact {
+    /// Only say what would be done.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -139,7 +147,7 @@ pub(super) struct Compact {
 /// Runs the command.
 pub(super) async fn run(command: Command) -> Outcome {
     match command {
-        Command::Compact(Compact { connection }) => compact(connection).await,
+        Command::Compact(Compact { dry_run, connection }) => compact(dry_run, &connection).await,
         Command::List(List { connection }) => list(&connection).await,
         Command::Status(args) => status::run(args).await,
         Command::Drain(Drain { node, options }) => {
@@ -164,7 +172,9 @@ pub(super) async fn run(command: Command) -> Outcome {
             );
             remove(&what, pb::RemoveNodeOrder { node: old, successor: new }, yes, &options).await
         }
-        Command::Token(Token { ttl, connection }) => token(ttl, &connection).await,
+        Command::Token(Token { ttl, dry_run, connection }) => {
+            token(ttl, dry_run, &connection).await
+        }
         Command::QuorumCritical(QuorumCritical { node, connection }) => {
             quorum_critical(node, &connection).await
         }
@@ -217,8 +227,21 @@ async fn list(connection: &Connection) -> Outcome {
     Ok(table.print()?)
 }
 
-async fn token(ttl: Duration, connection: &Connection) -> Outcome {
+async fn token(ttl: Duration, dry_run: bool, connection: &Connection) -> Outcome {
     let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    if dry_run {
+        if !TTL_MS.contains(&ttl_ms) {
+            return Err(Failure::Usage("--ttl must be a second to thirty days".into()));
+        }
+        must_be_admin(connection).await?;
+        let ttl_said = humantime::format_duration(ttl).to_string();
+        if connection.json {
+            output::line(json!({ "dry_run": true, "ttl_ms": ttl_ms }))?;
+        } else {
+            output::line(format!("would make a token that lets one node join within {ttl_said}"))?;
+        }
+        return Ok(());
+    }
     let made = connection.client()?.join_token(ttl_ms).await;
     let (token, expires_at_ms) = made.map_err(|error| connection.failure(error))?;
     if connection.json {
@@ -240,9 +263,33 @@ async fn quorum_critical(node: u64, connection: &Connection) -> Outcome {
     order::may_stop(node, &shards, connection.json)
 }
 
-async fn compact(connection: Connection) -> Outcome {
+/// # Errors
+/// Unless the caller is an administrator, as it would be asked if this were no dry run.
+async fn must_be_admin(connection: &Connection) -> Outcome {
+    let placement = connection.client()?.placement().await;
+    placement.map(drop).map_err(|error| connection.failure(error))
+}
+
+async fn compact(dry_run: bool, connection: &Connection) -> Outcome {
     if connection.server.len() != 1 {
         return Err(Failure::Usage("give exactly one --server: the node to compact".into()));
+    }
+    if dry_run {
+        must_be_admin(connection).await?;
+        let status = connection.client()?.cluster_status().await;
+        let status = status.map_err(|error| connection.failure(error))?;
+        let node = status.node_id;
+        let it = status.nodes.into_iter().find(|node| node.id == status.node_id);
+        let bytes = it.map_or(0, |node| node.disk_bytes);
+        if connection.json {
+            output::line(json!({ "dry_run": true, "node": node, "bytes_before": bytes }))?;
+        } else {
+            let bytes = output::bytes(bytes);
+            output::line(format!(
+                "would rewrite the base of node {node}, whose data takes {bytes}; as much must be free"
+            ))?;
+        }
+        return Ok(());
     }
     let sizes = connection.client()?.compact_node().await;
     let sizes = sizes.map_err(|error| connection.failure(error))?;

@@ -385,10 +385,11 @@ impl App {
             (Some(left), ttl) => ttl.min(left),
             (None, ttl) => ttl,
         };
+        one_line("label", &label, limits::LABEL_BYTES_MAX)?;
+        self.record_for_another(caller, &user, "issue a token for").await?;
         if scopes == Scopes::ALL && ttl_ms == 0 {
             return self.issue_token(&caller.actor, user, label, id).await;
         }
-        one_line("label", &label, limits::LABEL_BYTES_MAX)?;
         let issue = |hash, label: &str| {
             let ttl_ms = Some(ttl_ms).filter(|ttl_ms| *ttl_ms > 0);
             Change::IssueToken { hash, label: label.to_owned(), scopes, ttl_ms }
@@ -401,6 +402,20 @@ impl App {
         let (token, hash) = mint_token(&user);
         self.change(&caller.actor, &user, None, issue(hash, &label)).await?;
         Ok(token)
+    }
+
+    /// Audits what an administrator does to somebody else's account.
+    async fn record_for_another(
+        &self,
+        caller: &Caller,
+        user: &UserId,
+        what: &str,
+    ) -> Result<(), Error> {
+        let actor = &caller.actor;
+        if !actor.admin || actor.user == *user {
+            return Ok(());
+        }
+        self.backend.record(actor.user.as_str(), &format!("{what} {user}"), "begun").await
     }
 
     /// A user's tokens that are still good, oldest first.
@@ -427,6 +442,7 @@ impl App {
         let row = self.own_account(caller, user).await?;
         let token = row.tokens.iter().find(|token| id_of(&token.hash) == id);
         let token = token.ok_or_else(|| not_found("token"))?;
+        self.record_for_another(caller, user, "revoke a token of").await?;
         self.revoke(&caller.actor, user, &token.hash).await
     }
 }

@@ -36,6 +36,24 @@ async fn others_are_refused_and_nothing_is_recorded() {
 }
 
 #[tokio::test]
+async fn what_an_administrator_does_to_somebody_s_tokens_is_recorded() {
+    let server = Server::start().await;
+    let bot = r#"{"label":"bot","scopes":["read"]}"#;
+    for token in [&server.ann, &server.root] {
+        assert_eq!(server.send(token, "POST", "/v1/users/ann/tokens", bot).await.status, 201);
+    }
+    let list = server.get(&server.ann, "/v1/users/ann/tokens").await.json();
+    for (token, which) in [(&server.ann, 1), (&server.root, 2)] {
+        let id = list["tokens"][which]["id"].as_str().unwrap();
+        let path = format!("/v1/users/ann/tokens/{id}");
+        assert_eq!(server.send(token, "DELETE", &path, "").await.status, 204);
+    }
+    let records = server.fake.audit.lock().unwrap().clone();
+    let said: Vec<_> = records.iter().map(|r| (r.who.as_str(), r.action.as_str())).collect();
+    assert_eq!(said, [("root", "issue a token for ann"), ("root", "revoke a token of ann")]);
+}
+
+#[tokio::test]
 async fn what_an_administrator_does_is_recorded() {
     let server = Server::start().await;
     let token = admin(&server).await;
