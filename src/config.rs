@@ -234,9 +234,9 @@ settings! {
         compact_over: Size = Size(1 << 30);
         /// Size from which old files of the log are removed.
         log_purge_threshold: Size = Size(10 << 30);
-        /// How fast this node sends the state of a shard to a node that is to have it, in bytes a
-        /// second; `0B`: as fast as it can.
-        snapshot_bytes_per_second: Size = Size(8 << 20);
+        /// How fast this node sends the state of shards to nodes that are to have it, in bytes a
+        /// second, all shards together; `0B`: as fast as it can.
+        snapshot_bytes_per_second: Size = Size(16 << 20);
         /// Posts are refused with `disk_full` while less than this is free; reads go on.
         min_free_disk: Size = Size(256 << 20);
         /// Space kept in a file that is given up when the disk is full all the same, so that

@@ -308,7 +308,7 @@ fn groups(
             interval: config.store.checkpoint_interval,
             overlay_bytes_max: config.store.overlay_bytes.as_usize(),
         },
-        pace: Pace { bytes_per_second: config.store.snapshot_bytes_per_second.0 },
+        pace: Pace::new(config.store.snapshot_bytes_per_second.0),
         replace_after: config.placement.replace_after,
     };
     Groups::new(options, router.clone(), tcp.clone(), Arc::new(SystemClock), stop.clone())

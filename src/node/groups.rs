@@ -287,7 +287,7 @@ impl<R: Runtime> Groups<R> {
             transport: self.transport.clone(),
             clock: self.clock.clone(),
             timing: self.options.timing.clone(),
-            pace: self.options.pace,
+            pace: self.options.pace.clone(),
         };
         let feed = self.router.feed(shard);
         let started = Shard::start(shard, &parts, state, feed).await?;

@@ -164,7 +164,8 @@ impl<R: Runtime> Shard<R> {
         }
         let replica = Replica::new(id, state, sink);
         let acknowledged = replica.acknowledged.clone();
-        let network = NetworkFactory::new(id, parts.transport.clone(), acknowledged, parts.pace);
+        let network =
+            NetworkFactory::new(id, parts.transport.clone(), acknowledged, parts.pace.clone());
         let config = config(id, parts)?;
         let patience = parts.timing.election_timeout_max;
         let voters = confirm::Voters::new(parts.node, network.clone(), patience);
@@ -188,7 +189,7 @@ impl<R: Runtime> Shard<R> {
             lost: OnceLock::new(),
             replica,
             transport: parts.transport.clone(),
-            pace: parts.pace,
+            pace: parts.pace.clone(),
             stamps,
             proposals,
             reads,

@@ -78,7 +78,7 @@ impl NetworkFactory {
             append_lane,
             appends: None,
             transport: self.transport.clone(),
-            pace: self.pace,
+            pace: self.pace.clone(),
             snapshot_bytes: self.snapshot_bytes.clone(),
         }
     }
@@ -351,7 +351,7 @@ impl<R: Runtime> NetSnapshot<Types<R>> for Network {
             let stream = self.open(Lane::Snapshot, pb::open::Service::Snapshot(header));
             tracing::info!(shard = %self.group, target = %self.target, "sending a snapshot");
             let answer =
-                snapshot::send::<R>(source, stream, self.pace, &self.snapshot_bytes).await?;
+                snapshot::send::<R>(source, stream, &self.pace, &self.snapshot_bytes).await?;
             if answer == vote
                 && let Some(last) = meta.last_log_id
             {

@@ -107,7 +107,7 @@ pub(super) async fn serve<R: Runtime>(
     stream.tx.send(header.into()).await?;
     tracing::info!(shard = %shard.id(), "giving the state to a peer that has lost its own");
     let sent = metrics::counter!("folkmoot_snapshot_sent_bytes_total");
-    snapshot::send_content::<R>(source, &mut stream, shard.pace, &sent).await?;
+    snapshot::send_content::<R>(source, &mut stream, &shard.pace, &sent).await?;
     // It hangs up once it has everything.
     let Err(Closed) = stream.recv().await else { return Err(Malformed("fetch").into()) };
     Ok(())

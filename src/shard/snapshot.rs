@@ -26,22 +26,41 @@ use crate::store::snapshot_sink::{Received, SnapshotSink};
 /// Rooms in one answer of what the receiver has.
 const HAVE_ROOMS: usize = 1000;
 
-/// How fast a snapshot is sent, so that what clients do goes on beside it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How fast snapshots are sent, so that what clients do goes on beside them. Its clones share the rate:
+/// however many shards move, a node sends no more than that.
+#[derive(Debug, Clone)]
 pub struct Pace {
-    /// Bytes a second of each snapshot, on average from one chunk to the next; 0 = as fast as can be.
-    pub bytes_per_second: u64,
+    /// Bytes a second, on average from one chunk to the next; 0 = as fast as can be.
+    bytes_per_second: u64,
+    /// Held while time is let pass for what was sent; never while something is sent, as a receiver may
+    /// hang.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Default for Pace {
     fn default() -> Pace {
-        Pace { bytes_per_second: 32 << 20 }
+        Pace::new(32 << 20)
     }
 }
 
 impl Pace {
+    /// So many bytes a second; 0 = as fast as can be.
+    pub fn new(bytes_per_second: u64) -> Pace {
+        Pace { bytes_per_second, turn: Arc::default() }
+    }
+
+    /// Waits for as long as so many bytes should take, less the time that sending them took, after
+    /// those who wait for theirs.
+    async fn wait<R: Runtime>(&self, bytes: u64, took: Duration) {
+        let early = self.takes(bytes).saturating_sub(took);
+        if !early.is_zero() {
+            let _turn = self.turn.lock().await;
+            R::sleep(early).await;
+        }
+    }
+
     /// How long so many bytes should take.
-    fn takes(self, bytes: u64) -> Duration {
+    fn takes(&self, bytes: u64) -> Duration {
         match self.bytes_per_second {
             0 => Duration::ZERO,
             rate => Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate),
@@ -88,7 +107,7 @@ pub(crate) fn header(vote: Option<&Vote>, meta: &SnapshotMeta) -> pb::SnapshotHe
 pub(crate) async fn send<R: Runtime>(
     sending: Sending,
     mut stream: Stream,
-    pace: Pace,
+    pace: &Pace,
     sent_bytes: &Counter,
 ) -> Result<Vote, SnapshotError> {
     send_content::<R>(sending, &mut stream, pace, sent_bytes).await?;
@@ -103,7 +122,7 @@ pub(crate) async fn send<R: Runtime>(
 pub(crate) async fn send_content<R: Runtime>(
     mut sending: Sending,
     stream: &mut Stream,
-    pace: Pace,
+    pace: &Pace,
     sent_bytes: &Counter,
 ) -> Result<(), SnapshotError> {
     sending.skip(receive_have(stream).await?);
@@ -123,10 +142,7 @@ pub(crate) async fn send_content<R: Runtime>(
         };
         let bytes = send_part(stream, part).await?;
         sent_bytes.increment(bytes);
-        let early = pace.takes(bytes).saturating_sub(began.elapsed());
-        if !early.is_zero() {
-            R::sleep(early).await;
-        }
+        pace.wait::<R>(bytes, began.elapsed()).await;
     }
     send_part(stream, Part::End(true)).await?;
     Ok(())
@@ -216,4 +232,24 @@ pub(crate) fn done(result: Result<Vote, String>) -> Bytes {
         Err(error) => pb::SnapshotDone { vote: None, error },
     };
     done.encode_to_vec().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::runtime::TokioRuntime;
+
+    #[tokio::test]
+    async fn snapshots_that_are_sent_at_once_share_the_rate() {
+        let pace = Pace::new(10_000);
+        let sent = |took: Duration| {
+            let pace = pace.clone();
+            async move { pace.wait::<TokioRuntime>(500, took).await }
+        };
+        let (none, some) = (Duration::ZERO, Duration::from_millis(20));
+        let begin = std::time::Instant::now();
+        tokio::join!(sent(none), sent(some), sent(none));
+        assert!(begin.elapsed() >= Duration::from_millis(50 + 30 + 50), "{:?}", begin.elapsed());
+        Pace::new(0).wait::<TokioRuntime>(u64::MAX, Duration::ZERO).await;
+    }
 }

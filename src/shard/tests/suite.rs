@@ -158,9 +158,8 @@ async fn carry(sender: &Arc<Replica>, receiver: &Arc<Replica>) -> SnapshotData {
         far.tx.send(snapshot::done(Ok(vote))).await.unwrap();
         SnapshotData::Received(received)
     };
-    let uncounted = metrics::Counter::noop();
-    let sending =
-        snapshot::send::<TokioRuntime>(source, near, snapshot::Pace::default(), &uncounted);
+    let (pace, uncounted) = (snapshot::Pace::default(), metrics::Counter::noop());
+    let sending = snapshot::send::<TokioRuntime>(source, near, &pace, &uncounted);
     let (sent, received) = tokio::join!(sending, receiving);
     assert_eq!(sent.unwrap(), vote);
     received
