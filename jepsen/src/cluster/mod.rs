@@ -47,6 +47,9 @@ pub struct Plan {
     pub spares: usize,
     /// No namespaces and no disks.
     pub local: bool,
+    /// Whether links between nodes are to be cut. Without namespaces all that they carry passes through
+    /// this program then, which takes its time.
+    pub cuts: bool,
     /// The directory for data and logs.
     pub directory: PathBuf,
     /// The size of each node's disk.
@@ -64,7 +67,7 @@ pub struct Cluster {
     pub nodes: Vec<Arc<Node>>,
     /// Where clients belong, if not here.
     pub clients: Option<Namespace>,
-    /// The links between nodes without namespaces of their own.
+    /// The links between nodes without namespaces of their own, if they can be cut.
     pub proxy: Option<Proxy>,
     bin: PathBuf,
     /// How many nodes form the cluster.
@@ -105,7 +108,7 @@ impl Cluster {
                     let ip = local_address(i)?;
                     let at = |port| SocketAddr::from((ip, port));
                     let [client, peer, peer_listen] = free_ports(ip, LOCAL_PORTS)?.map(at);
-                    (client, peer, peer_listen)
+                    (client, peer, if plan.cuts { peer_listen } else { peer })
                 }
                 Some(network) => {
                     let ip: IpAddr = network.nodes[i].1;
@@ -147,7 +150,7 @@ impl Cluster {
             nodes.push(Arc::new(node));
         }
         let clients = network.map(|network| network.clients);
-        let proxy = if plan.local { Some(Proxy::start(&nodes)?) } else { None };
+        let proxy = if plan.local && plan.cuts { Some(Proxy::start(&nodes)?) } else { None };
         let (bin, founders, admin) = (plan.bin.clone(), plan.nodes, OnceLock::new());
         Ok(Cluster { nodes, clients, proxy, bin, founders, made, admin })
     }

@@ -149,6 +149,7 @@ fn in_store(options: &Options, ready: Ready, interrupt: &Interrupt) -> Result<Ou
         nodes: options.nodes,
         spares: options.spares,
         local: options.local,
+        cuts: options.operations.is_none(),
         directory: store.directory.clone(),
         disk_bytes: setup::DISK_BYTES,
         settings: setup::settings(options),
