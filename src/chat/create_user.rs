@@ -4,6 +4,7 @@ use crate::chat::append::Call;
 use crate::chat::check;
 use crate::chat::command::{Done, Rejection, Reply};
 use crate::chat::event::Hash;
+use crate::chat::retention;
 use crate::chat::state::{StateMut, Token, User};
 use crate::id::{Seq, UserId};
 use crate::limits;
@@ -19,6 +20,10 @@ pub(super) fn apply<S: StateMut>(
 ) -> Reply {
     if !call.actor.admin {
         return Err(Rejection::Forbidden("only administrators create users".into()));
+    }
+    if user.as_str() == retention::CLUSTER {
+        let reason = format!("{user} is what the cluster calls itself in rooms");
+        return Err(Rejection::InvalidArgument(reason));
     }
     check::line("display name", &display_name, limits::DISPLAY_NAME_BYTES_MAX)?;
     if call.state.user(&user).is_some() {

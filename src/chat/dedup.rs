@@ -107,10 +107,44 @@ fn body_hash(command: &Command) -> [u8; 16] {
         }
         // Never asked: imports are not remembered.
         Command::Import { room, source, .. } => out.byte(21).str(room.as_str()).str(source),
+        other => put_room_command(&mut out, other),
     };
     let mut hash = [0; 16];
     hash.copy_from_slice(&blake3::hash(&out.0).as_bytes()[..16]);
     hash
+}
+
+/// The commands on who is in a room, and on the room itself.
+fn put_room_command<'a>(out: &'a mut Canonical, command: &Command) -> &'a mut Canonical {
+    match command {
+        Command::Invite { room, user, salt: _ } => {
+            out.byte(22).str(room.as_str()).str(user.as_str())
+        }
+        Command::Kick { room, user, reason, salt: _ } => {
+            out.byte(23).str(room.as_str()).str(user.as_str()).str(reason)
+        }
+        Command::Restrict { room, user, restriction, for_ms, reason, salt: _ } => {
+            let out = out.byte(24).str(room.as_str()).str(user.as_str());
+            out.byte(*restriction as u8).number(*for_ms).str(reason)
+        }
+        Command::Lift { room, user, restriction, salt: _ } => {
+            out.byte(25).str(room.as_str()).str(user.as_str()).byte(*restriction as u8)
+        }
+        Command::SetTopic { room, topic, salt: _ } => out.byte(26).str(room.as_str()).str(topic),
+        Command::Pin { room, target, withdraw, salt: _ } => {
+            out.byte(27).str(room.as_str()).number(target.0).byte((*withdraw).into())
+        }
+        Command::Archive { room, withdraw, salt: _ } => {
+            out.byte(28).str(room.as_str()).byte((*withdraw).into())
+        }
+        Command::SetRetention { room, retention, salt: _ } => {
+            let out = out.byte(29).str(room.as_str());
+            out.number(retention.max_age_ms).number(retention.max_events)
+        }
+        Command::Trim { room, salt: _ } => out.byte(30).str(room.as_str()),
+        // `body_hash` has the rest.
+        _ => out,
+    }
 }
 
 /// An unambiguous concatenation of fields.
@@ -141,8 +175,9 @@ impl Canonical {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::command::Restriction;
     use crate::chat::event::EventKind;
-    use crate::chat::state::RoomKind;
+    use crate::chat::state::{Retention, RoomKind};
     use crate::id::{Epoch, RoomId, Seq};
 
     fn hex(command: &Command) -> String {
@@ -167,6 +202,20 @@ mod tests {
     #[test]
     fn what_a_gateway_mints_does_not_tell_requests_apart() {
         assert_eq!(hex(&post("hi", None, 1)), hex(&post("hi", None, 2)));
+        let room = || RoomId::parse("general").unwrap();
+        let ban = |salt| Command::Restrict {
+            room: room(),
+            user: UserId::parse("bob").unwrap(),
+            restriction: Restriction::Ban,
+            for_ms: 60_000,
+            reason: "spam".into(),
+            salt: [salt; 16],
+        };
+        assert_eq!(hex(&ban(1)), "68933778ae5e90fb2d3eae84a3afe263");
+        assert_eq!(hex(&ban(1)), hex(&ban(2)));
+        let retention = Retention { max_age_ms: 1000, max_events: 7 };
+        let kept = Command::SetRetention { room: room(), retention, salt: [1; 16] };
+        assert_eq!(hex(&kept), "fec517579ce59baa605c5d388a5d70ed");
         assert_ne!(hex(&post("hi", None, 1)), hex(&post("ho", None, 1)));
         assert_ne!(hex(&post("hi", None, 1)), hex(&post("hi", Some(Seq(1)), 1)));
         let room = |epoch, salt| Command::CreateRoom {

@@ -1,4 +1,5 @@
 //! Tests of the rules as a whole: golden scripts, and what holds for every history.
 
+mod permissions;
 mod properties;
 mod scripts;

@@ -27,6 +27,7 @@ use crate::error::Error;
 mod admin;
 mod cluster;
 mod mint;
+mod moderation;
 mod retry;
 mod rooms;
 mod servers;

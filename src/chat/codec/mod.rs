@@ -10,6 +10,7 @@
 
 mod answer;
 mod event;
+mod moderation;
 mod query;
 mod reply;
 mod request;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::chat::codec::{Malformed, array, nonzero, open, parse, seal};
+use crate::chat::codec::{Malformed, array, moderation, nonzero, open, parse, seal};
 use crate::chat::command::{Actor, Command, ImportLine, Request};
 use crate::chat::event::{Hash, Salt};
 use crate::chat::recover::Recovery;
@@ -131,6 +131,7 @@ fn encode_command(command: &Command) -> Wire {
             salt: copied(salt),
         }),
         Command::Import { room, source, lines, salt } => encode_import(room, source, lines, salt),
+        other => moderation::encode(other),
     }
 }
 
@@ -205,6 +206,15 @@ fn decode_command(command: Wire) -> Result<Command, Malformed> {
             salt: salt(&c.salt)?,
         },
         Wire::Import(c) => decode_import(c)?,
+        other @ (Wire::Invite(_)
+        | Wire::Kick(_)
+        | Wire::Restrict(_)
+        | Wire::Lift(_)
+        | Wire::SetTopic(_)
+        | Wire::Pin(_)
+        | Wire::Archive(_)
+        | Wire::SetRetention(_)
+        | Wire::Trim(_)) => moderation::decode(other)?,
         // The meta group's, which has rules of its own.
         Wire::RegisterNode(_)
         | Wire::FormCluster(_)
@@ -253,11 +263,13 @@ fn decode_line(line: proto::ImportLine) -> Result<ImportLine, Malformed> {
     })
 }
 
-fn copied<const N: usize>(bytes: &[u8; N]) -> Bytes {
+/// An array's bytes.
+pub(super) fn copied<const N: usize>(bytes: &[u8; N]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
 
-fn salt(bytes: &[u8]) -> Result<Salt, Malformed> {
+/// A salt out of bytes.
+pub(super) fn salt(bytes: &[u8]) -> Result<Salt, Malformed> {
     array(bytes, "salt")
 }
 
