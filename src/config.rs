@@ -134,7 +134,7 @@ settings! {
     node: Node {
         /// Directory for everything that the node keeps. One node owns it at a time.
         data_dir: PathBuf = PathBuf::from("folkmoot-data");
-        /// Address and port for clients: gRPC, REST, server-sent events, health and
+        /// Address and port for clients: gRPC, REST, WebSocket, streams, health and
         /// metrics. Port 0 takes any free one.
         client_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7400));
         /// Address and port for the other nodes of the cluster. Never expose it to clients.
@@ -166,13 +166,17 @@ settings! {
         text_bytes_max: Size = Size(64 * 1024);
         /// Client connections at a time; further ones are refused.
         connections_max: usize = 10_000;
-        /// Live sessions, event streams and long polls at a time on this node; further ones are
-        /// refused.
+        /// Live sessions, WebSockets, event streams and long polls at a time on this node; further
+        /// ones are refused.
         sessions_max: usize = 20_000;
-        /// Rooms followed at a time in one session; further ones are refused.
+        /// Rooms followed at a time in one session, or over one WebSocket; further ones are refused.
         follows_per_session_max: usize = 1_000;
         /// Unacknowledged posts of one session; further ones wait in the connection.
         posts_in_flight_per_session_max: usize = 256;
+        /// After how long a silence a WebSocket, or an HTTP/2 connection, is asked whether its
+        /// client is there, and how long the answer may take. Shorter than any proxy between them
+        /// waits. A WebSocket whose client takes nothing is closed after twice as long.
+        keep_alive: Duration = Duration::from_secs(20);
         /// How long a request is retried inside the cluster before the client gets `timeout`.
         request_timeout: Duration = Duration::from_secs(10);
     }

@@ -44,6 +44,7 @@ use crate::gateway::drain::Drain as ClientDrain;
 use crate::gateway::limits::{GatewayLimits, SharedLimits};
 use crate::gateway::{Gateway, metrics};
 use crate::id::ShardId;
+use crate::meta::release;
 use crate::node::compaction::Compactor;
 use crate::node::drain::Drain;
 use crate::node::formation::{Formation, Join, Receptionist};
@@ -130,6 +131,21 @@ pub enum Error {
         address: String,
         /// Its id.
         node: u64,
+    },
+    /// A neighbour runs a release that this one does not work with.
+    #[error(
+        "this is release {ours}, and node {node} at {address} runs {theirs}: only neighbouring series of \
+         releases work together; upgrade one series after another, each node in turn"
+    )]
+    TooFar {
+        /// The other node's id.
+        node: u64,
+        /// Where it runs.
+        address: String,
+        /// Its release.
+        theirs: String,
+        /// This node's release.
+        ours: String,
     },
     /// A recovery was begun here, and not finished.
     #[error(
@@ -383,7 +399,11 @@ fn hello(
 
 fn odd_neighbour(config: &Config, ours: &str, address: String, theirs: pb::Hello) -> Error {
     let directory = config.node.data_dir.clone();
-    if theirs.cluster_id == ours {
+    let release = env!("CARGO_PKG_VERSION");
+    if !release::work_together(release, &theirs.version) {
+        let ours = release.to_owned();
+        Error::TooFar { node: theirs.node_id, address, theirs: theirs.version, ours }
+    } else if theirs.cluster_id == ours {
         Error::RunsElsewhere { directory, address, node: theirs.node_id }
     } else if theirs.former_cluster_ids.iter().any(|former| former == ours) {
         Error::Recovered { directory, address, theirs: theirs.cluster_id }
@@ -399,6 +419,7 @@ fn gateway_limits(config: &Config) -> GatewayLimits {
         follows_per_session_max: config.limits.follows_per_session_max,
         posts_in_flight_per_session_max: config.limits.posts_in_flight_per_session_max,
         text_bytes_max: config.limits.text_bytes_max.as_usize(),
+        keep_alive: config.limits.keep_alive,
         drain_timeout: config.node.shutdown_timeout.min(Duration::from_secs(5)),
         ..GatewayLimits::default()
     }

@@ -347,7 +347,7 @@ fn status(admin: &User<'_>) {
     let tables: Vec<_> = text.split("\n\n").collect();
     assert!(tables[0].contains(status["cluster_id"].as_str().unwrap()), "{text}");
     let headings =
-        ["NODE", "STATE", "UP", "CLIENT", "PEER", "VERSION", "LEADS", "REPLICAS", "DISK"];
+        ["NODE", "STATE", "UP", "CLIENT", "PEER", "VERSION", "LEADS", "REPLICAS", "LAG", "DISK"];
     assert_eq!(rows(tables[1])[0], headings);
     let headings = "SHARD NODE STATE LEADER TERM LAST LOG COMMIT APPLIED DURABLE LAG SIZE VOTERS \
                     LEARNERS";

@@ -1,8 +1,6 @@
 //! HAProxy and nginx, with our files, in front of a cluster: a node is killed and another one
 //! stopped behind them, and clients that know nothing but the proxy lose and repeat nothing.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +11,7 @@ use crate::common::http::Http;
 use crate::common::load::{self, Load};
 use crate::common::proxy::{Kind, Proxy};
 use crate::common::wait_for;
+use crate::common::ws::{End, Ws};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -144,63 +143,44 @@ fn haproxy_drains_by_readiness() {
     assert!(cluster.wait_exit(1).success());
 }
 
-/// Answers `/health/ready`, and echoes what is sent after an upgrade.
-fn upgrading_node() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let serve = |stream: TcpStream| -> std::io::Result<()> {
-        let mut reader = BufReader::new(stream.try_clone()?);
-        let mut stream = stream;
-        let mut head = String::new();
-        while reader.read_line(&mut head)? > 2 {}
-        if !head.to_ascii_lowercase().contains("upgrade: websocket") {
-            return stream
-                .write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-        }
-        stream.write_all(
-            // What RFC 6455 §1.3 has for its example of a key.
-            b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
-              sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
-        )?;
-        std::io::copy(&mut reader, &mut stream).map(|_| ())
-    };
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || serve(stream));
-        }
-    });
-    address
-}
-
-/// Nodes speak no WebSocket yet: something that does stands in for them.
+/// A WebSocket goes through a proxy; when its node stops it goes on through the same proxy.
 #[test]
-fn an_upgrade_to_websocket_is_passed_on() {
+fn a_websocket_is_passed_on_and_comes_back_to_another_node() {
     for kind in [Kind::HaProxy, Kind::Nginx] {
         if !kind.is_here() {
             continue;
         }
-        let directory = tempfile::tempdir().unwrap();
-        let nodes: Vec<String> = (0..3).map(|_| upgrading_node()).collect();
-        let proxy = Proxy::start(kind, &nodes, directory.path());
-        let mut stream = TcpStream::connect(proxy.url.trim_start_matches("http://")).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let request = "GET /v1/socket HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\n\
-                       upgrade: websocket\r\nsec-websocket-version: 13\r\n\
-                       sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let mut status = String::new();
-        reader.read_line(&mut status).unwrap();
-        assert!(status.starts_with("HTTP/1.1 101"), "{kind:?}: {status}");
-        let mut line = status;
-        while line.trim() != "" {
-            line.clear();
-            reader.read_line(&mut line).unwrap();
-        }
-        stream.write_all(b"both ways").unwrap();
-        let mut echo = [0; 9];
-        reader.read_exact(&mut echo).unwrap();
-        assert_eq!(&echo, b"both ways", "{kind:?}");
+        let mut cluster = start();
+        cluster.room("tea");
+        let token = cluster.admin_token().to_owned();
+        let proxy = Proxy::start(kind, &cluster.client_urls(), cluster.directory());
+        let open = || {
+            wait_for("a WebSocket through the proxy", Duration::from_secs(20), || {
+                Ws::open(&proxy.url, &token).map_err(|end| end.to_string())
+            })
+        };
+        let mut ws = open();
+        let post = |ws: &mut Ws| {
+            let id = crate::common::new_id();
+            let post =
+                json!({ "type": "post", "room": "tea", "client_msg_id": id, "text": "tea?" });
+            ws.say(&post).unwrap();
+            ws.expect("ack")["seq"].as_u64().unwrap()
+        };
+        let seq = post(&mut ws);
+        ws.follow("tea", &json!(0)).unwrap();
+        assert_eq!(ws.catch_up(), (1..=seq).collect::<Vec<_>>());
+        let node = ws.hello["node"].as_u64().unwrap();
+        let place = (0..3).find(|i| cluster.node_id(1, *i) == node).unwrap();
+        cluster.signal(place, Signal::TERM);
+        assert_eq!(ws.expect("ended")["error"]["code"], "shutting_down");
+        assert_eq!(ws.end(), End::Closed(4000, "shutting_down".into()), "{kind:?}");
+        let mut ws = open();
+        assert_ne!(ws.hello["node"], node, "{kind:?}");
+        let next = post(&mut ws);
+        ws.follow("tea", &json!(seq)).unwrap();
+        assert_eq!(ws.catch_up(), (seq + 1..=next).collect::<Vec<_>>());
+        assert!(cluster.wait_exit(place).success());
     }
 }
 

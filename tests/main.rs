@@ -47,3 +47,4 @@ mod snapshot;
 mod start;
 mod systemd;
 mod verify;
+mod ws;

@@ -17,6 +17,8 @@ use crate::common::wait_for;
 const AT_ONCE: usize = 500;
 /// Posts a second while pages are read.
 const RATE: u64 = 5000;
+/// For how many seconds, at least.
+const LOAD_S: u64 = 24;
 const PAGES: usize = 1000;
 
 #[test]
@@ -49,12 +51,13 @@ fn pages_are_quick_and_starts_are_soon_with_a_million_messages() {
     let idle = rounds(PAGES, Duration::ZERO);
     report("idle", &idle);
     let loaded = {
-        let load = runtime.spawn(paced(options(&cluster), Duration::from_secs(24)));
+        let load = runtime.spawn(paced(options(&cluster), Duration::from_secs(LOAD_S)));
         std::thread::sleep(Duration::from_secs(1));
         let loaded = rounds(PAGES / 3, Duration::from_millis(20));
-        let late = runtime.block_on(load).unwrap();
-        crate::common::say!("posts fell behind {RATE}/s by {late:?} at most");
-        assert!(late < Duration::from_secs(2), "the load was not what it should be");
+        let (acked, late) = runtime.block_on(load).unwrap();
+        crate::common::say!("{acked} posts, which fell behind {RATE}/s by {late:?} at most");
+        // A disk may take its time once; what fell behind then is posted all the same.
+        assert!(acked * 20 >= RATE * LOAD_S * 19, "the load was not what it should be");
         loaded
     };
     report(&format!("under {RATE} posts/s"), &loaded);
@@ -113,13 +116,14 @@ async fn fill(cluster: &TestCluster, messages: u64) {
     }
 }
 
-/// Posts at a steady rate; returns how far it ever fell behind.
-async fn paced(options: ClientOptions, how_long: Duration) -> Duration {
+/// Posts at a steady rate; returns how many were acknowledged in this time, and how far it ever fell
+/// behind.
+async fn paced(options: ClientOptions, how_long: Duration) -> (u64, Duration) {
     let session = Session::open(&Client::connect(options).unwrap()).await.unwrap();
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
     let per_tick = RATE / 100;
     let begin = Instant::now();
-    let (mut sent, mut late) = (0, Duration::ZERO);
+    let (mut sent, mut acked, mut late) = (0, 0, Duration::ZERO);
     let mut posts = tokio::task::JoinSet::new();
     while begin.elapsed() < how_long {
         ticks.tick().await;
@@ -131,12 +135,12 @@ async fn paced(options: ClientOptions, how_long: Duration) -> Duration {
         while let Some(done) = posts.try_join_next() {
             done.unwrap();
         }
-        let acked = sent - posts.len() as u64;
+        acked = sent - posts.len() as u64;
         let due = Duration::from_secs_f64(acked as f64 / RATE as f64);
         late = late.max(begin.elapsed().saturating_sub(due));
     }
     posts.join_all().await;
-    late
+    (acked, late)
 }
 
 /// Reads pages of 100 from all over the room, from each node in turn; returns their times, sorted.

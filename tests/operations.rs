@@ -35,6 +35,21 @@ const ORDERS: [&[&str]; 8] = [
     &["shard", "rebalance"],
 ];
 
+/// Every command that goes through the nodes one after another.
+const ROUNDS: [&[&str]; 3] = [
+    &["cluster", "verify"],
+    &["cluster", "verify", "--repair", "2/1", "--yes"],
+    &["node", "compact"],
+];
+
+/// Every command that needs no token.
+const OPEN: [&[&str]; 4] = [
+    &["cluster", "status"],
+    &["cluster", "health"],
+    &["node", "status", "1"],
+    &["cluster", "init", "--nodes", "3"],
+];
+
 struct Ran {
     code: Option<i32>,
     said: String,
@@ -165,7 +180,7 @@ fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
 
 #[test]
 fn a_drained_node_leads_nothing_and_sends_its_clients_away_until_it_is_resumed() {
-    let cluster = TestCluster::start(3);
+    let mut cluster = TestCluster::start(3);
     let rooms = rooms(&cluster);
     let token = cluster.admin_token().to_owned();
     let load = Load::start(&cluster.client_urls(), &token, &rooms, 6);
@@ -176,30 +191,49 @@ fn a_drained_node_leads_nothing_and_sends_its_clients_away_until_it_is_resumed()
     let ready = cluster.http(node).get("/health/ready").unwrap();
     assert_eq!((ready.status, ready.json()["status"].as_str()), (503, Some("draining")));
     load.wait_more(50);
+    // Again, it is so already, and may be stopped.
+    let again = run(&mut cluster.cli(0, &["node", "drain", "2"]));
+    assert_eq!(again.code, Some(0), "{}", again.said);
     cluster.json(0, &["node", "resume", "2"]);
     wait_for("the node to be ready again", PATIENCE, || {
         let ready = cluster.http(node).get("/health/ready").map_err(|error| error.to_string())?;
         if ready.status == 200 { Ok(()) } else { Err(format!("{:?}", ready.json())) }
     });
     load::check_everywhere(&cluster, &rooms, &load.finish());
+
+    // Drained, but not to be stopped: another one is away.
+    let away = (0..3).find(|i| cluster.node_id(node, *i) == 3).unwrap();
+    cluster.kill(away);
+    let drained = run(&mut cluster.cli(node, &["node", "drain", "2"]));
+    assert_eq!(drained.code, Some(1), "{}", drained.said);
+    assert!(drained.said.contains("node 2 must not stop now"), "{}", drained.said);
+    // And the last one that could lead goes on.
+    let last = run(&mut cluster.cli(node, &["node", "drain", "1"]));
+    assert_eq!(last.code, Some(1), "{}", last.said);
+    assert!(last.said.contains("nobody that answers could lead"), "{}", last.said);
 }
 
 #[test]
 fn whatever_is_wrong_each_command_says_so_and_changes_nothing() {
     let mut cluster = TestCluster::start(3);
     let all = || QUESTIONS.iter().chain(&ORDERS);
+    let with_token: Vec<_> = all().chain(&ROUNDS).collect();
     let nobody = format!("http://127.0.0.1:{}", free_port());
     let peers = format!("http://{}", cluster.peer(0));
     let user = cluster.user("someone");
     let before = cluster.json(0, &["shard", "list"]);
-    for arguments in all() {
-        // Nobody listens there, and not to clients.
-        for server in [&nobody, &peers] {
-            let mut command = folkmoot();
-            command.args(*arguments).args(["--timeout", "2s", "--server", server]);
-            let error = fails(command.env("FOLKMOOT_TOKEN", cluster.admin_token()));
-            assert_eq!(error["code"], "unavailable", "{arguments:?} at {server}: {error}");
-        }
+    // Nobody listens there, and not to clients.
+    for (arguments, server) in
+        with_token.iter().copied().chain(&OPEN).flat_map(|a| [(a, &nobody), (a, &peers)])
+    {
+        let mut command = folkmoot();
+        command.args(*arguments).args(["--timeout", "300ms", "--server", server]);
+        let error = fails(command.env("FOLKMOOT_TOKEN", cluster.admin_token()));
+        assert_eq!(error["code"], "unavailable", "{arguments:?} at {server}: {error}");
+    }
+    let error = fails(&mut cluster.cli(0, &["cluster", "init", "--nodes", "3"]));
+    assert_eq!(error["code"], "already_initialized", "{error}");
+    for arguments in with_token {
         // Somebody else's token, or none of this cluster's.
         for (token, code) in [(user.as_str(), "forbidden"), ("nonsense", "unauthenticated")] {
             let mut command = cluster.cli(0, arguments);
@@ -229,7 +263,7 @@ fn whatever_is_wrong_each_command_says_so_and_changes_nothing() {
     cluster.kill(1);
     cluster.kill(2);
     for arguments in all().filter(|arguments| arguments[1] != "quorum-critical") {
-        let error = fails(cluster.cli(0, arguments).args(["--timeout", "2s"]));
+        let error = fails(cluster.cli(0, arguments).args(["--timeout", "1s"]));
         let code = error["code"].as_str().unwrap();
         assert!(["unavailable", "timeout"].contains(&code), "{arguments:?}: {error}");
     }
@@ -241,6 +275,8 @@ fn whatever_is_wrong_each_command_says_so_and_changes_nothing() {
     assert!(critical.code == Some(1) && critical.said.contains("no quorum"), "{}", critical.said);
     let health = run(&mut cluster.cli(0, &["cluster", "health"]));
     assert!(health.code == Some(1) && health.said.contains("unavailable"), "{}", health.said);
+    let verified = run(cluster.cli(0, &["cluster", "verify"]).args(["--timeout", "2s"]));
+    assert_eq!(verified.code, Some(1), "{}", verified.said);
     assert_eq!(cluster.json(0, &["node", "status", "3"])["up"], false);
     cluster.restart(1);
     cluster.restart(2);
@@ -289,6 +325,11 @@ fn what_was_interrupted_is_finished_or_taken_back() {
     let other = voters(&cluster, shard)[1].to_string();
     let ran = run(&mut cluster.cli(0, &["shard", "move", &text[0], &other, "4"]));
     assert_eq!(ran.code, Some(1), "{}", ran.said);
+    assert!(
+        ran.said.contains("node 4 has a replica") || ran.said.contains("on its way"),
+        "{}",
+        ran.said
+    );
     let undo = ["shard", "move", text[0].as_str(), "4", text[1].as_str()];
     cluster.json(0, &undo);
     assert!(voters(&cluster, shard).contains(&from));
@@ -296,6 +337,21 @@ fn what_was_interrupted_is_finished_or_taken_back() {
     cluster.restart(four);
     cluster.json(0, &order);
     assert!(voters(&cluster, shard).contains(&4));
+
+    // A drain, whenever that is interrupted.
+    for (after, verb) in [(0, "drain"), (20, "resume"), (60, "drain"), (150, "resume")] {
+        let mut command = cluster.cli(0, &["node", verb, "2"]);
+        let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(after));
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        // Before it could catch the signal; interrupted; or done by then.
+        let code = child.wait().unwrap().code();
+        assert!([None, Some(130), Some(0)].contains(&code), "{verb}: {code:?}");
+        let again = cluster.json(0, &["node", verb, "2"]);
+        assert_eq!(again["done"], true, "{again}");
+        let standing = if verb == "drain" { "draining" } else { "active" };
+        assert_eq!(nodes(&cluster, 0)[1]["membership"], standing);
+    }
 
     // A join that was killed halfway is finished by the next start, and counts once.
     let five = cluster.add_node();

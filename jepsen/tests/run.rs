@@ -55,6 +55,12 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
+fn a_transport_that_there_is_not_is_named_with_those_that_there_are() {
+    let said = refused(&["--local", "--nemesis", "none", "--follow", "ws,pigeon"]);
+    assert!(said.contains("pigeon") && said.contains("sse, session or ws"), "{said}");
+}
+
+#[test]
 fn a_nemesis_that_there_is_not_is_named_with_those_that_there_are() {
     let said = refused(&["--local", "--nemesis", "kill,earthquake"]);
     assert!(said.contains("earthquake") && said.contains("kill-pause"), "{said}");
@@ -240,6 +246,10 @@ fn a_calm_run_lasts_as_long_as_it_was_told_and_holds_its_limits() {
     let results: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(results["verdict"], "valid", "{results}");
     assert!(results["session_posts"].as_u64().unwrap() > 0, "nobody posted on a stream: {results}");
+    for transport in ["sse", "session", "ws"] {
+        let followed = results["followed"][transport].as_u64();
+        assert!(followed.is_some_and(|count| count > 0), "nobody over {transport}: {results}");
+    }
     let directory = only_entry(&only_entry(store.path()).unwrap()).unwrap();
     assert!(!directory.join("data").exists());
 }

@@ -13,6 +13,7 @@ use crate::cli::connection::Connection;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::output::{self, Table};
 use crate::cli::signal;
+use crate::error::{Code, Error};
 use crate::proto::v1 as pb;
 
 /// The cluster.
@@ -50,8 +51,8 @@ pub(super) enum Command {
     Recover(recover::Recover),
     /// Show the last administrative actions: who has done what, with what outcome.
     #[command(after_help = "Examples:\n  folkmoot cluster audit --limit 20\n  \
-        folkmoot cluster audit --json | jq '.actions[] | select(.who != \"cluster\")'\n\nThe last \
-        1000 are kept. What was done by itself is the doing of `cluster`.")]
+        folkmoot cluster audit --json | jq '.actions[] | select(.who != \"the cluster\")'\n\nThe last \
+        1000 are kept. What was done by itself is the doing of `the cluster`.")]
     Audit(Audit),
 }
 
@@ -110,7 +111,17 @@ async fn init(args: Init) -> Outcome {
         return Err(Failure::Usage("--nodes must be 1, 3 or 5".into()));
     }
     let formed = connection.client()?.init_cluster(nodes, args.shards).await;
-    let formed = formed.map_err(|error| connection.failure(error))?;
+    let formed = formed.map_err(|error| match error.code {
+        Code::AlreadyInitialized => connection.failure(Error {
+            message: format!(
+                "{}. If its administrator's token was never shown (an init was interrupted), and \
+                 nothing is in it yet, stop the nodes, empty their data directories, and begin anew",
+                error.message
+            ),
+            ..error
+        }),
+        _ => connection.failure(error),
+    })?;
     if connection.json {
         output::line(json!({
             "cluster_id": formed.cluster_id,
@@ -194,8 +205,18 @@ fn print(args: &Status, status: &pb::StatusResponse) -> Outcome {
 }
 
 fn nodes_table(status: &pb::StatusResponse) -> Table {
-    let headings =
-        ["NODE>", "STATE", "UP", "CLIENT", "PEER", "VERSION", "LEADS>", "REPLICAS>", "DISK>"];
+    let headings = [
+        "NODE>",
+        "STATE",
+        "UP",
+        "CLIENT",
+        "PEER",
+        "VERSION",
+        "LEADS>",
+        "REPLICAS>",
+        "LAG>",
+        "DISK>",
+    ];
     let mut table = Table::new(&headings);
     for node in &status.nodes {
         table.row([
@@ -207,6 +228,7 @@ fn nodes_table(status: &pb::StatusResponse) -> Table {
             node.version.clone(),
             node.leaders.to_string(),
             node.replicas.to_string(),
+            node.lag.to_string(),
             output::bytes(node.disk_bytes),
         ]);
     }
@@ -263,6 +285,7 @@ fn status_json(status: &pb::StatusResponse) -> Value {
             "id": node.id, "state": node.state, "membership": node.membership, "version": node.version,
             "client_address": node.client_address, "peer_address": node.peer_address,
             "leaders": node.leaders, "replicas": node.replicas, "disk_bytes": node.disk_bytes,
+            "lag": node.lag,
         })
     };
     let replica = |replica: &pb::ShardStatus| {
@@ -275,12 +298,13 @@ fn status_json(status: &pb::StatusResponse) -> Value {
         })
     };
     json!({
-        "cluster_id": status.cluster_id,
-        "node_id": status.node_id,
-        "stale": status.stale,
-        "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
-        "shards": status.shards.iter().map(replica).collect::<Vec<_>>(),
-    })
+           "cluster_id": status.cluster_id,
+           "node_id": status.node_id,
+    "stale": status.stale,
+           "leaderless": status.leaderless,
+           "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
+           "shards": status.shards.iter().map(replica).collect::<Vec<_>>(),
+       })
 }
 
 #[cfg(test)]

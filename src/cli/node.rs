@@ -28,9 +28,10 @@ pub(super) enum Command {
     /// Show one node: its replicas, how far they trail, what it is being caught up for.
     #[command(after_help = "Example:\n  folkmoot node status 2 --json | jq .replicas")]
     Status(status::Status),
-    /// Move all leaders away from a node, so that it may be stopped; it keeps its replicas.
+    /// Move all leaders away from a node, and say whether it may be stopped; it keeps its replicas.
     #[command(after_help = "Example:\n  folkmoot node drain 2 && ssh chat2 systemctl restart \
-        folkmoot && folkmoot node resume 2")]
+        folkmoot && folkmoot node resume 2\n\nExit code 1 when a quorum would be lost if it stopped \
+        now. Refused when nobody else could lead one of its shards.")]
     Drain(Drain),
     /// Let a node that was drained, or is being removed, take part as before: it gets its part of
     /// the leaders again.
@@ -142,11 +143,10 @@ pub(super) async fn run(command: Command) -> Outcome {
         Command::List(List { connection }) => list(&connection).await,
         Command::Status(args) => status::run(args).await,
         Command::Drain(Drain { node, options }) => {
-            // Done when it leads nothing; what nobody else could lead, it keeps.
+            // Done when somebody else leads each of its groups.
             order::give(Order::Drain(node), &options, |placement| {
-                placement.shards.iter().all(|placed| {
-                    placed.leader != node || placed.settled.iter().all(|id| *id == node)
-                })
+                let mut its = placement.shards.iter().filter(|s| s.settled.contains(&node));
+                its.all(|placed| placed.leader != 0 && placed.leader != node)
             })
             .await
         }
@@ -236,17 +236,8 @@ async fn quorum_critical(node: u64, connection: &Connection) -> Outcome {
     let shards = shards.map_err(|error| connection.failure(error))?;
     if connection.json {
         output::line(json!({ "node": node, "shards": shards }))?;
-    } else if shards.is_empty() {
-        output::line(format!("node {node} may stop: every shard keeps its quorum"))?;
     }
-    if shards.is_empty() {
-        return Ok(());
-    }
-    let shards: Vec<String> = shards.iter().map(u32::to_string).collect();
-    Err(Failure::failed(format!(
-        "node {node} must not stop now: shards {} would have no quorum",
-        shards.join(", ")
-    )))
+    order::may_stop(node, &shards, connection.json)
 }
 
 async fn compact(connection: Connection) -> Outcome {

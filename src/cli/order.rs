@@ -2,7 +2,8 @@
 //! waited for. Interrupting the waiting leaves the order to the cluster, which goes on with it.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -11,11 +12,15 @@ use crate::cli::failure::{Failure, Outcome};
 use crate::cli::output;
 use crate::cli::progress::Progress;
 use crate::cli::signal;
+use crate::client::Client;
+use crate::error::Error;
 use crate::proto::v1 as pb;
 use crate::proto::v1::order_request::Order;
 
 /// How often it is asked how far an order has come.
 const ASK_EVERY: Duration = Duration::from_millis(200);
+/// After how long it is said what an order waits for, and again when that is something else.
+const SAY_EVERY: Duration = Duration::from_secs(2);
 
 /// Options of every command that changes where something is.
 #[derive(Debug, Clone, clap::Args)]
@@ -30,7 +35,8 @@ pub(super) struct Options {
     pub connection: Connection,
 }
 
-/// Gives an order and waits until `is_done` says so of the placement.
+/// Gives an order and waits until `is_done` says so of the placement. A drain that is done says, too,
+/// whether the node may stop.
 ///
 /// # Errors
 /// [`Failure::Interrupted`] at Ctrl-C and SIGTERM: the cluster goes on with the order.
@@ -40,21 +46,24 @@ pub(super) async fn give(
     is_done: impl Fn(&pb::PlacementResponse) -> bool,
 ) -> Outcome {
     let mut stop = signal::Stop::catch()?;
+    let is_given = AtomicBool::new(false);
     tokio::select! {
-        outcome = give_and_wait(order, options, is_done) => outcome,
-        () = stop.asked() => Err(interrupted(&order, options)),
+        outcome = give_and_wait(order, options, &is_given, is_done) => outcome,
+        () = stop.asked() => Err(interrupted(&order, options, is_given.load(Ordering::Relaxed))),
     }
 }
 
 async fn give_and_wait(
     order: Order,
     options: &Options,
+    is_given: &AtomicBool,
     is_done: impl Fn(&pb::PlacementResponse) -> bool,
 ) -> Outcome {
     let connection = &options.connection;
     let client = connection.client()?;
-    let failure = |error| connection.failure(error);
-    let steps = client.order(order, options.dry_run).await.map_err(failure)?;
+    let steps = client.order(order, options.dry_run).await;
+    let steps = steps.map_err(|error| connection.failure(error))?;
+    is_given.store(true, Ordering::Relaxed);
     if !connection.json {
         for step in &steps {
             output::line(step)?;
@@ -64,36 +73,123 @@ async fn give_and_wait(
         }
     }
     let waits = !options.dry_run && !options.no_wait;
+    let mut critical = None;
     if waits {
-        let progress = Progress::start("steps", steps.len().max(1) as u64, connection.json);
-        let mut version = 0;
-        loop {
-            let placement = client.placement().await.map_err(failure)?;
-            if is_done(&placement) {
-                break;
-            }
-            // Two changes of the map a step: its beginning and its end.
-            if placement.version >= version + 2 {
-                progress.add(u64::from(version != 0));
-                version = placement.version;
-            }
-            tokio::time::sleep(ASK_EVERY).await;
+        let stands = |error: Error| {
+            let message = format!("{}; {}", error.message, goes_on(&order));
+            connection.failure(Error { message, ..error })
+        };
+        wait(&client, steps.len(), connection.json, is_done).await.map_err(stands)?;
+        if let Order::Drain(node) = order {
+            critical = Some(client.quorum_critical(node).await.map_err(stands)?);
         }
-        progress.finish();
     }
     if connection.json {
-        output::line(json!({ "steps": steps, "dry_run": options.dry_run, "done": waits }))?;
+        let mut said = json!({ "steps": steps, "dry_run": options.dry_run, "done": waits });
+        if let Some(shards) = &critical {
+            said["quorum_critical"] = json!(shards);
+        }
+        output::line(said)?;
     } else if waits {
         output::line("done")?;
     }
+    match (order, critical) {
+        (Order::Drain(node), Some(shards)) => may_stop(node, &shards, connection.json),
+        _ => Ok(()),
+    }
+}
+
+/// Waits until an order is carried out; says what it waits for when that takes long.
+async fn wait(
+    client: &Client,
+    steps: usize,
+    quiet: bool,
+    is_done: impl Fn(&pb::PlacementResponse) -> bool,
+) -> Result<(), Error> {
+    let progress = Progress::start("steps", steps.max(1) as u64, quiet);
+    let mut version = 0;
+    let mut said = (Instant::now(), String::new());
+    loop {
+        let placement = client.placement().await?;
+        if is_done(&placement) {
+            break;
+        }
+        // Two changes of the map a step: its beginning and its end.
+        if placement.version >= version + 2 {
+            progress.add(u64::from(version != 0));
+            version = placement.version;
+        }
+        if said.0.elapsed() >= SAY_EVERY
+            && let Some(reason) = waits_for(&placement)
+        {
+            if reason != said.1 {
+                progress.note(&reason);
+            }
+            said = (Instant::now(), reason);
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    progress.finish();
     Ok(())
 }
 
-/// What is to be said to whoever does not want to wait.
-fn interrupted(order: &Order, options: &Options) -> Failure {
-    if options.dry_run {
-        return Failure::Interrupted("interrupted; nothing was changed".into());
+/// What the cluster is at, or cannot go on without; `None` when it is just deciding.
+fn waits_for(placement: &pb::PlacementResponse) -> Option<String> {
+    let is_up = |id: &u64| placement.nodes.iter().any(|node| node.id == *id && node.up);
+    let name = |shard: &pb::PlacedShard| match shard.shard {
+        0 => "the meta group".to_owned(),
+        number => format!("shard {number}"),
+    };
+    if let Some(shard) = placement.shards.iter().find(|shard| shard.leader == 0) {
+        return Some(format!("waiting for {} to have a leader", name(shard)));
     }
+    let moving = placement.shards.iter().find(|shard| shard.target != shard.settled)?;
+    let mut coming = moving.target.iter().filter(|id| !moving.settled.contains(id));
+    let what = format!("{} moves to nodes {}", name(moving), ids(&moving.target));
+    Some(match coming.clone().find(|id| !is_up(id)) {
+        Some(away) => format!("{what}: waiting for node {away}, which does not answer"),
+        None => match coming.next() {
+            Some(node) => format!("{what}: node {node} is being caught up"),
+            None => what,
+        },
+    })
+}
+
+/// Whether a node that was drained may be stopped.
+///
+/// # Errors
+/// That it may not.
+pub(super) fn may_stop(node: u64, shards: &[u32], json: bool) -> Outcome {
+    if shards.is_empty() {
+        if !json {
+            output::line(format!("node {node} may stop: every shard keeps its quorum"))?;
+        }
+        return Ok(());
+    }
+    let shards: Vec<String> = shards.iter().map(u32::to_string).collect();
+    Err(Failure::failed(format!(
+        "node {node} must not stop now: shards {} would have no quorum",
+        shards.join(", ")
+    )))
+}
+
+/// What is to be said to whoever does not want to wait.
+fn interrupted(order: &Order, options: &Options, is_given: bool) -> Failure {
+    Failure::Interrupted(if options.dry_run {
+        "interrupted; nothing was changed".into()
+    } else if is_given {
+        format!("interrupted; {}", goes_on(order))
+    } else {
+        format!(
+            "interrupted before the cluster had answered: it may have been given all the same \
+             (`folkmoot cluster audit` tells); if so, {}",
+            goes_on(order)
+        )
+    })
+}
+
+/// That an order stands, and what takes it back.
+fn goes_on(order: &Order) -> String {
     let undo = match order {
         Order::MoveShard(order) => {
             Some(format!("shard move {} {} {}", order.shard, order.to, order.from))
@@ -104,9 +200,7 @@ fn interrupted(order: &Order, options: &Options) -> Failure {
         Order::TransferLeader(_) | Order::Rebalance(_) => None,
     };
     let undo = undo.map_or(String::new(), |undo| format!(", or `folkmoot {undo}` to take it back"));
-    Failure::Interrupted(format!(
-        "interrupted; the cluster goes on with it: run the same command again to watch it{undo}"
-    ))
+    format!("the cluster goes on with it: run the same command again to watch it{undo}")
 }
 
 /// Asks for a typed confirmation of what cannot be undone, unless `yes`.
@@ -132,4 +226,56 @@ pub(super) fn confirm(what: &str, word: &str, yes: bool) -> Outcome {
 /// Nodes, comma-separated.
 pub(super) fn ids(nodes: &[u64]) -> String {
     nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_waited_for_is_named() {
+        let node = |id, up| pb::PlacedNode { id, up, ..Default::default() };
+        let shard = |shard, target: &[u64], leader| pb::PlacedShard {
+            shard,
+            target: target.to_vec(),
+            settled: vec![1, 2, 3],
+            leader,
+        };
+        let mut placement = pb::PlacementResponse {
+            nodes: vec![node(1, true), node(2, true), node(3, false), node(4, true)],
+            shards: vec![shard(0, &[1, 2, 3], 1), shard(1, &[1, 2, 4], 2)],
+            ..Default::default()
+        };
+        let says = |placement: &_| waits_for(placement).unwrap_or_default();
+        assert_eq!(says(&placement), "shard 1 moves to nodes 1,2,4: node 4 is being caught up");
+        placement.nodes[3].up = false;
+        assert!(says(&placement).ends_with("waiting for node 4, which does not answer"));
+        placement.shards[0].leader = 0;
+        assert_eq!(says(&placement), "waiting for the meta group to have a leader");
+        placement.shards = vec![shard(1, &[1, 2, 3], 2)];
+        assert_eq!(waits_for(&placement), None);
+    }
+
+    #[test]
+    fn whoever_interrupts_hears_whether_it_was_given() {
+        let options = |dry_run| Options {
+            dry_run,
+            no_wait: false,
+            connection: Connection {
+                server: vec![],
+                token: None,
+                json: false,
+                timeout: Duration::ZERO,
+            },
+        };
+        let said =
+            |given, dry_run| interrupted(&Order::Drain(2), &options(dry_run), given).to_string();
+        assert!(said(true, false).contains("the cluster goes on with it"));
+        assert!(said(false, false).contains("may have been given all the same"));
+        assert!(said(false, false).contains("folkmoot node resume 2"));
+        assert!(said(false, true).contains("nothing was changed"));
+        assert!(may_stop(2, &[], true).is_ok());
+        let why = may_stop(2, &[1, 4], false).unwrap_err().to_string();
+        assert!(why.contains("must not stop now: shards 1, 4"), "{why}");
+    }
 }

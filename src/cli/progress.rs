@@ -1,4 +1,4 @@
-//! A progress bar on a terminal; nothing anywhere else.
+//! A progress bar on a terminal; elsewhere only what is worth a line.
 
 use std::io::IsTerminal;
 
@@ -6,7 +6,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How far a long command has come. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Progress(ProgressBar);
+pub(super) struct Progress {
+    bar: ProgressBar,
+    quiet: bool,
+}
 
 impl Progress {
     /// Begins something of `total` parts. `quiet`: show nothing.
@@ -20,16 +23,25 @@ impl Progress {
         if !quiet && std::io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
         }
-        Progress(bar)
+        Progress { bar, quiet }
     }
 
     /// Another `parts` are done.
     pub(super) fn add(&self, parts: u64) {
-        self.0.inc(parts);
+        self.bar.inc(parts);
+    }
+
+    /// Says something above the bar; on standard error where there is none.
+    pub(super) fn note(&self, text: &str) {
+        match (self.quiet, self.bar.is_hidden()) {
+            (true, _) => {}
+            (false, true) => eprintln!("{text}"),
+            (false, false) => self.bar.println(text),
+        }
     }
 
     /// All is done; the bar goes away.
     pub(super) fn finish(&self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }

@@ -73,7 +73,8 @@ impl Client {
     }
 
     /// Tries `attempt` until the deadline. `id` is the caller's, or one is minted (and minted
-    /// anew on clock skew, which a caller's id is not). Each attempt gets `attempt_timeout`.
+    /// anew on clock skew, which a caller's id is not). Each attempt gets `attempt_timeout`; one
+    /// that may take longer than the deadline is not begun again after that.
     pub(super) async fn attempts<R, F, Fut>(
         &self,
         id: Option<RequestId>,
@@ -86,7 +87,7 @@ impl Client {
     {
         let options = self.options();
         let servers = &self.shared.servers;
-        let deadline = Instant::now() + options.deadline.max(attempt_timeout);
+        let deadline = Instant::now() + options.deadline;
         let mut backoff = Backoff::new(options);
         let mut request_id = id.unwrap_or_else(|| self.mint_id());
         let mut maybe_applied = false;
@@ -94,7 +95,10 @@ impl Client {
         loop {
             let server = servers.current();
             let left = deadline.saturating_duration_since(Instant::now());
-            let limit = attempt_timeout.min(left).max(Duration::from_millis(1));
+            let limit = match attempt_timeout > options.deadline {
+                true => attempt_timeout,
+                false => attempt_timeout.min(left).max(Duration::from_millis(1)),
+            };
             let mut error = match timeout(limit, attempt(servers.channel(server), request_id)).await
             {
                 Ok(Ok(response)) => return Ok(response.into_inner()),

@@ -12,6 +12,7 @@ pub(super) const RELOADED: &[(&str, &str)] = &[
     ("limits", "sessions_max"),
     ("limits", "follows_per_session_max"),
     ("limits", "posts_in_flight_per_session_max"),
+    ("limits", "keep_alive"),
     ("placement", "replace_after"),
     ("log", "filter"),
 ];

@@ -7,6 +7,11 @@ use crate::config::{Config, Invalid, Size};
 use crate::id::JOIN_TOKEN_PREFIX;
 use crate::limits;
 
+/// Shorter would ping all the time.
+const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
+/// Longer would find nobody gone before TCP does.
+const KEEP_ALIVE_MAX: Duration = Duration::from_secs(600);
+
 impl Config {
     /// Checks ranges and relations.
     ///
@@ -109,6 +114,15 @@ impl Config {
             if value == 0 {
                 problems.push(format!("limits.{field}: 0 lets nobody in; use at least 1"));
             }
+        }
+        let keep_alive = limits.keep_alive;
+        if !(KEEP_ALIVE_MIN..=KEEP_ALIVE_MAX).contains(&keep_alive) {
+            problems.push(format!(
+                "limits.keep_alive: {} is out of range; use {} to {}",
+                humantime::format_duration(keep_alive),
+                humantime::format_duration(KEEP_ALIVE_MIN),
+                humantime::format_duration(KEEP_ALIVE_MAX)
+            ));
         }
         let failover = self.raft.election_timeout_max * 2;
         if limits.request_timeout < failover {
@@ -229,6 +243,8 @@ mod tests {
         check(|c| c.node.drain_grace = c.node.shutdown_timeout, "node.drain_grace:");
         check(|c| c.limits.text_bytes_max = Size(65 * 1024), "limits.text_bytes_max:");
         check(|c| c.limits.connections_max = 0, "limits.connections_max:");
+        check(|c| c.limits.keep_alive = MILLISECOND * 999, "limits.keep_alive:");
+        check(|c| c.limits.keep_alive = Duration::MAX, "limits.keep_alive:");
         check(|c| c.limits.request_timeout = MILLISECOND * 500, "limits.request_timeout:");
         check(|c| c.raft.election_timeout_min = MILLISECOND * 150, "raft.election_timeout_min:");
         check(|c| c.raft.election_timeout_max = MILLISECOND * 300, "raft.election_timeout_max:");

@@ -35,7 +35,7 @@ pub struct App {
     /// What all arriving bodies take.
     pub bodies: BodyBudget,
     limits: SharedLimits,
-    /// Sessions, event streams and long polls there are.
+    /// Sessions, WebSockets, event streams and long polls there are.
     seats: Arc<AtomicUsize>,
     auth: Authenticator,
 }
@@ -46,7 +46,8 @@ impl std::fmt::Debug for App {
     }
 }
 
-/// One of the `sessions_max` sessions, event streams and long polls, for as long as it lives.
+/// One of the `sessions_max` sessions, WebSockets, event streams and long polls, for as long as it
+/// lives.
 #[derive(Debug)]
 pub struct Seat(Arc<AtomicUsize>);
 
@@ -120,6 +121,14 @@ impl App {
         self.verify(Credentials::from_header(header)?).await
     }
 
+    /// Whose token this is.
+    ///
+    /// # Errors
+    /// As [`App::caller`].
+    pub async fn token_caller(&self, token: &str) -> Result<Caller, Error> {
+        self.verify(Credentials::from_token(token)?).await
+    }
+
     async fn verify(&self, credentials: Credentials) -> Result<Caller, Error> {
         let trusted_until = Instant::now() + crate::gateway::limits::TOKEN_TRUST;
         let actor = self.auth.verify(&*self.backend, &credentials).await?;
@@ -181,7 +190,7 @@ impl App {
         Ok((done, id))
     }
 
-    /// Counts a session, an event stream or a long poll in for as long as the seat lives.
+    /// Counts a session, a WebSocket, an event stream or a long poll in for as long as the seat lives.
     ///
     /// # Errors
     /// [`Code::TooManyConnections`] when there are as many as this node takes.

@@ -77,6 +77,14 @@ impl Credentials {
         token.and_then(Credentials::parse).ok_or_else(malformed)
     }
 
+    /// Takes a token by itself.
+    ///
+    /// # Errors
+    /// [`Code::Unauthenticated`] when it is none of ours.
+    pub fn from_token(token: &str) -> Result<Credentials, Error> {
+        Credentials::parse(token).ok_or_else(malformed)
+    }
+
     fn parse(token: &str) -> Option<Credentials> {
         // User ids may contain underscores, secrets do not.
         let (user, secret) = token.strip_prefix("fm_")?.rsplit_once('_')?;

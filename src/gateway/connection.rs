@@ -2,18 +2,21 @@
 //!
 //! **Invariants:** a connection that does not say what it wants within `header_read_timeout` is
 //! closed; there are never more than `connections_max` (and a few being turned away); every
-//! connection's task is in this file's set, and gone when [`Acceptor::run`] returns.
+//! connection's task is in this file's set, and gone when [`Acceptor::run`] returns. A connection
+//! that is upgraded to something else stays in its task: see [`Handover`].
 
 use std::io::{self, Cursor};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Version, header};
+use axum::http::{HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use futures_util::future::BoxFuture;
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -21,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tower::util::MapRequest;
 use tracing::{debug, warn};
 
 use crate::error::{Code, Error};
@@ -40,6 +44,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Response bytes that one HTTP/1 connection may buffer.
 const HTTP1_BUFFER_BYTES_MAX: usize = 128 * 1024;
+
+/// Where a handler leaves what goes on over its connection once that is upgraded: the connection's
+/// own task does it then. In the extensions of each HTTP/1 request that asks for an upgrade.
+#[derive(Clone, Default)]
+pub struct Handover(Arc<Mutex<Option<BoxFuture<'static, ()>>>>);
+
+impl Handover {
+    /// Leaves what is to be done after the upgrade.
+    pub fn give(&self, work: BoxFuture<'static, ()>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+    }
+
+    fn take(&self) -> Option<BoxFuture<'static, ()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 /// Accepts connections and serves the routes to them.
 #[derive(Debug)]
@@ -155,6 +175,31 @@ async fn serve_http1<I>(app: &App, routes: Router, io: TokioIo<I>) -> Result<(),
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let handover = Handover::default();
+    serve_requests(app, routes, io, &handover).await?;
+    if let Some(upgraded) = handover.take() {
+        upgraded.await;
+    }
+    Ok(())
+}
+
+/// Serves HTTP/1 up to the end of the connection, or an upgrade.
+async fn serve_requests<I>(
+    app: &App,
+    routes: Router,
+    io: TokioIo<I>,
+    handover: &Handover,
+) -> Result<(), BoxError>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let handover = handover.clone();
+    let routes = MapRequest::new(routes, move |mut request: axum::http::Request<Incoming>| {
+        if request.headers().contains_key(header::UPGRADE) {
+            request.extensions_mut().insert(handover.clone());
+        }
+        request
+    });
     let service = TowerToHyperService::new(routes);
     // hyper shuts a connection down at once that has not begun a request; one that was accepted
     // during a shutdown shall have its answer.
@@ -166,7 +211,8 @@ where
         .header_read_timeout(app.limits().header_read_timeout)
         .max_header_size(HEADER_BYTES_MAX)
         .max_buf_size(HTTP1_BUFFER_BYTES_MAX)
-        .serve_connection(io, service);
+        .serve_connection(io, service)
+        .with_upgrades();
     let mut connection = pin!(connection);
     tokio::select! {
         result = connection.as_mut() => return Ok(result?),
@@ -209,7 +255,8 @@ where
 pub async fn close_drained(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let http1 = request.version() <= Version::HTTP_11;
     let mut response = next.run(request).await;
-    if http1 && app.drain.is_on() {
+    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if http1 && !upgraded && app.drain.is_on() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

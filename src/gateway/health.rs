@@ -50,7 +50,8 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
 /// How often a health watch looks for a change.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 /// The services that can be asked about; the empty name is the node as a whole.
-const SERVICES: [&str; 4] = ["", "folkmoot.v1.Users", "folkmoot.v1.Rooms", "folkmoot.v1.Cluster"];
+const SERVICES: [&str; 5] =
+    ["", "folkmoot.v1.Users", "folkmoot.v1.Rooms", "folkmoot.v1.Cluster", "folkmoot.v1.Admin"];
 
 /// `grpc.health.v1.Health`, following the node's readiness.
 #[derive(Debug)]

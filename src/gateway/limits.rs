@@ -10,6 +10,19 @@ use crate::limits;
 
 /// One request of a session, in bytes: enough to tell a text that is too long from abuse.
 pub const SESSION_MESSAGE_BYTES_MAX: usize = 2 * limits::TEXT_BYTES_MAX;
+/// One frame that a client sends over a WebSocket, in bytes: the longest text with every character
+/// outside ASCII escaped (12 bytes of JSON for 4 of UTF-8), and the fields around it.
+pub const FRAME_BYTES_MAX: usize = 3 * limits::TEXT_BYTES_MAX + 8 * 1024;
+/// What a WebSocket reads at once, in bytes. The buffer is there even when nothing comes.
+pub const WEBSOCKET_READ_BYTES: usize = 2 * 1024;
+/// What a WebSocket gathers before it writes, in bytes. The buffer stays as large as it was once.
+pub const WEBSOCKET_WRITE_BYTES: usize = 4 * 1024;
+/// What a WebSocket sends as one piece, in bytes: longer messages go out in several.
+pub const WEBSOCKET_PIECE_BYTES: usize = 4 * 1024;
+/// What a WebSocket holds encoded that its client does not take, in bytes.
+pub const WEBSOCKET_UNSENT_BYTES_MAX: usize = 64 * 1024;
+/// A frame's `ref`, in bytes.
+pub const REF_BYTES_MAX: usize = 64;
 /// Batches of responses between a session and its HTTP/2 stream.
 pub const SESSION_BATCHES_MAX: usize = 4;
 /// Events in one `Delivery`.
@@ -42,7 +55,7 @@ pub const TOKEN_TRUST: Duration = Duration::from_secs(1);
 pub struct GatewayLimits {
     /// Client connections at once; one more is answered `too_many_connections`.
     pub connections_max: usize,
-    /// Sessions, event streams and long polls at once; one more is answered
+    /// Sessions, WebSockets, event streams and long polls at once; one more is answered
     /// `too_many_connections`.
     pub sessions_max: usize,
     /// Rooms that one session may follow; one more is answered `limit_reached`.
@@ -53,12 +66,13 @@ pub struct GatewayLimits {
     /// A message's text, in bytes; at most [`limits::TEXT_BYTES_MAX`].
     pub text_bytes_max: usize,
     /// For how long a request's headers may take to arrive; also the time for which an HTTP/1
-    /// connection may idle.
+    /// connection may idle, and for which a WebSocket may be open before its client signs in.
     pub header_read_timeout: Duration,
     /// For how long a request's body may take to arrive. Sessions have no such bound.
     pub body_read_timeout: Duration,
-    /// After which silence an HTTP/2 connection is asked whether it is alive, and how long the
-    /// answer may take.
+    /// After which silence an HTTP/2 connection, or a WebSocket, is asked whether it is alive, and
+    /// how long the answer may take. A WebSocket whose client takes nothing is closed after twice
+    /// as long.
     pub keep_alive: Duration,
     /// Time between heartbeats on an event stream.
     pub heartbeat: Duration,
@@ -106,3 +120,6 @@ impl SharedLimits {
 }
 
 const _: () = assert!(EXPORT_EVENTS_MAX <= limits::PAGE_ITEMS_MAX);
+// Between two looks at whether the client takes anything.
+const _: () =
+    assert!(WEBSOCKET_UNSENT_BYTES_MAX > 2 * (WEBSOCKET_WRITE_BYTES + WEBSOCKET_PIECE_BYTES));

@@ -52,6 +52,8 @@ pub struct Metrics {
     pub follows_moved: Counter,
     /// Sessions open now.
     pub sessions: Gauge,
+    /// WebSockets open now, signed in or not.
+    pub websockets: Gauge,
     /// Client connections open now.
     pub connections: Gauge,
     /// Client connections accepted.
@@ -84,6 +86,7 @@ impl Metrics {
             subscribers: gauge!("folkmoot_subscribers"),
             follows_moved: counter!("folkmoot_follows_moved_total"),
             sessions: gauge!("folkmoot_sessions"),
+            websockets: gauge!("folkmoot_websockets"),
             connections: gauge!("folkmoot_connections"),
             connections_total: counter!("folkmoot_connections_accepted_total"),
             connections_refused: counter!("folkmoot_connections_refused_total"),
@@ -120,6 +123,11 @@ impl Metrics {
                 )
             })
             .increment(1);
+    }
+
+    /// Counts a WebSocket that this node closed, by the close code.
+    pub fn websocket_closed(&self, code: u16) {
+        counter!("folkmoot_websockets_closed_total", "code" => code.to_string()).increment(1);
     }
 
     /// Counts a followed room for as long as the result lives.

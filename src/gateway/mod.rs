@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!            ┌ HTTP/1.1 ┐   ┌ http/  REST, event streams, long polls ┐
-//! accept ──► │          ├──►│ grpc/  users, rooms, cluster, session  ├──► operations ──► Backend
-//!            └ HTTP/2   ┘   │ health, metrics, openapi               │    (the router)
-//!           connection.rs   └────────────────────────────────────────┘
+//! accept ──► │          ├──►│ grpc/  users, rooms, cluster           ├──► operations ──► Backend
+//!            └ HTTP/2   ┘   │ grpc/session, websocket/ ──► session/  │    (the router)
+//!           connection.rs   │ health, metrics, openapi               │
+//!                           └────────────────────────────────────────┘
 //! ```
 //!
 //! Made and served by `node.rs`. This is an edge layer: tokio and randomness are used freely here,
@@ -20,7 +21,7 @@
 //!   description, the cluster's status and its first initialisation.
 //! - Tokens and message bodies are not logged.
 //!
-//! Left out: TLS (a proxy's, so far), WebSocket, rate limits for each user.
+//! Left out: TLS (a proxy's, so far), rate limits for each user.
 
 pub mod app;
 pub mod auth;
@@ -38,7 +39,9 @@ pub mod limits;
 pub mod metrics;
 pub mod openapi;
 pub mod operations;
+pub mod session;
 pub mod status;
+pub mod websocket;
 
 #[cfg(test)]
 mod tests;

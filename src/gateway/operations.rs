@@ -16,7 +16,7 @@ use crate::delivery::subscription::Next;
 use crate::error::{Code, Error};
 use crate::gateway::app::{App, require_admin, salt, shutting_down};
 use crate::gateway::auth::{mint_join_token, mint_token};
-use crate::gateway::convert;
+use crate::gateway::{convert, follow};
 use crate::id::{Epoch, NodeId, RequestId, RoomId, Seq, ShardId, UserId};
 use crate::limits;
 use crate::meta::audit::RECORDS_MAX;
@@ -253,7 +253,11 @@ impl App {
     ///
     /// # Errors
     /// The router's.
-    pub async fn events(&self, actor: &Actor, query: EventsQuery) -> Result<Events, Error> {
+    pub async fn events(
+        self: &Arc<App>,
+        actor: &Actor,
+        query: EventsQuery,
+    ) -> Result<Events, Error> {
         if query.wait > Duration::ZERO && !matches!(query.page, Page::After(_)) {
             return Err(Error::invalid("`wait` needs `after`"));
         }
@@ -269,7 +273,7 @@ impl App {
             return Err(shutting_down());
         }
         let _seat = self.take_seat()?;
-        let subscribed = self.backend.subscribe(actor, &query.room, Some(after.clone())).await?;
+        let subscribed = follow::subscribe(self, actor, &query.room, Some(after.clone())).await?;
         let _counted = self.metrics.subscribed();
         let mut next = subscribed.next;
         let arrival = async { while let Some(Next::CaughtUp(_)) = next.next().await {} };

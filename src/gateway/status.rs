@@ -99,6 +99,7 @@ pub fn json(error: &Error) -> Vec<u8> {
 
 /// The object within [`json`], to be put into another.
 pub fn json_value(error: &Error) -> serde_json::Value {
+    log_internal(error);
     serde_json::to_value(body(error)).unwrap_or_default()
 }
 

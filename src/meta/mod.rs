@@ -16,7 +16,7 @@ mod nodes;
 mod placement;
 pub mod planner;
 mod recover;
-mod release;
+pub mod release;
 #[cfg(test)]
 mod tests;
 

@@ -38,6 +38,21 @@ impl ClusterMap {
                 )))
             };
         }
+        // Two that are known by one address would be taken for each other, by clients and operators.
+        let before = self.node(NodeId(node.node_id)).map(|known| known.client_address);
+        let shared =
+            self.0.nodes.iter().find(|known| {
+                known.id != node.node_id && known.client_address == node.client_address
+            });
+        if let Some(shared) = shared
+            && !node.client_address.is_empty()
+            && before.as_ref() != Some(&node.client_address)
+        {
+            return Err(Rejection::AlreadyExists(format!(
+                "client address {}, of node {},",
+                node.client_address, shared.id
+            )));
+        }
         self.check_release(node.node_id, &node.version)?;
         match node.node_id {
             0 => self.add_node(node),
@@ -122,6 +137,20 @@ impl ClusterMap {
                 "node {id} is being removed, which drains it, too"
             )));
         }
+        if state == NodeState::Draining && node.state != state {
+            let leads = |other: &NodeId| {
+                *other != id && self.node(*other).is_some_and(|n| n.state == NodeState::Active)
+            };
+            let mut here = self.placements().filter(|p| p.settled.contains(&id));
+            if let Some(placement) = here.find(|p| !p.settled.iter().any(leads)) {
+                return Err(Rejection::Forbidden(format!(
+                    "nobody could lead shard {} then: it is on nodes {}, and no other one of them is \
+                     active; resume one first (`folkmoot node resume`)",
+                    placement.shard,
+                    list(&placement.settled)
+                )));
+            }
+        }
         if state == NodeState::Leaving && node.state != state {
             let may_stay = |n: &Node| n.state != NodeState::Leaving && !n.gateway && n.id != id;
             let stay = self.nodes().filter(may_stay).count();
@@ -164,8 +193,9 @@ impl ClusterMap {
         known.state = request.state;
         known.successor = request.successor;
         if state == NodeState::Active && !known.gateway {
-            // It leads nothing; what has left it is to come back as well.
-            self.wish(was == NodeState::Leaving);
+            // It leads nothing. What has left it is to come back as well; and a group that could not
+            // grow without it grows.
+            self.wish(was == NodeState::Leaving || planner::could_grow(self));
         }
         Ok(Change::Made(id.0))
     }

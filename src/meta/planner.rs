@@ -3,10 +3,11 @@
 //! Asked again and again by whoever leads the meta group (`node/placement/planner.rs`). It keeps
 //! nothing, so that the next leader goes on where the last one was. In order:
 //!
-//! 1. Nodes that leave lose their replicas, one shard at a time, then are removed.
-//! 2. Where it is asked for (`placement.replace_after`), a node that has not answered for long leaves,
+//! 1. A move to a node that is lost meanwhile is taken back.
+//! 2. Nodes that leave lose their replicas, one shard at a time, then are removed.
+//! 3. Where it is asked for (`placement.replace_after`), a node that has not answered for long leaves,
 //!    if there is another one for each of its replicas.
-//! 3. When it is asked for (by a join or an operator), groups get as many voters as they should
+//! 4. When it is asked for (by a join or an operator), groups get as many voters as they should
 //!    have: three; the meta group five when there are as many nodes. Then replicas are spread until
 //!    nodes differ by one at most, then leaders. Otherwise both stay where operators put them.
 
@@ -109,7 +110,8 @@ pub fn is_idle(map: &ClusterMap) -> bool {
 
 /// What to do next, if anything can be done now.
 pub fn next(map: &ClusterMap, facts: &Facts) -> Option<Action> {
-    leave(map, facts).or_else(|| replace(map, facts)).or_else(|| spread(map, facts))
+    let steps = [give_up, leave, replace, spread];
+    steps.into_iter().find_map(|step| step(map, facts))
 }
 
 /// All steps that would follow if nothing else happened, each as if it were done at once.
@@ -199,15 +201,17 @@ pub fn without(
     placement: &Placement,
     node: NodeId,
 ) -> Result<Vec<NodeId>, String> {
-    without_among(map, placement, node, |_| true)
+    without_among(map, placement, node, |_| true, |_| true)
 }
 
 fn without_among(
     map: &ClusterMap,
     placement: &Placement,
     node: NodeId,
-    counts: impl Fn(NodeId) -> bool,
+    answers: impl Fn(NodeId) -> bool,
+    is_free: impl Fn(NodeId) -> bool,
 ) -> Result<Vec<NodeId>, String> {
+    let counts = |id| answers(id) && is_free(id);
     if let Some(to) = map.successor(node)
         && map.node(to).is_some_and(|named| named.takes_replicas())
         && !placement.members().contains(&to)
@@ -217,15 +221,16 @@ fn without_among(
             false => Err(format!("node {to} cannot take it just now")),
         };
     }
-    if let Some(to) = least_loaded(map, placement, &counts) {
+    if let Some(to) = least_loaded(map, placement, counts) {
         return Ok(placement.replaced(node, to));
     }
     if least_loaded(map, placement, |_| true).is_none() && placement.target.len() > 3 {
         let loads = loads(map);
         let mut rest: Vec<_> = placement.target.iter().copied().filter(|id| *id != node).collect();
-        // Those that leave, too, go first; then those with the most to do.
+        // Those that leave, too, go first, then those that do not answer, then those with the most to
+        // do.
         let stays = |id: &NodeId| map.node(*id).is_some_and(|n| n.state != NodeState::Leaving);
-        rest.sort_by_key(|id| (!stays(id), loads[id], *id));
+        rest.sort_by_key(|id| (!stays(id), !answers(*id), loads[id], *id));
         rest.truncate(3);
         rest.sort_unstable();
         return Ok(rest);
@@ -238,7 +243,18 @@ fn without_among(
     ))
 }
 
+/// A move to a node that was lost before it had caught up is taken back.
+fn give_up(map: &ClusterMap, facts: &Facts) -> Option<Action> {
+    let lost = |placement: &Placement| placement.incoming().any(|id| facts.lost.contains(&id));
+    let placement = map.placements().find(lost)?;
+    Some(Action::SetTarget { shard: placement.shard, target: placement.settled })
+}
+
 fn leave(map: &ClusterMap, facts: &Facts) -> Option<Action> {
+    // Else the group would have no quorum, not even to go back.
+    let survives = |target: &[NodeId]| {
+        target.iter().filter(|id| facts.reachable.contains(id)).count() > target.len() / 2
+    };
     for node in map.nodes().filter(|node| node.state == NodeState::Leaving) {
         let mut has_none = true;
         for placement in map.placements() {
@@ -256,8 +272,11 @@ fn leave(map: &ClusterMap, facts: &Facts) -> Option<Action> {
                 }
                 continue;
             }
-            let free = |id| facts.reachable.contains(&id) && map.incoming(id).is_none();
-            if let Ok(target) = without_among(map, &placement, node.id, free) {
+            let answers = |id| facts.reachable.contains(&id);
+            let is_free = |id| map.incoming(id).is_none();
+            if let Ok(target) = without_among(map, &placement, node.id, answers, is_free)
+                && survives(&target)
+            {
                 return Some(Action::SetTarget { shard: placement.shard, target });
             }
         }
@@ -302,6 +321,11 @@ fn size(map: &ClusterMap, placement: &Placement) -> usize {
         3 if placement.shard == ShardId::META && nodes >= 5 => 5,
         now => now,
     }
+}
+
+/// Whether a group has fewer voters than it should have.
+pub(super) fn could_grow(map: &ClusterMap) -> bool {
+    map.placements().any(|placement| placement.target.len() < size(map, &placement))
 }
 
 fn grow(map: &ClusterMap, facts: &Facts) -> Option<Action> {

@@ -27,6 +27,15 @@ impl Series {
     }
 }
 
+/// Whether a node of one release may be of a cluster that another one is of. One that does not say
+/// what it is may.
+pub fn work_together(a: &str, b: &str) -> bool {
+    match (Series::of(a), Series::of(b)) {
+        (Some(a), Some(b)) => a.works_with(b),
+        _ => true,
+    }
+}
+
 impl ClusterMap {
     /// Whether a node of this release may be of the cluster, beside all others. A node that did not
     /// say what it is passes, and so does everybody else beside it.

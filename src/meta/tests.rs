@@ -119,6 +119,33 @@ fn a_wiped_or_unknown_node_is_refused() {
 }
 
 #[test]
+fn nobody_gets_the_client_address_of_another_node() {
+    let mut map = ClusterMap::of_seed(&seed());
+    let with = |node_id: u64, client: &str, instance: &str| -> Bytes {
+        let command = pb::request::Command::RegisterNode(pb::RegisterNode {
+            node_id,
+            client_address: client.into(),
+            peer_address: format!("127.0.0.1:{}", 9000 + node_id),
+            instance: instance.into(),
+            ..Default::default()
+        });
+        pb::Request { command: Some(command), ..Default::default() }.encode_to_vec().into()
+    };
+    for request in [with(0, "127.0.0.1:7401", "new"), with(2, "127.0.0.1:7401", "i2")] {
+        let before = map.clone();
+        let refused = map.apply(&request, 1).unwrap_err().to_string();
+        assert!(refused.contains("127.0.0.1:7401, of node 1"), "{refused}");
+        assert_eq!(map, before);
+    }
+    map.apply(&with(0, "127.0.0.1:7409", "new"), 1).unwrap();
+    // Two that have shared one since before it was refused stay as they are.
+    let mut seed = seed();
+    seed.nodes[1].client_address = "127.0.0.1:7401".into();
+    let mut map = ClusterMap::of_seed(&seed);
+    map.apply(&with(2, "127.0.0.1:7401", "i2"), 1).unwrap();
+}
+
+#[test]
 fn garbage_is_rejected_and_changes_nothing() {
     let mut map = ClusterMap::of_seed(&seed());
     let before = map.clone();

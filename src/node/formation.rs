@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chat::codec;
 use crate::error::{Code, Error};
 use crate::id::NodeId;
-use crate::meta::{ClusterMap, join_token};
+use crate::meta::{ClusterMap, join_token, release};
 use crate::node::groups::Membership;
 use crate::node::membership_file::MembershipFile;
 use crate::node::registration;
@@ -204,7 +204,8 @@ impl Formation {
             }
             let foreign = !theirs.cluster_id.is_empty() && theirs.cluster_id != own.cluster_id;
             let twin = theirs.node_id == own.node_id && theirs.peer_address != own.peer_address;
-            (foreign || twin).then_some((address, theirs))
+            let too_far = !release::work_together(&own.version, &theirs.version);
+            (foreign || twin || too_far).then_some((address, theirs))
         });
         futures_util::future::join_all(asked).await.into_iter().flatten().next()
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::chat::command::Done;
 use crate::error::{Code, Error};
+use crate::meta::audit;
 use crate::proto::internal as pb;
 use crate::proto::internal::request::Command;
 use crate::router::Router;
@@ -82,6 +83,9 @@ pub(super) async fn register<R: Runtime>(
     hello: pb::Hello,
     join_token: Option<Bytes>,
 ) -> Result<Done, Error> {
+    // Of who comes again nothing is said.
+    let action = format!("let the node at {} join with its token", hello.peer_address);
+    let audit = join_token.is_some().then(|| pb::Audit { who: audit::CLUSTER.into(), action });
     let node = pb::RegisterNode {
         node_id: hello.node_id,
         client_address: hello.client_address,
@@ -92,5 +96,5 @@ pub(super) async fn register<R: Runtime>(
         gateway: hello.gateway,
         join_token,
     };
-    router.propose_meta(Command::RegisterNode(node)).await
+    router.propose_meta_for(Command::RegisterNode(node), audit).await
 }

@@ -58,7 +58,7 @@ impl<R: Runtime> Router<R> {
     ///
     /// # Errors
     /// See [`Router::propose_meta`]; nothing is recorded then.
-    pub(super) async fn propose_meta_for(
+    pub(crate) async fn propose_meta_for(
         &self,
         command: Command,
         audit: Option<pb::Audit>,

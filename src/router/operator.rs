@@ -172,7 +172,12 @@ impl<R: Runtime> Router<R> {
                 Ok((Some(Decided::Transfer { shard, to }), plan))
             }
             Order::Rebalance { replicas, leaders } => {
-                let wanted = pb::Rebalance { replicas, leaders };
+                // What is wished for already stays so: a node that has joined waits for its part.
+                let (so_far, leaders_so_far) = map.rebalance();
+                let wanted = pb::Rebalance {
+                    replicas: replicas || so_far,
+                    leaders: leaders || leaders_so_far,
+                };
                 let set =
                     pb::SetRebalance { wanted: Some(wanted), expected_version: map.version() };
                 self.decide_meta(map, Command::SetRebalance(set)).await
@@ -182,7 +187,9 @@ impl<R: Runtime> Router<R> {
                     self.set_state(map, node, pb::NodeState::Draining, None).await?;
                 plan.steps.clear();
                 if command.is_some() {
-                    let leads = self.facts().await.leaders.into_iter();
+                    let facts = self.facts().await;
+                    check_drain(map, node, &facts)?;
+                    let leads = facts.leaders.into_iter();
                     let leads = leads.filter(|(_, leader)| *leader == node);
                     plan.steps.push(format!("let node {node} lead nothing"));
                     plan.steps.extend(leads.map(|(shard, _)| {
@@ -385,9 +392,12 @@ impl<R: Runtime> Router<R> {
             })
         };
         let critical = map.placements().filter(|placement| {
-            let others = placement.settled.iter().filter(|id| **id != node);
-            let serving = others.filter(|id| serves(placement.shard, **id)).count();
-            placement.settled.contains(&node) && serving <= placement.settled.len() / 2
+            // While members change, each decision takes a majority of those before and of those after.
+            [&placement.settled, &placement.target].into_iter().any(|voters| {
+                let others = voters.iter().filter(|id| **id != node);
+                let serving = others.filter(|id| serves(placement.shard, **id)).count();
+                voters.contains(&node) && serving <= voters.len() / 2
+            })
         });
         Ok(critical.map(|placement| placement.shard).collect())
     }
@@ -397,6 +407,27 @@ impl<R: Runtime> Router<R> {
 enum Decided {
     Meta(Command),
     Transfer { shard: ShardId, to: NodeId },
+}
+
+/// Whether somebody that answers could lead what a node leads, were that drained. (That nobody at all
+/// could is refused by the rules.)
+fn check_drain(map: &ClusterMap, node: NodeId, facts: &Facts) -> Result<(), Error> {
+    let may_lead = |id: &NodeId| {
+        let takes = map.node(*id).is_some_and(|known| known.takes_replicas());
+        *id != node && takes && facts.reachable.contains(id)
+    };
+    let mut its = map.placements().filter(|placement| placement.settled.contains(&node));
+    match its.find(|placement| !placement.settled.iter().any(may_lead)) {
+        None => Ok(()),
+        Some(placement) => Err(Error::new(
+            Code::Forbidden,
+            format!(
+                "nobody that answers could lead shard {} then: it is on nodes {}",
+                placement.shard,
+                ids(&placement.settled)
+            ),
+        )),
+    }
 }
 
 fn move_shard(

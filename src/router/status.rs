@@ -130,6 +130,7 @@ impl<R: Runtime> Router<R> {
             replicas: shards.len() as u32,
             disk_bytes: self.control.get().map_or(0, |control| control.disk_bytes()),
             membership: membership.into(),
+            lag: 0,
         };
         v1::StatusResponse {
             cluster_id: map.cluster_id().into(),
@@ -137,6 +138,7 @@ impl<R: Runtime> Router<R> {
             nodes: vec![status],
             shards,
             stale: false,
+            leaderless: Vec::new(),
         }
     }
 
@@ -169,7 +171,9 @@ impl<R: Runtime> Router<R> {
         status.nodes.sort_by_key(|node| node.id);
         status.shards.sort_by_key(|shard| (shard.shard, shard.node));
         let led = fill_lag(&mut status);
-        status.stale = map.shards().any(|(shard, _)| !led.contains(&u32::from(shard.0)));
+        let shards = map.shards().map(|(shard, _)| u32::from(shard.0));
+        status.leaderless = shards.filter(|shard| !led.contains(shard)).collect();
+        status.stale = !status.leaderless.is_empty();
         status
     }
 
@@ -212,7 +216,7 @@ impl<R: Runtime> Router<R> {
     }
 }
 
-/// Fills in how far each replica trails its shard's leader; returns the shards whose leader
+/// Fills in how far each replica, and each node, trails its shards' leaders; returns the shards whose leader
 /// answered.
 fn fill_lag(status: &mut v1::StatusResponse) -> BTreeSet<u32> {
     let mut last = BTreeMap::new();
@@ -225,6 +229,10 @@ fn fill_lag(status: &mut v1::StatusResponse) -> BTreeSet<u32> {
         if let Some(last) = last.get(&shard.shard) {
             shard.lag = last.saturating_sub(shard.applied);
         }
+    }
+    for node in &mut status.nodes {
+        let replicas = status.shards.iter().filter(|shard| shard.node == node.id);
+        node.lag = replicas.map(|replica| replica.lag).max().unwrap_or(0);
     }
     last.into_keys().collect()
 }

@@ -13,6 +13,7 @@ pub mod lines;
 pub mod load;
 pub mod proxy;
 pub mod sse;
+pub mod ws;
 
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use folkmoot_jepsen::run;
+use folkmoot_jepsen::run::client::session::Transport;
 use folkmoot_jepsen::run::operations::{self, Operation, Plan};
 use folkmoot_jepsen::run::options::{Asked, Options};
 use folkmoot_jepsen::run::verdict::Limits;
@@ -88,6 +89,7 @@ pub(super) fn run(args: OperationsArgs) -> Result<u8, Failure> {
         rooms: args.rooms,
         workers: args.workers,
         subscribers: args.subscribers,
+        transports: Transport::ALL.to_vec(),
         asked: Asked::default(),
         operations: Some(Plan { operations, prefill: args.prefill }),
         limits: Limits::default(),

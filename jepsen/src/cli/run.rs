@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use folkmoot_jepsen::check::{self, Verdict};
 use folkmoot_jepsen::cluster::made;
+use folkmoot_jepsen::run::client::session::Transport;
 use folkmoot_jepsen::run::nemesis::kind::Kind;
 use folkmoot_jepsen::run::options::{Asked, Options};
 use folkmoot_jepsen::run::timing::Times;
@@ -26,6 +27,7 @@ const SPARES: usize = 2;
     folkmoot-jepsen run --local --nodes 3 --time 20s --nemesis kill,pause\n  \
     folkmoot-jepsen run --nodes 5 --nemesis partition,power-cut --seed 7\n  \
     folkmoot-jepsen run --local --spares 2 --nemesis churn,kill --time 2m\n  \
+    folkmoot-jepsen run --local --follow ws --nemesis kill\n  \
     folkmoot-jepsen run --json --time 5m | jq .failover_ms\n  \
     folkmoot-jepsen run --nemesis kill-leader --failover-within 2s --failover-median 1200ms\n\n\
     Without --local it takes root: each node gets a network namespace and a disk of its own, and\n\
@@ -57,6 +59,9 @@ pub(super) struct RunArgs {
     /// Users who follow.
     #[arg(long, value_name = "N", default_value_t = 12)]
     subscribers: usize,
+    /// How they follow, with commas between, one of these each time: sse, session, ws.
+    #[arg(long, value_name = "TRANSPORTS", default_value = "sse,session,ws")]
+    follow: String,
     /// The attacks, with commas between; all; or none. One that is named must be had, and strike;
     /// all are those that work here. What does not is named at the begin and in the results, and
     /// `folkmoot-jepsen fault list` says what each fault needs.
@@ -139,6 +144,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         rooms: args.rooms,
         workers: args.workers,
         subscribers: args.subscribers,
+        transports: Transport::parse(&args.follow).map_err(failed)?,
         asked,
         operations: None,
         limits,

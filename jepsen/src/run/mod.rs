@@ -3,7 +3,7 @@
 //! ```text
 //! workers ─────┐                         ┌─► history.jsonl ─► check ─► results.json, report.html
 //! subscribers ─┼─► nodes, over REST,     │
-//! nemesis ─────┘   gRPC and SSE; each try recorded as it happens
+//! nemesis ─────┘   gRPC, SSE and WebSocket; each try recorded as it happens
 //!
 //! make ─► form ─► rooms ─► load and attack ─► heal ─► load ─► converge ─► read all ─► verdict
 //! ```
@@ -328,6 +328,7 @@ async fn play(
         limits: options.limits,
         steps,
         session_posts: world.session_posts.load(Ordering::Relaxed),
+        followed: world.followed(),
     })
 }
 
@@ -344,6 +345,7 @@ fn world(options: &Options, recorder: Recorder, nodes: Vec<(String, SocketAddr)>
     let interval = Duration::from_secs_f64(options.workers as f64 / rate);
     let mut world = World::new(recorder, nodes, rooms, interval, options.seed);
     world.mix = mix;
+    world.transports.clone_from(&options.transports);
     world
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::run::client::session::Transport;
 use crate::run::nemesis::kind::Kind;
 use crate::run::operations;
 use crate::run::store::Missing;
@@ -28,6 +29,8 @@ pub struct Options {
     pub workers: usize,
     /// Users who follow.
     pub subscribers: usize,
+    /// How they do.
+    pub transports: Vec<Transport>,
     /// The attacks.
     pub asked: Asked,
     /// What an operator does, instead of attacks; for so long clients chat, whatever `time` says.

@@ -99,9 +99,12 @@ pub struct Outside {
     /// What an operator did, where that was measured.
     #[serde(default)]
     pub steps: Vec<Step>,
-    /// Messages that were posted on a session's own stream and acknowledged.
+    /// Messages that were posted on a session's or a WebSocket's own stream and acknowledged.
     #[serde(default)]
     pub session_posts: u64,
+    /// How often a room was followed, by transport.
+    #[serde(default)]
+    pub followed: BTreeMap<String, u64>,
 }
 
 /// Everything that came of a run.

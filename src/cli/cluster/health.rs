@@ -1,5 +1,7 @@
 //! `folkmoot cluster health`: what is wrong, in a sentence each; for people, scripts and monitors.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use crate::cli::connection::Connection;
@@ -70,8 +72,9 @@ fn problems(status: &pb::StatusResponse) -> Problems {
     for node in status.nodes.iter().filter(|node| node.state != "up") {
         problems.losses.push(format!("node {} at {} does not answer", node.id, node.peer_address));
     }
-    let mut shards: Vec<u32> = status.shards.iter().map(|replica| replica.shard).collect();
-    shards.dedup();
+    // A shard that no node which answers has a replica of is in no report.
+    let reported = status.shards.iter().map(|replica| replica.shard);
+    let shards: BTreeSet<u32> = reported.chain(status.leaderless.iter().copied()).collect();
     for shard in shards {
         let replicas: Vec<_> = status.shards.iter().filter(|r| r.shard == shard).collect();
         let name = if shard == 0 { "the meta group".into() } else { format!("shard {shard}") };
@@ -134,6 +137,9 @@ mod tests {
         let found = problems(&out);
         assert_eq!(found.verdict(), "unavailable");
         assert_eq!(found.outages, ["shard 1 has no leader that answers"]);
+        // One that nobody tells of is out as well.
+        let silent = pb::StatusResponse { leaderless: vec![2], ..well };
+        assert_eq!(problems(&silent).outages, ["shard 2 has no leader that answers"]);
         assert_eq!(problems(&pb::StatusResponse::default()).verdict(), "unavailable");
     }
 }

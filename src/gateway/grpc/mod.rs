@@ -4,7 +4,6 @@
 
 pub mod admin;
 pub mod cluster;
-pub mod dialog;
 pub mod export;
 mod moderation;
 pub mod rooms;

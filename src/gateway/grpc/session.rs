@@ -1,48 +1,42 @@
-//! `folkmoot.v1.Rooms.Session`: everything live of one client on one bidirectional stream.
+//! `folkmoot.v1.Rooms.Session`: a session on one bidirectional stream.
 //!
 //! ```text
-//! requests ──► validate ──► posts and follows in flight, of which there is a limit
-//!                                │ outcomes as they complete
-//! feeds of followed rooms ───────┴──► ready ──► batches (≤ 4) ──► HTTP/2 stream
+//! requests ──► session (its task) ──► batches (≤ 4) ──► HTTP/2 stream
 //! ```
 //!
-//! One task per session and none per message: it reads requests, polls what is in flight, takes
-//! what feeds have, and hands over whatever is ready as one batch. The task is its own, apart from
-//! the HTTP/2 stream's, because hyper does not poll a stream that the client does not read, and a
-//! post in flight must go on even then.
-//!
-//! **Invariants.** Posts to a room enter the router in the order in which they were sent. Memory
-//! is bounded: when the client does not take its batches, feeds are not read any more, then
-//! requests are not; the subscription and the HTTP/2 window bound the rest. The response stream
-//! owns the task and aborts it when the client is gone; posts in flight may then still happen.
+//! What a session does is in `session/`; this is its line. The task is its own, apart from the
+//! HTTP/2 stream's, because hyper does not poll a stream that the client does not read, and a post
+//! in flight must go on even then. The response stream owns the task and aborts it when the client
+//! is gone.
 
 use std::convert::Infallible;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use futures_core::Stream;
-use futures_util::StreamExt;
-use futures_util::future::{BoxFuture, poll_fn};
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
+use tokio_util::sync::PollSender;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::server::{Grpc, StreamingService};
-use tonic::{Request, Status, Streaming};
+use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
 use crate::error::{Code, Error};
 use crate::gateway::app::{App, Caller, Seat, shutting_down};
-use crate::gateway::grpc::dialog::{Dialog, Feeds, perform};
-use crate::gateway::grpc::wire::SessionResponse;
+use crate::gateway::convert;
+use crate::gateway::grpc::rooms;
+use crate::gateway::grpc::wire::{SessionResponse, responses};
 use crate::gateway::limits::{SESSION_BATCHES_MAX, SESSION_MESSAGE_BYTES_MAX};
+use crate::gateway::session::{
+    self, Asked, Line, Request, Requests, Response, Turn, Turned, Want, poll_chunk,
+};
+use crate::id::RoomId;
 use crate::proto::v1 as proto;
-
-/// Outcomes, or feeds' batches, taken at once.
-const CHUNK_MAX: usize = 64;
-const FEED_CHUNK_MAX: usize = 4;
+use crate::proto::v1::session_request::Request as Said;
 
 type Batch = Result<Vec<SessionResponse>, Status>;
 
@@ -77,7 +71,7 @@ impl StreamingService<proto::SessionRequest> for SessionMethod {
     type ResponseStream = SessionStream;
     type Future = BoxFuture<'static, Result<tonic::Response<SessionStream>, Status>>;
 
-    fn call(&mut self, request: Request<Streaming<proto::SessionRequest>>) -> Self::Future {
+    fn call(&mut self, request: tonic::Request<Streaming<proto::SessionRequest>>) -> Self::Future {
         let app = self.app.clone();
         Box::pin(async move {
             let caller = app.grpc_caller(request.metadata()).await;
@@ -109,8 +103,9 @@ impl SessionStream {
         let (out, batches) = mpsc::channel(SESSION_BATCHES_MAX);
         let task = tokio::spawn(async move {
             let _seat = seat;
-            if let Err(status) = run(app, caller, requests, &out).await {
-                let _ = out.send(Err(status)).await;
+            let mut line = GrpcLine::new(requests, out.clone());
+            if let Err(error) = session::run(&app, caller, &mut line).await {
+                let _ = out.send(Err(error.into())).await;
             }
         });
         SessionStream {
@@ -138,91 +133,75 @@ impl Stream for SessionStream {
     }
 }
 
-/// Runs until the client has said and heard everything, or a token or the node fails.
-async fn run(
-    app: Arc<App>,
-    caller: Caller,
-    mut requests: Streaming<proto::SessionRequest>,
-    out: &mpsc::Sender<Batch>,
-) -> Result<(), Status> {
-    let in_flight_max = app.limits().posts_in_flight_per_session_max;
-    let mut dialog = Dialog::new(app.clone(), caller);
-    let mut pending = FuturesUnordered::new();
-    let mut feeds = Feeds::new();
-    let (mut asked, mut outcomes, mut arrived) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut open, mut stopping) = (true, false);
-    let drain = app.drain.begun();
-    let mut drain = pin!(drain.cancelled());
-    loop {
-        if dialog.waiting() > 0
-            && let Ok(permit) = out.try_reserve()
-        {
-            permit.send(Ok(dialog.take_ready()));
-        }
-        if !open && pending.is_empty() && dialog.is_idle() {
-            return if stopping { Err(shutting_down().into()) } else { Ok(()) };
-        }
-        let allowed = in_flight_max.saturating_sub(pending.len() + dialog.waiting());
-        tokio::select! {
-            permit = out.reserve(), if dialog.waiting() > 0 => match permit {
-                Ok(permit) => permit.send(Ok(dialog.take_ready())),
-                Err(_) => return Ok(()),
-            },
-            _ = chunk(&mut pending, CHUNK_MAX, &mut outcomes), if !pending.is_empty() => {
-                for outcome in outcomes.drain(..) {
-                    dialog.conclude(outcome, &mut feeds);
-                }
-            }
-            more = chunk(&mut requests, allowed, &mut asked), if open && allowed > 0 => {
-                open = more;
-                dialog.trust_again().await?;
-                for request in asked.drain(..) {
-                    if let Some((id, work)) = dialog.take(request.map_err(unreadable)?) {
-                        pending.push(perform(app.clone(), dialog.actor(), id, work));
-                    }
-                }
-            }
-            _ = chunk(&mut feeds, FEED_CHUNK_MAX, &mut arrived),
-                if dialog.may_deliver() && !feeds.is_empty() =>
-            {
-                dialog.trust_again().await?;
-                for (room, generation, next) in arrived.drain(..) {
-                    dialog.deliver(&room, generation, next);
-                }
-            }
-            () = drain.as_mut(), if !stopping => {
-                (open, stopping) = (false, true);
-                dialog.end_all(&shutting_down());
-            }
-        }
+/// The two directions of the stream.
+struct GrpcLine {
+    requests: Streaming<proto::SessionRequest>,
+    arrived: Vec<Result<proto::SessionRequest, Status>>,
+    out: PollSender<Batch>,
+    /// Whether a place in `out` is kept for the next batch.
+    reserved: bool,
+}
+
+impl GrpcLine {
+    fn new(requests: Streaming<proto::SessionRequest>, out: mpsc::Sender<Batch>) -> GrpcLine {
+        GrpcLine { requests, arrived: Vec::new(), out: PollSender::new(out), reserved: false }
     }
 }
 
-/// Waits for the next item and takes what else is there, `max` at most; false at the end.
-///
-/// Cancel safe: it has taken nothing when it is not ready.
-async fn chunk<S: Stream + Unpin>(stream: &mut S, max: usize, taken: &mut Vec<S::Item>) -> bool {
-    poll_fn(|cx| {
-        while taken.len() < max {
-            match stream.poll_next_unpin(cx) {
-                Poll::Ready(Some(item)) => taken.push(item),
-                Poll::Ready(None) => return Poll::Ready(false),
-                Poll::Pending if taken.is_empty() => return Poll::Pending,
-                Poll::Pending => break,
-            }
+impl Line for GrpcLine {
+    type Tag = u64;
+
+    fn may_say(&self) -> bool {
+        self.reserved
+    }
+
+    fn say(&mut self, batch: Vec<Response<u64>>) {
+        self.reserved = false;
+        // Where nobody receives, the next poll tells.
+        let _ = self.out.send_item(Ok(responses(batch)));
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, want: Want, asked: &mut Requests<u64>) -> Turned {
+        if want.room
+            && !self.reserved
+            && let Poll::Ready(reserved) = self.out.poll_reserve(cx)
+        {
+            self.reserved = reserved.is_ok();
+            return Poll::Ready(Ok(if self.reserved { Turn::Room } else { Turn::Gone }));
         }
-        Poll::Ready(true)
-    })
-    .await
+        if want.requests == 0 {
+            return Poll::Pending;
+        }
+        let max = want.requests;
+        let more = ready!(poll_chunk(&mut self.requests, cx, max, &mut self.arrived));
+        for request in self.arrived.drain(..) {
+            let proto::SessionRequest { id, request } = request.map_err(unreadable)?;
+            asked.push(Request { tag: id, asked: validate(request) });
+        }
+        Poll::Ready(Ok(if more { Turn::Asked } else { Turn::Ended }))
+    }
+}
+
+fn validate(request: Option<Said>) -> Result<Asked, Error> {
+    match request {
+        Some(Said::Post(post)) => Ok(Asked::Post(rooms::post(post)?)),
+        Some(Said::Follow(follow)) => {
+            let room = RoomId::parse(&follow.room)?;
+            Ok(Asked::Follow { room, after: follow.after.map(convert::cursor).transpose()? })
+        }
+        Some(Said::Unfollow(unfollow)) => Ok(Asked::Unfollow(RoomId::parse(&unfollow.room)?)),
+        Some(Said::Ping(proto::Ping {})) => Ok(Asked::Ping),
+        None => Err(Error::invalid("the request is empty, or not known to this node")),
+    }
 }
 
 /// Why a session's requests can't be read any more, as far as the client does not know.
-fn unreadable(status: Status) -> Status {
+fn unreadable(status: Status) -> Error {
     match status.code() {
-        tonic::Code::Internal => Error::invalid("the message could not be decoded").into(),
+        tonic::Code::Internal => Error::invalid("the message could not be decoded"),
         tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => {
-            Error::new(Code::TooLarge, "the message is too large").into()
+            Error::new(Code::TooLarge, "the message is too large")
         }
-        _ => status,
+        _ => Error::new(Code::Unavailable, "the stream broke off"),
     }
 }

@@ -5,8 +5,15 @@
 //! in protobuf, so an event that was encoded once is copied into each of its deliveries as it is.
 //! A test decodes these as the real ones.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
+use crate::delivery::encoded::Encoded;
+use crate::gateway::limits::{DELIVERY_BYTES_MAX, DELIVERY_EVENTS_MAX};
+use crate::gateway::session::{self, Said};
+use crate::gateway::{convert, status};
+use crate::id::RoomId;
 use crate::proto::v1 as proto;
 
 /// `folkmoot.v1.SessionResponse`.
@@ -55,6 +62,61 @@ impl Response {
     /// The response to a request, or with id 0 of its own accord.
     pub fn to(self, id: u64) -> SessionResponse {
         SessionResponse { response: Some(self), id }
+    }
+}
+
+/// What a session says, as it goes over the wire.
+pub fn responses(batch: Vec<session::Response<u64>>) -> Vec<SessionResponse> {
+    let mut responses = Vec::with_capacity(batch.len());
+    for session::Response { tag, said } in batch {
+        match said {
+            Said::Ack { done, .. } => responses.push(Response::Ack(convert::ack(done)).to(tag)),
+            Said::Refused { error, .. } => {
+                responses.push(Response::Error(status::to_proto(&error)).to(tag));
+            }
+            Said::Followed { room, epoch, first_seq, head, recovered } => {
+                let followed = proto::Followed {
+                    room: room.as_str().to_owned(),
+                    epoch: epoch.as_str().to_owned(),
+                    first_seq: first_seq.0,
+                    head: head.0,
+                    recovered,
+                };
+                responses.push(Response::Followed(followed).to(tag));
+            }
+            Said::Events { room, events } => pack(&room, &events, &mut responses),
+            Said::CaughtUp { room, seq } => {
+                let caught_up = proto::CaughtUp { room: room.as_str().to_owned(), seq: seq.0 };
+                responses.push(Response::CaughtUp(caught_up).to(tag));
+            }
+            Said::Ended { room, seq, error } => {
+                let (room, error) = (room.as_str().to_owned(), error.as_ref());
+                let error = error.map(status::to_proto);
+                let ended = proto::Ended { room, seq: seq.0, error };
+                responses.push(Response::Ended(ended).to(tag));
+            }
+            Said::Pong => responses.push(Response::Pong(proto::Pong {}).to(tag)),
+        }
+    }
+    responses
+}
+
+/// Packs events into as few deliveries as their limits allow.
+fn pack(room: &RoomId, events: &[Arc<Encoded>], responses: &mut Vec<SessionResponse>) {
+    let mut rest = events;
+    while !rest.is_empty() {
+        let (mut packed, mut bytes) = (Vec::with_capacity(rest.len().min(DELIVERY_EVENTS_MAX)), 0);
+        for event in rest.iter().take(DELIVERY_EVENTS_MAX) {
+            let event: &Bytes = event.proto(convert::encoded_event);
+            bytes += event.len();
+            if bytes > DELIVERY_BYTES_MAX && !packed.is_empty() {
+                break;
+            }
+            packed.push(event.clone());
+        }
+        rest = &rest[packed.len()..];
+        let delivery = Delivery { room: room.as_str().to_owned(), events: packed };
+        responses.push(Response::Delivery(delivery).to(0));
     }
 }
 

@@ -19,6 +19,7 @@ struct StatusJson<'a> {
     cluster_id: &'a str,
     node_id: u64,
     stale: bool,
+    leaderless: &'a [u32],
     nodes: Vec<NodeJson<'a>>,
     shards: Vec<ShardJson<'a>>,
 }
@@ -34,6 +35,7 @@ struct NodeJson<'a> {
     leaders: u32,
     replicas: u32,
     disk_bytes: u64,
+    lag: u64,
 }
 
 #[derive(Serialize)]
@@ -65,6 +67,7 @@ impl<'a> From<&'a proto::StatusResponse> for StatusJson<'a> {
             leaders: node.leaders,
             replicas: node.replicas,
             disk_bytes: node.disk_bytes,
+            lag: node.lag,
         };
         let shard = |shard: &'a proto::ShardStatus| ShardJson {
             shard: shard.shard,
@@ -85,6 +88,7 @@ impl<'a> From<&'a proto::StatusResponse> for StatusJson<'a> {
             cluster_id: &status.cluster_id,
             node_id: status.node_id,
             stale: status.stale,
+            leaderless: &status.leaderless,
             nodes: status.nodes.iter().map(node).collect(),
             shards: status.shards.iter().map(shard).collect(),
         }

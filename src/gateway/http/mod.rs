@@ -26,7 +26,7 @@ use serde::Serialize;
 use crate::error::{Code, Error};
 use crate::gateway::app::App;
 use crate::gateway::status::{self, Refused};
-use crate::gateway::{health, openapi};
+use crate::gateway::{health, openapi, websocket};
 
 macro_rules! routes {
     ($($path:literal { $($method:ident $handler:path,)* })*) => {
@@ -66,6 +66,7 @@ routes! {
         put messages::react, delete messages::withdraw,
     }
     "/v1/rooms/{room}/events" { get events::page_or_stream, }
+    "/v1/ws" { get websocket::connect, }
     "/v1/cluster" { get cluster::status, }
     "/v1/cluster/init" { post cluster::init, }
     "/v1/node/compact" { post cluster::compact, }

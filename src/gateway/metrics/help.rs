@@ -9,6 +9,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("folkmoot_forwards_total", "Requests to other nodes: commands, reads, and the time."),
     ("folkmoot_rejections_total", "Requests refused or failed, by code (docs/errors.md)."),
     ("folkmoot_http_requests_total", "REST requests, by route and status."),
+    ("folkmoot_websockets_closed_total", "WebSockets closed by this node, by close code."),
     ("folkmoot_connections_accepted_total", "Client connections accepted."),
     ("folkmoot_connections_refused_total", "Client connections turned away at the limit."),
     ("folkmoot_log_written_bytes_total", "Bytes written to the Raft log."),
@@ -17,7 +18,8 @@ const COUNTERS: &[(&str, &str)] = &[
 
 const GAUGES: &[(&str, &str)] = &[
     ("folkmoot_subscribers", "Rooms followed now, over all connections."),
-    ("folkmoot_sessions", "Sessions, event streams and long polls now."),
+    ("folkmoot_sessions", "Sessions now, over gRPC and WebSocket."),
+    ("folkmoot_websockets", "WebSockets now, signed in or not."),
     ("folkmoot_connections", "Client connections now."),
     ("folkmoot_proposals_waiting", "Commands that wait to become a log entry."),
     ("folkmoot_raft_term", "The group's term."),

@@ -14,3 +14,5 @@ mod rules;
 mod server;
 mod sessions;
 mod streams;
+mod websocket_ends;
+mod websockets;

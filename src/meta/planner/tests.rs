@@ -355,6 +355,96 @@ fn a_node_that_is_being_caught_up_gets_nothing_more() {
     assert_eq!(action, Some(Action::SetTarget { shard, target: settled }));
 }
 
+#[test]
+fn a_move_to_a_node_that_is_lost_is_taken_back_and_another_spare_is_used() {
+    let mut world = World::founded_by(3, 8);
+    let (four, five) = (world.join(), world.join());
+    world.run();
+    let spare = world.join();
+    // One of the cluster is lost, and while it is replaced the one that was to take a replica, too.
+    let lose = |world: &mut World, node: NodeId| {
+        world.facts.reachable.remove(&node);
+        world.facts.lost.insert(node);
+    };
+    lose(&mut world, four);
+    world.set_state(four.0, pb::NodeState::Leaving, spare.0).unwrap();
+    let Some(Action::SetTarget { shard, target }) = next(&world.map, &world.facts) else {
+        panic!("the spare one gets something")
+    };
+    assert!(target.contains(&spare));
+    let command = Action::SetTarget { shard, target }.command(world.map.version()).unwrap();
+    world.apply(command).unwrap();
+    assert!(
+        !matches!(next(&world.map, &world.facts), Some(Action::SetTarget { shard: s, .. }) if s == shard)
+    );
+    lose(&mut world, spare);
+    let settled = world.map.placement(shard).unwrap().settled;
+    let back = Action::SetTarget { shard, target: settled };
+    assert_eq!(next(&world.map, &world.facts), Some(back.clone()));
+    world.step(&back);
+    assert!(world.map.placements().all(|p| p.is_settled()), "{:?}", world.map);
+    assert!(world.facts.reachable.contains(&five));
+}
+
+#[test]
+fn a_group_that_shrinks_keeps_those_that_answer() {
+    let mut world = World::founded_by(5, 2);
+    let meta = |world: &World| world.map.placement(ShardId::META).unwrap().target;
+    assert_eq!(meta(&world).len(), 5);
+    world.set_state(3, pb::NodeState::Leaving, 0).unwrap();
+    let mut one_left = world.facts.clone();
+    // Two that do not answer: the three that do but one are a majority of what is left.
+    [4, 5].map(NodeId).iter().for_each(|id| assert!(world.facts.reachable.remove(id)));
+    for _ in 0..100 {
+        let Some(action) = next(&world.map, &world.facts) else { break };
+        world.step(&action);
+        for placement in world.map.placements() {
+            let answer = placement.target.iter().filter(|id| world.facts.reachable.contains(id));
+            assert!(answer.count() > placement.target.len() / 2, "{placement:?}");
+        }
+    }
+    let kept = meta(&world);
+    assert!(kept.starts_with(&[NodeId(1), NodeId(2)]) && kept.len() == 3, "{kept:?}");
+    // And with one more away, nothing is begun that could not be finished.
+    let mut world = World::founded_by(5, 2);
+    world.set_state(3, pb::NodeState::Leaving, 0).unwrap();
+    one_left.reachable = [1, 3].map(NodeId).into();
+    assert_eq!(next(&world.map, &one_left), None);
+}
+
+#[test]
+fn somebody_is_left_to_lead_when_nodes_are_drained() {
+    let mut world = World::founded_by(3, 4);
+    for node in [1, 2] {
+        world.set_state(node, pb::NodeState::Draining, 0).unwrap();
+    }
+    assert!(world.set_state(1, pb::NodeState::Draining, 0).unwrap().duplicate);
+    let before = world.map.clone();
+    let refused = world.set_state(3, pb::NodeState::Draining, 0).unwrap_err().to_string();
+    assert!(refused.contains("nobody could lead shard 0 then"), "{refused}");
+    assert_eq!(world.map, before);
+    // A node without replicas leads nothing anyway.
+    let gateway = world.register(true);
+    world.set_state(gateway.0, pb::NodeState::Draining, 0).unwrap();
+    let mut alone = World::founded_by(1, 4);
+    assert!(alone.set_state(1, pb::NodeState::Draining, 0).is_err());
+}
+
+#[test]
+fn the_meta_group_grows_when_the_fifth_node_is_there_again() {
+    let mut world = World::founded_by(3, 4);
+    world.join();
+    world.run();
+    world.set_state(4, pb::NodeState::Draining, 0).unwrap();
+    world.join();
+    world.run();
+    assert_eq!(world.map.placement(ShardId::META).unwrap().target.len(), 3);
+    world.set_state(4, pb::NodeState::Active, 0).unwrap();
+    world.run();
+    assert_eq!(world.map.placement(ShardId::META).unwrap().target.len(), 5);
+    world.check_even();
+}
+
 proptest! {
     #[test]
     fn whatever_comes_and_goes_every_step_is_allowed_and_it_ends(

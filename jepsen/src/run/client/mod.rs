@@ -16,6 +16,7 @@ pub mod grpc;
 pub mod rest;
 pub mod session;
 pub mod sse;
+pub mod websocket;
 
 use grpc::Grpc;
 use rest::Rest;

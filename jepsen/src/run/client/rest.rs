@@ -18,8 +18,8 @@ use crate::run::client::{CONNECT_WITHIN, Outcome, PATIENCE};
 /// A user at one node.
 #[derive(Debug)]
 pub struct Rest {
-    address: SocketAddr,
-    token: String,
+    pub(super) address: SocketAddr,
+    pub(super) token: String,
     connection: Option<SendRequest<Full<Bytes>>>,
     /// How long to wait for an answer.
     pub patience: Duration,
@@ -153,7 +153,7 @@ async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, String
 }
 
 /// What an answer says.
-fn judge(status: u16, body: &[u8]) -> Outcome<(u16, Value)> {
+pub(super) fn judge(status: u16, body: &[u8]) -> Outcome<(u16, Value)> {
     let Ok(answer) = serde_json::from_slice::<Value>(body) else {
         return Outcome::Unknown(format!("odd-answer-{status}"));
     };

@@ -1,5 +1,5 @@
 //! A gRPC session that follows one room and posts into it on the same stream; and what streams of
-//! both kinds have in common.
+//! all kinds have in common.
 
 use std::collections::VecDeque;
 
@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::history::Event;
 use crate::run::client::grpc::{event, refusal};
 use crate::run::client::sse::Sse;
+use crate::run::client::websocket::WebSocket;
 use crate::run::client::{Ack, Client, Outcome, PATIENCE};
 use crate::run::proto as pb;
 use crate::run::proto::session_request::Request;
@@ -39,6 +40,59 @@ pub enum Item {
     Other,
 }
 
+/// How a room is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Transport {
+    /// Over server-sent events.
+    Sse,
+    /// Over a gRPC session.
+    Session,
+    /// Over a WebSocket, with the token in a header, or in the first frame.
+    WebSocket {
+        /// In a header.
+        in_header: bool,
+    },
+}
+
+impl Transport {
+    /// All of them, those over WebSocket as often as the others together.
+    pub const ALL: [Transport; 4] = [
+        Transport::Sse,
+        Transport::Session,
+        Transport::WebSocket { in_header: false },
+        Transport::WebSocket { in_header: true },
+    ];
+
+    /// What a list on the command line asks for.
+    ///
+    /// # Errors
+    ///
+    /// The name that there is not, and those that there are; or that there is none.
+    pub fn parse(names: &str) -> Result<Vec<Transport>, String> {
+        let mut asked = vec![];
+        for name in names.split(',').map(str::trim) {
+            let known: Vec<_> = Transport::ALL.into_iter().filter(|t| t.name() == name).collect();
+            if known.is_empty() {
+                return Err(format!("nobody follows over {name:?}: it is sse, session or ws"));
+            }
+            asked.extend(known);
+        }
+        asked.sort_unstable();
+        asked.dedup();
+        Ok(asked)
+    }
+
+    /// The name, as options have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Transport::Sse => "sse",
+            Transport::Session => "session",
+            Transport::WebSocket { .. } => "ws",
+        }
+    }
+}
+
 /// A room that is followed.
 #[derive(Debug)]
 pub enum Stream {
@@ -46,6 +100,8 @@ pub enum Stream {
     Sse(Sse),
     /// Over a gRPC session.
     Session(Box<Session>),
+    /// Over a WebSocket.
+    WebSocket(Box<WebSocket>),
 }
 
 /// A session.
@@ -59,21 +115,46 @@ pub struct Session {
 }
 
 impl Stream {
-    /// Follows a room on a session when `session` is so, over server-sent events otherwise.
+    /// Follows a room.
     pub async fn open(
         client: &mut Client,
-        session: bool,
+        transport: Transport,
         room: &str,
         after: Option<u64>,
         epoch: Option<&str>,
     ) -> Outcome<(Followed, Stream)> {
-        if session {
-            let opened = Session::open(client, room, after).await;
-            return opened
-                .and_then(|(followed, open)| Some((followed, Stream::Session(Box::new(open)))));
+        match transport {
+            Transport::Sse => {
+                let opened = Sse::open(&client.rest, room, after, epoch).await;
+                opened.and_then(|(followed, open)| Some((followed, Stream::Sse(open))))
+            }
+            Transport::Session => {
+                let opened = Session::open(client, room, after).await;
+                opened
+                    .and_then(|(followed, open)| Some((followed, Stream::Session(Box::new(open)))))
+            }
+            Transport::WebSocket { in_header } => {
+                let opened = WebSocket::open(&client.rest, in_header, room, after, epoch).await;
+                opened.and_then(|(followed, open)| {
+                    Some((followed, Stream::WebSocket(Box::new(open))))
+                })
+            }
         }
-        let opened = Sse::open(&client.rest, room, after, epoch).await;
-        opened.and_then(|(followed, open)| Some((followed, Stream::Sse(open))))
+    }
+
+    /// Whether it takes posts.
+    #[must_use]
+    pub const fn takes_posts(&self) -> bool {
+        !matches!(self, Stream::Sse(_))
+    }
+
+    /// Posts on the stream; the answer comes as an item. `false`: nothing was sent.
+    pub fn post(&mut self, uuid: Uuid, text: &str) -> bool {
+        match self {
+            Stream::Sse(_) => false,
+            Stream::Session(session) => session.post(uuid, text),
+            Stream::WebSocket(socket) => socket.post(uuid, text),
+        }
     }
 
     /// What comes next.
@@ -85,6 +166,7 @@ impl Stream {
         match self {
             Stream::Sse(stream) => stream.next().await,
             Stream::Session(session) => session.next().await,
+            Stream::WebSocket(socket) => socket.next().await,
         }
     }
 }
@@ -143,8 +225,7 @@ impl Session {
         Outcome::Ok((followed, session))
     }
 
-    /// Posts on the stream; the answer comes as an item. `false`: nothing was sent.
-    pub fn post(&mut self, uuid: Uuid, text: &str) -> bool {
+    fn post(&mut self, uuid: Uuid, text: &str) -> bool {
         let post = pb::PostRequest {
             room: self.room.clone(),
             client_msg_id: uuid.as_bytes().to_vec(),
@@ -177,6 +258,20 @@ impl Session {
             }
             Response::Ended(ended) => Err(ended.error.map_or("ended".into(), |e| e.code)),
             _ => Ok(Item::Other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transports_are_named() {
+        assert_eq!(Transport::parse("sse, session,ws,sse").unwrap(), Transport::ALL);
+        assert_eq!(Transport::parse("ws").unwrap().len(), 2);
+        for bad in ["", "smoke", "ws,"] {
+            assert!(Transport::parse(bad).unwrap_err().contains("sse, session or ws"), "{bad}");
         }
     }
 }

@@ -11,6 +11,7 @@ use rand::rngs::SmallRng;
 use uuid::Uuid;
 
 use crate::history::{Admin, F, Name, Process, Value};
+use crate::run::client::session::Transport;
 use crate::run::client::{Client, Outcome, id, new_id};
 use crate::run::record::Recorder;
 
@@ -67,6 +68,8 @@ pub struct World {
     pub interval: Duration,
     /// What clients do most.
     pub mix: Mix,
+    /// How subscribers follow, one of these each time; never empty.
+    pub transports: Vec<Transport>,
     /// Decides everything that is random.
     pub seed: u64,
     /// The nodes that clients go to, a bit each by their place.
@@ -74,8 +77,10 @@ pub struct World {
     over: AtomicBool,
     /// The id under which the user that subscribers are joins each room.
     joining: Mutex<BTreeMap<Name, Uuid>>,
-    /// Messages that were posted on a session's own stream and acknowledged.
+    /// Messages that were posted on a session's or a WebSocket's own stream and acknowledged.
     pub session_posts: AtomicU64,
+    /// How often a room was followed, by transport.
+    followed: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl World {
@@ -97,11 +102,13 @@ impl World {
             rooms,
             interval,
             mix,
+            transports: Transport::ALL.to_vec(),
             seed,
             present,
             over,
             joining,
             session_posts,
+            followed: Mutex::default(),
         };
         world.set_present(&(0..world.nodes.len()).collect());
         world
@@ -168,6 +175,18 @@ impl World {
         let outcome = client.join(room.as_str(), uuid).await;
         *process = self.recorder.end(&op, &outcome, |ack| value(Some(ack.seq)));
         matches!(outcome, Outcome::Ok(_))
+    }
+
+    /// Counts a room that is followed.
+    pub fn count(&self, transport: Transport) {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        *followed.entry(transport.name()).or_default() += 1;
+    }
+
+    /// How often a room was followed, by transport.
+    pub fn followed(&self) -> BTreeMap<String, u64> {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
     }
 
     /// Rooms as the history has them.

@@ -1,4 +1,4 @@
-//! Posts on the stream of a session that follows a room: one at a time, so that an answer is known by
+//! Posts on the stream that follows a room, a session's or a WebSocket: one at a time, so that an answer is known by
 //! its order. What was not answered is posted again with the same id, on the next stream.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::history::{F, Name, Op, Process, Value};
-use crate::run::client::session::Session;
+use crate::run::client::session::Stream;
 use crate::run::client::{Ack, Client, Outcome, PATIENCE, id, new_id};
 use crate::run::workload::{World, text_of};
 
@@ -62,7 +62,7 @@ impl Poster {
     }
 
     /// Posts, when it is time to.
-    pub fn post(&mut self, session: &mut Session, node: &str, room: &Name, rng: &mut SmallRng) {
+    pub fn post(&mut self, stream: &mut Stream, node: &str, room: &Name, rng: &mut SmallRng) {
         if !self.open || self.waiting.is_some() || Instant::now() < self.next {
             return;
         }
@@ -74,7 +74,7 @@ impl Poster {
         };
         let op = self.world.recorder.begin(self.process, f, node, room, Value::send(id(uuid)));
         self.waiting = Some((op, uuid, Instant::now() + PATIENCE));
-        if !session.post(uuid, &text_of(uuid)) {
+        if !stream.post(uuid, &text_of(uuid)) {
             self.end(&Outcome::Failed("not-sent".into()));
         }
     }

@@ -1,6 +1,6 @@
-//! A user who follows rooms: over server-sent events or a gRPC session, dropping the stream and
-//! taking it up again elsewhere, at times slowly, at times not at all for a while. Over some of the
-//! sessions they post as well (`poster.rs`).
+//! A user who follows rooms: over server-sent events, a gRPC session or a WebSocket, dropping the
+//! stream and taking it up again elsewhere, at times slowly, at times not at all for a while. On
+//! some of those that take posts they post as well (`poster.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,14 +98,15 @@ impl Subscriber {
             None => Some(0),
             delivered => delivered,
         };
-        let session = self.rng.random_bool(0.5);
+        let transports = &self.world.transports;
+        let transport = transports[self.rng.random_range(0..transports.len())];
         let epoch = self.epoch.clone().filter(|_| self.rng.random_bool(0.5));
         let client = &mut self.clients[node];
         let value = Value::subscription(self.subscription, after);
         let op =
             self.world.recorder.begin(self.process, F::Subscribe, &client.node, &self.room, value);
         let opened =
-            Stream::open(client, session, self.room.as_str(), after, epoch.as_deref()).await;
+            Stream::open(client, transport, self.room.as_str(), after, epoch.as_deref()).await;
         let node = client.node.clone();
         self.process = self.world.recorder.end(&op, &opened, |(followed, _)| Value::Subscription {
             subscription: self.subscription,
@@ -113,6 +114,7 @@ impl Subscriber {
             head: Some(followed.head),
         });
         let Outcome::Ok((followed, mut stream)) = opened else { return };
+        self.world.count(transport);
         let after = after.unwrap_or(followed.head);
         self.delivered = Some(after);
         self.epoch = Some(followed.epoch);
@@ -128,14 +130,15 @@ impl Subscriber {
         until: Instant,
         last: Option<u64>,
     ) {
-        if let (Stream::Session(_), None) = (&*stream, last)
+        if stream.takes_posts()
+            && last.is_none()
             && let Some(place) = self.clients.iter().position(|client| client.node == node)
         {
             self.poster.enter(&mut self.clients[place], &self.room).await;
         }
         while last.is_none_or(|last| self.delivered.unwrap_or(0) < last) {
-            if let (Stream::Session(session), None) = (&mut *stream, last) {
-                self.poster.post(session, node, &self.room, &mut self.rng);
+            if stream.takes_posts() && last.is_none() {
+                self.poster.post(stream, node, &self.room, &mut self.rng);
             }
             let next = match last {
                 None => timeout_at(self.poster.until(until), stream.next()).await,

@@ -1,44 +1,44 @@
 //! What a session knows, and what it says to each thing that happens.
 //!
-//! `session.rs` drives it: requests in, outcomes and feeds' items in, responses out. Nothing here
+//! `mod.rs` drives it: requests in, outcomes and feeds' items in, responses out. Nothing here
 //! waits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{AbortHandle, BoxStream, SelectAll, abortable};
-use tonic::Status;
 
-use crate::chat::command::{Actor, Done};
+use crate::chat::command::{Actor, Command, Done};
 use crate::delivery::encoded::Encoded;
 use crate::delivery::subscription::Next;
 use crate::error::{Code, Error};
 use crate::gateway::app::{App, Caller, Post};
 use crate::gateway::backend::Feed;
-use crate::gateway::grpc::rooms;
-use crate::gateway::grpc::wire::{Delivery, Response, SessionResponse};
+use crate::gateway::follow;
 use crate::gateway::limits::{DELIVERY_BYTES_MAX, DELIVERY_EVENTS_MAX};
 use crate::gateway::metrics::InGauge;
-use crate::gateway::{convert, follow, status};
-use crate::id::{Cursor, RoomId, Seq};
-use crate::proto::v1 as proto;
-use crate::proto::v1::session_request::Request as Asked;
+use crate::gateway::session::{Asked, Request, Response, Said};
+use crate::id::{Cursor, RequestId, RoomId, Seq};
+
+/// What an event counts for besides its text, in bytes.
+const EVENT_BYTES: usize = 256;
 
 /// A request that takes time.
 pub enum Work {
     /// A message to be posted.
     Post(Post),
+    /// A command, under this id or a new one.
+    Execute(Option<RequestId>, Command),
     /// A room to be followed.
     Follow(Follow),
 }
 
 /// How it went.
-#[expect(missing_docs, reason = "the request's id, the request, its result")]
-pub enum Outcome {
-    Posted { id: u64, result: Result<Done, Error> },
-    Followed { id: u64, follow: Follow, result: Result<Feed, Error> },
+#[expect(missing_docs, reason = "the request's tag, the request, its result")]
+pub enum Outcome<Tag> {
+    Applied { tag: Tag, result: Result<(Done, RequestId), Error> },
+    Followed { tag: Tag, follow: Follow, result: Result<Feed, Error> },
 }
 
 /// A room to be followed.
@@ -48,17 +48,19 @@ pub struct Follow {
     generation: u64,
 }
 
-/// Does what takes time; the answer's id is `id`.
-pub async fn perform(app: Arc<App>, actor: Actor, id: u64, work: Work) -> Outcome {
+/// Does what takes time; the answer's tag is `tag`.
+pub async fn perform<Tag>(app: Arc<App>, actor: Actor, tag: Tag, work: Work) -> Outcome<Tag> {
     match work {
-        Work::Post(post) => {
-            let result = app.post(&actor, post).await.map(|(done, _)| done);
-            Outcome::Posted { id, result }
+        Work::Post(post) => Outcome::Applied { tag, result: app.post(&actor, post).await },
+        Work::Execute(id, command) => {
+            let id = app.id_or_mint(id);
+            let result = app.execute(&actor, Some(id), command).await;
+            Outcome::Applied { tag, result: result.map(|done| (done, id)) }
         }
         Work::Follow(asked) => {
             let after = asked.after.clone();
             let result = follow::subscribe(&app, &actor, &asked.room, after).await;
-            Outcome::Followed { id, follow: asked, result }
+            Outcome::Followed { tag, follow: asked, result }
         }
     }
 }
@@ -86,21 +88,21 @@ impl Drop for Following {
 pub type Feeds = SelectAll<BoxStream<'static, (RoomId, u64, Next)>>;
 
 /// One session's state.
-pub struct Dialog {
+pub struct Dialog<Tag> {
     app: Arc<App>,
     caller: Caller,
     following: HashMap<RoomId, Following>,
     generation: u64,
     /// What the client is to be told next.
-    ready: Vec<SessionResponse>,
-    /// Bytes of events in `ready`.
+    ready: Vec<Response<Tag>>,
+    /// Bytes of events in `ready`, about.
     ready_bytes: usize,
     _counted: InGauge,
 }
 
-impl Dialog {
+impl<Tag: Default> Dialog<Tag> {
     /// A session of `caller`'s.
-    pub fn new(app: Arc<App>, caller: Caller) -> Dialog {
+    pub fn new(app: Arc<App>, caller: Caller) -> Dialog<Tag> {
         let counted = InGauge::enter(&app.metrics.sessions);
         Dialog {
             app,
@@ -114,9 +116,9 @@ impl Dialog {
     }
 
     /// Verifies the token again when that is due; due before anything is taken or delivered.
-    pub async fn trust_again(&mut self) -> Result<(), Status> {
+    pub async fn trust_again(&mut self) -> Result<(), Error> {
         let trusted = self.app.trust_again(&mut self.caller).await;
-        Ok(self.app.metrics.count(trusted)?)
+        self.app.metrics.count(trusted)
     }
 
     /// Who is on the other end.
@@ -140,47 +142,40 @@ impl Dialog {
     }
 
     /// Takes what is to be said now.
-    pub fn take_ready(&mut self) -> Vec<SessionResponse> {
+    pub fn take_ready(&mut self) -> Vec<Response<Tag>> {
         self.ready_bytes = 0;
         std::mem::take(&mut self.ready)
     }
 
-    fn say(&mut self, id: u64, response: Response) {
-        self.ready.push(response.to(id));
+    fn say(&mut self, tag: Tag, said: Said) {
+        self.ready.push(Response { tag, said });
     }
 
-    fn refuse(&mut self, id: u64, error: &Error) {
+    fn refuse(&mut self, tag: Tag, room: Option<RoomId>, error: Error) {
         self.app.metrics.refused(error.code);
-        self.say(id, Response::Error(status::to_proto(error)));
+        self.say(tag, Said::Refused { room, error });
     }
 
     /// Takes a request: answers it, or returns what it takes to do so.
-    pub fn take(&mut self, request: proto::SessionRequest) -> Option<(u64, Work)> {
-        let id = request.id;
-        let work = match request.request {
-            Some(Asked::Post(post)) => rooms::post(post).map(|post| Some(Work::Post(post))),
-            Some(Asked::Follow(follow)) => self.follow(follow).map(Some),
-            Some(Asked::Unfollow(unfollow)) => self.unfollow(id, &unfollow.room).map(|()| None),
-            Some(Asked::Ping(proto::Ping {})) => {
-                self.say(id, Response::Pong(proto::Pong {}));
-                Ok(None)
-            }
-            None => Err(Error::invalid("the request is empty, or not known to this node")),
-        };
-        match work {
-            Ok(work) => work.map(|work| (id, work)),
-            Err(error) => {
-                self.refuse(id, &error);
-                None
-            }
+    pub fn take(&mut self, request: Request<Tag>) -> Option<(Tag, Work)> {
+        let Request { tag, asked } = request;
+        match asked {
+            Ok(Asked::Post(post)) => return Some((tag, Work::Post(post))),
+            Ok(Asked::Execute { id, command }) => return Some((tag, Work::Execute(id, command))),
+            Ok(Asked::Follow { room, after }) => match self.follow(&room, after) {
+                Ok(work) => return Some((tag, work)),
+                Err(error) => self.refuse(tag, Some(room), error),
+            },
+            Ok(Asked::Unfollow(room)) => self.unfollow(tag, room),
+            Ok(Asked::Ping) => self.say(tag, Said::Pong),
+            Err(error) => self.refuse(tag, None, error),
         }
+        None
     }
 
-    fn follow(&mut self, follow: proto::Follow) -> Result<Work, Error> {
-        let room = RoomId::parse(&follow.room)?;
-        let after = follow.after.map(convert::cursor).transpose()?;
+    fn follow(&mut self, room: &RoomId, after: Option<Cursor>) -> Result<Work, Error> {
         let rooms_max = self.app.limits().follows_per_session_max;
-        if self.following.len() >= rooms_max && !self.following.contains_key(&room) {
+        if self.following.len() >= rooms_max && !self.following.contains_key(room) {
             let message = format!("a session follows at most {rooms_max} rooms");
             return Err(Error::new(Code::LimitReached, message));
         }
@@ -189,32 +184,35 @@ impl Dialog {
         let counted = self.app.metrics.subscribed();
         let following = Following { generation, last: Seq(0), feed: None, _counted: counted };
         self.following.insert(room.clone(), following);
-        Ok(Work::Follow(Follow { room, after, generation }))
+        Ok(Work::Follow(Follow { room: room.clone(), after, generation }))
     }
 
-    fn unfollow(&mut self, id: u64, room: &str) -> Result<(), Error> {
-        let room = RoomId::parse(room)?;
-        let following = self
-            .following
-            .remove(&room)
-            .ok_or_else(|| Error::invalid("this room is not followed"))?;
-        let ended =
-            proto::Ended { room: room.as_str().to_owned(), seq: following.last.0, error: None };
-        self.say(id, Response::Ended(ended));
-        Ok(())
+    fn unfollow(&mut self, tag: Tag, room: RoomId) {
+        match self.following.remove(&room) {
+            Some(following) => {
+                self.say(tag, Said::Ended { room, seq: following.last, error: None });
+            }
+            None => {
+                let error = Error::invalid("this room is not followed");
+                self.refuse(tag, Some(room), error);
+            }
+        }
     }
 
     /// Answers a request by what became of it; a room that is followed now adds its feed.
-    pub fn conclude(&mut self, outcome: Outcome, feeds: &mut Feeds) {
+    pub fn conclude(&mut self, outcome: Outcome<Tag>, feeds: &mut Feeds) {
         match outcome {
-            Outcome::Posted { id, result: Ok(done) } => {
-                self.say(id, Response::Ack(convert::ack(done)));
+            Outcome::Applied { tag, result: Ok((done, id)) } => {
+                self.say(tag, Said::Ack { done, id });
             }
-            Outcome::Posted { id, result: Err(error) } => self.refuse(id, &error),
-            Outcome::Followed { id, follow, result } => match self.begin(follow, result, feeds) {
-                Ok(followed) => self.say(id, Response::Followed(followed)),
-                Err(error) => self.refuse(id, &error),
-            },
+            Outcome::Applied { tag, result: Err(error) } => self.refuse(tag, None, error),
+            Outcome::Followed { tag, follow, result } => {
+                let room = follow.room.clone();
+                match self.begin(follow, result, feeds) {
+                    Ok(followed) => self.say(tag, followed),
+                    Err(error) => self.refuse(tag, Some(room), error),
+                }
+            }
         }
     }
 
@@ -223,7 +221,7 @@ impl Dialog {
         follow: Follow,
         result: Result<Feed, Error>,
         feeds: &mut Feeds,
-    ) -> Result<proto::Followed, Error> {
+    ) -> Result<Said, Error> {
         let Follow { room, after, generation } = follow;
         let Some(following) = self.following.get_mut(&room).filter(|f| f.generation == generation)
         else {
@@ -237,14 +235,9 @@ impl Dialog {
             }
         };
         following.last = follow::start(&feed, after.as_ref());
-        let followed = proto::Followed {
-            room: room.as_str().to_owned(),
-            epoch: feed.epoch.as_str().to_owned(),
-            first_seq: feed.first_seq.0,
-            head: feed.head.0,
-            recovered: feed.recovered,
-        };
-        let items = feed.next.map(move |next| (room.clone(), generation, next));
+        let Feed { epoch, first_seq, head, recovered, next } = feed;
+        let followed = Said::Followed { room: room.clone(), epoch, first_seq, head, recovered };
+        let items = next.map(move |next| (room.clone(), generation, next));
         let (items, handle) = abortable(items);
         following.feed = Some(handle);
         feeds.push(items.boxed());
@@ -261,48 +254,23 @@ impl Dialog {
         match next {
             Next::CaughtUp(seq) => {
                 following.last = following.last.max(seq);
-                let caught_up = proto::CaughtUp { room: room.as_str().to_owned(), seq: seq.0 };
-                self.say(0, Response::CaughtUp(caught_up));
+                self.say(Tag::default(), Said::CaughtUp { room: room.clone(), seq });
             }
             Next::Ended(error) => self.end(room, &error),
             Next::Events(events) => {
                 let Some(last) = events.last() else { return };
                 following.last = last.event.seq;
                 self.app.metrics.deliveries.increment(events.len() as u64);
-                self.push(room, &events);
+                self.ready_bytes += events.iter().map(size).sum::<usize>();
+                self.say(Tag::default(), Said::Events { room: room.clone(), events });
             }
-        }
-    }
-
-    /// Packs events into as few deliveries as their limits allow.
-    fn push(&mut self, room: &RoomId, events: &[Arc<Encoded>]) {
-        let mut rest = events;
-        while !rest.is_empty() {
-            let (mut packed, mut bytes) =
-                (Vec::with_capacity(rest.len().min(DELIVERY_EVENTS_MAX)), 0);
-            for event in rest.iter().take(DELIVERY_EVENTS_MAX) {
-                let event: &Bytes = event.proto(convert::encoded_event);
-                bytes += event.len();
-                if bytes > DELIVERY_BYTES_MAX && !packed.is_empty() {
-                    break;
-                }
-                self.ready_bytes += event.len();
-                packed.push(event.clone());
-            }
-            rest = &rest[packed.len()..];
-            let delivery = Delivery { room: room.as_str().to_owned(), events: packed };
-            self.say(0, Response::Delivery(delivery));
         }
     }
 
     fn end(&mut self, room: &RoomId, error: &Error) {
         if let Some(following) = self.following.remove(room) {
-            let ended = proto::Ended {
-                room: room.as_str().to_owned(),
-                seq: following.last.0,
-                error: Some(status::to_proto(error)),
-            };
-            self.say(0, Response::Ended(ended));
+            let (room, error) = (room.clone(), Some(error.clone()));
+            self.say(Tag::default(), Said::Ended { room, seq: following.last, error });
         }
     }
 
@@ -313,4 +281,8 @@ impl Dialog {
             self.end(&room, error);
         }
     }
+}
+
+fn size(event: &Arc<Encoded>) -> usize {
+    EVENT_BYTES + event.event.body.text().len()
 }
