@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::common::cluster::{TestCluster, succeed};
 use crate::common::http::{Http, Response};
 use crate::common::sse::Sse;
+use crate::common::ws::Ws;
 
 /// An endpoint below `/v1/rooms/{room}`: what it needs, and how it is called.
 struct Endpoint {
@@ -292,6 +293,47 @@ fn a_hidden_room_cannot_be_told_from_none() {
             }
         }
     }
+}
+
+/// Every frame of a WebSocket that names a room.
+fn frames(room: &str, seq: u64) -> [Value; 5] {
+    [
+        json!({ "type": "follow", "rooms": [{ "room": room, "after": 0 }] }),
+        json!({ "type": "post", "room": room, "text": "hi" }),
+        json!({ "type": "edit", "room": room, "target": seq, "text": "ho" }),
+        json!({ "type": "redact", "room": room, "target": seq }),
+        json!({ "type": "react", "room": room, "target": seq, "symbol": "+1" }),
+    ]
+}
+
+#[test]
+fn a_hidden_room_cannot_be_told_from_none_over_a_websocket() {
+    let mut world = World::new();
+    let (room, own, _) = world.room(RoomKind::Private, Who::Member);
+    let missing = "r".repeat(room.len());
+    let token =
+        |user: &str| world.tokens.iter().find(|(known, _)| *known == user).unwrap().1.clone();
+    let mut outsider = Ws::open(&world.cluster.url(0), &token("outsider")).unwrap();
+    for (here, nowhere) in frames(&room, own).into_iter().zip(frames(&missing, own)) {
+        let mut said = |frame: &Value, room: &str| {
+            outsider.say(frame).unwrap();
+            let answer = outsider.expect("error");
+            assert_eq!(answer["error"]["code"], "room_not_found", "{frame}: {answer}");
+            answer.to_string().replace(room, "…")
+        };
+        assert_eq!(said(&here, &room), said(&nowhere, &missing), "{here}");
+    }
+    // Whoever is removed hears so, and then nothing more: the room is gone for them.
+    let mut member = Ws::open(&world.cluster.url(0), &token("member")).unwrap();
+    member.follow(&room, &json!(0)).unwrap();
+    member.catch_up();
+    let path = format!("/v1/rooms/{room}");
+    world.must("owner", "DELETE", &format!("{path}/participants/member"), &Value::Null);
+    world.must("owner", "POST", &format!("{path}/messages"), &json!({ "text": "they are gone" }));
+    let removed = member.expect("event");
+    assert_eq!(removed["event"]["subject"], "member", "{removed}");
+    let ended = member.expect("ended");
+    assert_eq!(ended["error"]["code"], "room_not_found", "{ended}");
 }
 
 #[test]
