@@ -151,9 +151,9 @@ impl App {
         let header = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
         let credentials = Credentials::from_header(header)?;
         let caller = match path {
-            "/folkmoot.v1.Rooms/Events" | "/folkmoot.v1.Rooms/GetRoom" => {
-                self.verify_stale(credentials).await?
-            }
+            "/folkmoot.v1.Rooms/Events"
+            | "/folkmoot.v1.Rooms/GetRoom"
+            | "/folkmoot.v1.Rooms/Thread" => self.verify_stale(credentials).await?,
             _ => self.verify(credentials).await?,
         };
         scope::require(caller.scopes, scope::of_method(path))?;

@@ -34,7 +34,7 @@ pub fn of_method(path: &str) -> Option<Scope> {
         ("Users", "GetUser" | "ListUsers") | ("Accounts", "WhoAmI") => Scope::Read,
         ("Users", "CreateUser") => Scope::Admin,
         ("Users", "IssueToken") | ("Accounts", _) => Scope::Account,
-        ("Rooms", "GetRoom" | "ListRooms" | "Events" | "Session") => Scope::Read,
+        ("Rooms", "GetRoom" | "ListRooms" | "Events" | "Thread" | "Session") => Scope::Read,
         ("Rooms", "Post" | "Edit" | "Redact" | "React") => Scope::Post,
         ("Rooms", "Import" | "Export") | ("Cluster" | "Admin", _) => Scope::Admin,
         ("Rooms", _) => Scope::Rooms,
