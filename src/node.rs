@@ -55,7 +55,7 @@ use crate::proto::internal as pb;
 use crate::router::serve::Server;
 use crate::router::{self, Control, Router};
 use crate::shard::host::Host;
-use crate::shard::runtime::TokioRuntime;
+use crate::shard::runtime::{TokioRuntime, tick_together};
 use crate::shard::snapshot::Pace;
 use crate::shard::transport::tcp::{Local, Tcp};
 use crate::shard::{Timing, checkpointer};
@@ -183,6 +183,7 @@ pub async fn run(
     // Peers are served until the last group has stopped.
     let peers_stop = CancellationToken::new();
     let tcp = Tcp::new(peers_stop.clone());
+    tick_together(config.raft.heartbeat_interval);
     let host = Arc::new(Host::<TokioRuntime>::default());
     let options = router_options(&config);
     let router = Router::new(host.clone(), tcp.clone(), Arc::new(SystemClock), options);

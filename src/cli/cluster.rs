@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cli::connection::Connection;
 use crate::cli::failure::{Failure, Outcome};
+use crate::cli::order::ids;
 use crate::cli::output::{self, Table};
 use crate::cli::signal;
 use crate::error::{Code, Error};
@@ -272,10 +273,6 @@ fn shards_table(status: &pb::StatusResponse) -> Table {
         ]);
     }
     table
-}
-
-fn ids(ids: &[u64]) -> String {
-    ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// The cluster as JSON.

@@ -136,16 +136,12 @@ async fn wait(
 /// What the cluster is at, or cannot go on without; `None` when it is just deciding.
 fn waits_for(placement: &pb::PlacementResponse) -> Option<String> {
     let is_up = |id: &u64| placement.nodes.iter().any(|node| node.id == *id && node.up);
-    let name = |shard: &pb::PlacedShard| match shard.shard {
-        0 => "the meta group".to_owned(),
-        number => format!("shard {number}"),
-    };
     if let Some(shard) = placement.shards.iter().find(|shard| shard.leader == 0) {
-        return Some(format!("waiting for {} to have a leader", name(shard)));
+        return Some(format!("waiting for {} to have a leader", output::shard(shard.shard)));
     }
     let moving = placement.shards.iter().find(|shard| shard.target != shard.settled)?;
     let mut coming = moving.target.iter().filter(|id| !moving.settled.contains(id));
-    let what = format!("{} moves to nodes {}", name(moving), ids(&moving.target));
+    let what = format!("{} moves to nodes {}", output::shard(moving.shard), ids(&moving.target));
     Some(match coming.clone().find(|id| !is_up(id)) {
         Some(away) => format!("{what}: waiting for node {away}, which does not answer"),
         None => match coming.next() {

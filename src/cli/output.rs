@@ -97,6 +97,14 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A shard in a sentence: `shard 3`.
+pub(super) fn shard(shard: u32) -> String {
+    match shard {
+        0 => "the meta group".into(),
+        number => format!("shard {number}"),
+    }
+}
+
 /// A number of bytes for people: `1.5 MiB`.
 pub(super) fn bytes(n: u64) -> String {
     let (mut value, mut unit) = (n as f64, "B");

@@ -18,6 +18,9 @@ use crate::gateway::{convert, passwords};
 use crate::id::{RequestId, UserId};
 use crate::limits;
 
+/// How long it may take to issue a token, in milliseconds: the difference of clocks included.
+const ISSUED_WITHIN_MS: u64 = 1000;
+
 /// Bytes of a hash that are its id.
 const ID_BYTES: usize = 8;
 
@@ -268,7 +271,7 @@ impl App {
             return Err(Error::invalid("say which password it is to be"));
         }
         let previous = match own {
-            true => self.old_password(&user, old, from).await?,
+            true => self.old_password(caller, &user, old, from).await?,
             false => None,
         };
         let chosen = new.is_none().then(passwords::choose);
@@ -287,13 +290,23 @@ impl App {
     /// Names the caller's password, of which they have shown that they know it.
     async fn old_password(
         &self,
+        caller: &Caller,
         user: &UserId,
         old: Option<&str>,
         from: &From,
     ) -> Result<Option<[u8; 16]>, Error> {
         let asking = Actor { user: user.clone(), admin: false };
         let row = self.user(&asking, user.clone()).await?;
-        let Some(kept) = &row.password else { return Ok(None) };
+        let Some(kept) = &row.password else {
+            // Whoever may choose it may do all that the user may.
+            return match caller.scopes == Scopes::ALL && caller.ends_at_ms().is_none() {
+                true => Ok(None),
+                false => Err(Error::new(
+                    Code::Forbidden,
+                    "a first password is set with a token that is good for everything, for good",
+                )),
+            };
+        };
         let old = old.ok_or_else(|| Error::invalid("say what the old password is"))?;
         self.attempts.begin(user, from.address)?;
         let fits = self.passwords.verify(old, Some(kept)).await;
@@ -362,6 +375,16 @@ impl App {
             let message = "a token cannot be good for more than the one it is issued with";
             return Err(Error::new(Code::Forbidden, message));
         }
+        // Nor for longer, by the time that it takes to be issued, too. A session's end says nothing of
+        // what its user may do.
+        let left_ms = caller.ends_at_ms().filter(|_| !caller.is_session());
+        let now_ms = self.clock.now_ms() + ISSUED_WITHIN_MS;
+        let left_ms = left_ms.map(|end| end.saturating_sub(now_ms).max(1));
+        let ttl_ms = match (left_ms, ttl_ms) {
+            (Some(left), 0) => left,
+            (Some(left), ttl) => ttl.min(left),
+            (None, ttl) => ttl,
+        };
         if scopes == Scopes::ALL && ttl_ms == 0 {
             return self.issue_token(&caller.actor, user, label, id).await;
         }

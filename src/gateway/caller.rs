@@ -27,6 +27,8 @@ use crate::router::Consistency;
 const SHOWN_FOR: Duration = Duration::from_millis(100);
 /// A session that ends by itself is looked at after this at the latest.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
+/// Near its end it is not looked at more often than this, in milliseconds.
+const LOOK_AT_LEAST_MS: u64 = 1000;
 
 /// Who makes a request, and the proof, to be shown again during a long one.
 #[derive(Debug, Clone)]
@@ -105,6 +107,8 @@ impl FromRequestParts<Arc<App>> for Caller {
         let caller = app.verify(credentials).await?;
         check_scope(parts, &caller)?;
         app.note_use(&caller, address_of(app, &parts.headers, peer));
+        // For whoever reads the body, which may take its time.
+        parts.extensions.insert(caller.clone());
         Ok(caller)
     }
 }
@@ -151,9 +155,11 @@ impl App {
         let header = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
         let credentials = Credentials::from_header(header)?;
         let caller = match path {
+            // The last is asked when a quorum is lost, and says no more than anybody may know.
             "/folkmoot.v1.Rooms/Events"
             | "/folkmoot.v1.Rooms/GetRoom"
-            | "/folkmoot.v1.Rooms/Thread" => self.verify_stale(credentials).await?,
+            | "/folkmoot.v1.Rooms/Thread"
+            | "/folkmoot.v1.Admin/QuorumCritical" => self.verify_stale(credentials).await?,
             _ => self.verify(credentials).await?,
         };
         scope::require(caller.scopes, scope::of_method(path))?;
@@ -207,6 +213,18 @@ impl App {
         Ok(())
     }
 
+    /// Verifies a caller again whose request took its time to arrive: a call acts for who is signed in
+    /// when all of it is there. Of whom it was not certain at first is as before.
+    ///
+    /// # Errors
+    /// As [`App::trust_again`].
+    pub async fn trust_on_arrival(&self, caller: &mut Caller) -> Result<(), Error> {
+        match caller.doubt {
+            None => self.trust_again(caller).await,
+            Some(_) => Ok(()),
+        }
+    }
+
     /// Waits until the caller of a long request is not signed in any more, or until that cannot be
     /// made sure, and says why.
     ///
@@ -225,7 +243,9 @@ impl App {
                 Err(error) => return error,
             };
             let left_ms = ends_at_ms.map(|end| end.saturating_sub(self.clock.now_ms()));
-            let left = left_ms.map_or(LOOK_EVERY, Duration::from_millis).min(LOOK_EVERY);
+            // Halfway to the end at the latest, as this use of it may put that off.
+            let next_ms = left_ms.map(|left| (left / 2).max(LOOK_AT_LEAST_MS.min(left)));
+            let left = next_ms.map_or(LOOK_EVERY, Duration::from_millis).min(LOOK_EVERY);
             tokio::select! {
                 changed = stirred.changed() => if changed.is_err() {
                     return Error::new(Code::ShuttingDown, "this node stops");

@@ -283,7 +283,10 @@ impl App {
         let arrival = async { while let Some(Next::CaughtUp(_)) = next.next().await {} };
         tokio::select! {
             error = self.dismissed(caller) => Err(error),
-            () = arrival => self.events_now(actor, &query).await,
+            () = arrival => {
+                self.trust_again(&mut caller.clone()).await?;
+                self.events_now(actor, &query).await
+            }
             () = tokio::time::sleep(query.wait) => Ok(events),
             () = drain.cancelled() => Ok(events),
         }

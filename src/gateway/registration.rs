@@ -2,7 +2,7 @@
 //!
 //! An invite is in the row of the administrator who made it, and the account will be in another
 //! shard. So one use of the invite is taken first, in the name of the account; should that not be
-//! made, it is given back.
+//! made, it is given back, unless there is such an account.
 
 use crate::chat::account::{Change, Invite};
 use crate::chat::command::Actor;
@@ -51,8 +51,11 @@ impl App {
         }
         let change = Change::Register { display_name, password };
         if let Err(error) = self.change(&guest, &user, None, change).await {
+            // Somebody else may have registered that name by the same use of the invite, which is theirs
+            // then.
             if let Some((host, hash)) = &invite
                 && !error.may_have_applied
+                && error.code != Code::AlreadyExists
             {
                 self.change(&guest, host, None, use_invite(*hash, true)).await?;
             }

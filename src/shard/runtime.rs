@@ -2,11 +2,14 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use openraft::AsyncRuntime;
+use openraft::OptionalSend;
 pub use openraft::async_runtime::{Instant, Select2};
-pub use openraft_rt_tokio::TokioRuntime;
+use openraft_rt_tokio::{TokioInstant, TokioRuntime as Upstream};
 
 /// openraft's runtime, and how to run something that blocks.
 ///
@@ -89,6 +92,104 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().expect("no holder of the lock panics")
 }
 
+/// tokio, as nodes run on it: openraft's own, but for `sleep_until`, which openraft makes its ticks of.
+///
+/// Each group ticks once a heartbeat, and openraft gives each a phase of its own. A node would be
+/// woken for every one, and its peers for every heartbeat. Here all groups of a process tick at the
+/// same moment ([`tick_together`]): their heartbeats leave in one write to each peer, and an idle node
+/// takes half as much of a processor.
+#[derive(Debug)]
+pub struct TokioRuntime(Upstream);
+
+/// What the ends of `sleep_until` are rounded up to, counted from `ORIGIN`, in nanoseconds. 0: not at
+/// all.
+static TOGETHER: AtomicU64 = AtomicU64::new(0);
+static ORIGIN: LazyLock<TokioInstant> = LazyLock::new(TokioInstant::now);
+/// Waits up to this are no ticks: openraft also waits a microsecond for more of what was written.
+const NO_TICK: Duration = Duration::from_micros(10);
+
+/// From now on all groups of this process tick at the same moments, once a heartbeat.
+pub fn tick_together(heartbeat: Duration) {
+    let period = u64::try_from(heartbeat.as_nanos()).unwrap_or(0);
+    TOGETHER.store(period, Ordering::Relaxed);
+}
+
+/// A wait that ends at a whole multiple of a period, if there is one, since an origin: the first at
+/// which it is over.
+fn rounded(wait: Duration, since_origin: Duration, period: u64) -> Duration {
+    if period == 0 || wait <= NO_TICK {
+        return wait;
+    }
+    let over = u64::try_from((since_origin + wait).as_nanos() % u128::from(period))
+        .expect("less than the period");
+    if over == 0 { wait } else { wait + Duration::from_nanos(period - over) }
+}
+
+impl AsyncRuntime for TokioRuntime {
+    type JoinError = <Upstream as AsyncRuntime>::JoinError;
+    type JoinHandle<T: OptionalSend + 'static> = <Upstream as AsyncRuntime>::JoinHandle<T>;
+    type Sleep = <Upstream as AsyncRuntime>::Sleep;
+    type Instant = TokioInstant;
+    type TimeoutError = <Upstream as AsyncRuntime>::TimeoutError;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> =
+        <Upstream as AsyncRuntime>::Timeout<R, T>;
+    type ThreadLocalRng = <Upstream as AsyncRuntime>::ThreadLocalRng;
+
+    fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
+    where
+        T: Future + OptionalSend + 'static,
+        T::Output: OptionalSend + 'static,
+    {
+        Upstream::spawn(future)
+    }
+
+    fn sleep(duration: Duration) -> Self::Sleep {
+        Upstream::sleep(duration)
+    }
+
+    fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
+        let now = TokioInstant::now();
+        // A difference of instants is zero where it would be negative.
+        let period = TOGETHER.load(Ordering::Relaxed);
+        Upstream::sleep(rounded(deadline - now, now - *ORIGIN, period))
+    }
+
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(
+        duration: Duration,
+        future: F,
+    ) -> Self::Timeout<R, F> {
+        Upstream::timeout(duration, future)
+    }
+
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
+        deadline: Self::Instant,
+        future: F,
+    ) -> Self::Timeout<R, F> {
+        Upstream::timeout_at(deadline, future)
+    }
+
+    fn is_panic(join_error: &Self::JoinError) -> bool {
+        Upstream::is_panic(join_error)
+    }
+
+    fn thread_rng() -> Self::ThreadLocalRng {
+        Upstream::thread_rng()
+    }
+
+    type Mpsc = <Upstream as AsyncRuntime>::Mpsc;
+    type Watch = <Upstream as AsyncRuntime>::Watch;
+    type Oneshot = <Upstream as AsyncRuntime>::Oneshot;
+    type Mutex<T: OptionalSend + 'static> = <Upstream as AsyncRuntime>::Mutex<T>;
+
+    fn new(threads: usize) -> Self {
+        TokioRuntime(Upstream::new(threads))
+    }
+
+    fn block_on<F: Future<Output = T>, T>(&mut self, future: F) -> T {
+        self.0.block_on(future)
+    }
+}
+
 impl Runtime for TokioRuntime {
     async fn blocking<T: Send + 'static>(
         work: impl FnOnce() -> T + Send + 'static,
@@ -114,5 +215,50 @@ impl Runtime for TokioRuntime {
 
     fn abort() -> ! {
         std::process::abort()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const HEARTBEAT: u64 = 100_000_000;
+
+    #[test]
+    fn ticks_of_all_groups_end_together_and_never_early() {
+        for since_ms in [0, 1, 99, 100, 12_345] {
+            for wait_ms in [1, 60, 99, 100, 101, 199] {
+                let (since, wait) = (since_ms * MS, wait_ms * MS);
+                let slept = rounded(wait, since, HEARTBEAT);
+                assert!(slept >= wait && slept < wait + 100 * MS, "{since:?} {wait:?} {slept:?}");
+                assert_eq!((since + slept).as_nanos() % u128::from(HEARTBEAT), 0);
+            }
+        }
+    }
+
+    /// As openraft ticks: at its first moment and whole periods after it, and those missed are passed
+    /// over.
+    #[test]
+    fn every_group_still_ticks_once_a_heartbeat() {
+        for phase_ms in 0..100 {
+            let first = (150 + phase_ms) * MS;
+            let (mut now, mut at) = (50 * MS, first);
+            let mut ticks = Vec::new();
+            for _ in 0..20 {
+                now += rounded(at - now, now, HEARTBEAT);
+                ticks.push(now);
+                let since = now - first;
+                at = first + 100 * MS * (u32::try_from(since.as_millis() / 100).unwrap() + 1);
+            }
+            assert!(ticks.windows(2).all(|pair| pair[1] - pair[0] == 100 * MS), "{phase_ms}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_tick_is_not_made_longer() {
+        assert_eq!(rounded(NO_TICK, 7 * MS, HEARTBEAT), NO_TICK);
+        assert_eq!(rounded(40 * MS, 7 * MS, 0), 40 * MS);
+        assert_eq!(rounded(Duration::ZERO, 7 * MS, HEARTBEAT), Duration::ZERO);
     }
 }

@@ -77,7 +77,7 @@ fn problems(status: &pb::StatusResponse) -> Problems {
     let shards: BTreeSet<u32> = reported.chain(status.leaderless.iter().copied()).collect();
     for shard in shards {
         let replicas: Vec<_> = status.shards.iter().filter(|r| r.shard == shard).collect();
-        let name = if shard == 0 { "the meta group".into() } else { format!("shard {shard}") };
+        let name = output::shard(shard);
         let Some(leader) = replicas.iter().find(|replica| replica.state == "leader") else {
             problems.outages.push(format!("{name} has no leader that answers"));
             continue;

@@ -62,9 +62,10 @@ where
 {
     let caller = request.extensions_mut().remove::<Caller>();
     let result = async {
-        let caller = caller.ok_or_else(|| {
+        let mut caller = caller.ok_or_else(|| {
             Error::new(Code::Internal, "a method without a caller was routed as if it had one")
         })?;
+        app.trust_on_arrival(&mut caller).await?;
         act(app.clone(), caller, request.into_inner()).await
     };
     Ok(tonic::Response::new(app.metrics.count(result.await)?))

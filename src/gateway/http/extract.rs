@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Code, Error};
-use crate::gateway::app::App;
+use crate::gateway::app::{App, Caller};
 use crate::gateway::body::{BodyError, BoundedBody};
 use crate::id::{RequestId, RoomId, UserId};
 use crate::limits::{BODY_BYTES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, TTL_MS_MAX, WAIT_MS_MAX};
@@ -86,6 +86,7 @@ async fn read(request: Request, app: &App, needs_type: bool) -> Result<Bytes, Er
         return Err(too_large());
     }
     let media_type = request.headers().get(CONTENT_TYPE).cloned();
+    let caller = request.extensions().get::<Caller>().cloned();
     let timeout = app.limits().body_read_timeout;
     let body = BoundedBody::new(request.into_body(), timeout, app.bodies.clone());
     let bytes = match Limited::new(body, BODY_BYTES_MAX).collect().await {
@@ -98,6 +99,9 @@ async fn read(request: Request, app: &App, needs_type: bool) -> Result<Bytes, Er
             });
         }
     };
+    if let Some(mut caller) = caller {
+        app.trust_on_arrival(&mut caller).await?;
+    }
     if (needs_type || !bytes.is_empty()) && !is_json(media_type.as_ref()) {
         let message = "send JSON, as `Content-Type: application/json`";
         return Err(Error::new(Code::UnsupportedMediaType, message));

@@ -241,7 +241,7 @@ async fn chunk<S: Stream + Unpin>(stream: &mut S, max: usize, taken: &mut Vec<S:
     poll_fn(|cx| poll_chunk(stream, cx, max, taken)).await
 }
 
-/// [`chunk`], polled.
+/// `chunk`, polled.
 pub fn poll_chunk<S: Stream + Unpin>(
     stream: &mut S,
     cx: &mut Context<'_>,

@@ -327,6 +327,45 @@ async fn a_token_is_good_for_its_scopes_and_no_more() {
 }
 
 #[tokio::test]
+async fn what_a_token_makes_is_good_for_no_more_and_no_longer() {
+    let server = Server::start().await;
+    let issue = async |token: &str, body: Value| {
+        let path = "/v1/users/ann/tokens";
+        server.send(token, "POST", path, &body.to_string()).await.json()["token"].clone()
+    };
+    let ends = async |token: &Value| {
+        server.get(token.as_str().unwrap(), "/v1/me").await.json()["expires_at"].clone()
+    };
+    // A first password is as good as everything.
+    let first = json!({ "password": PASSWORD }).to_string();
+    for wish in [json!({ "scopes": ["account"] }), json!({ "ttl": "1h" })] {
+        let token = issue(&server.ann, wish).await;
+        let path = "/v1/users/ann/password";
+        let refused = server.send(token.as_str().unwrap(), "PUT", path, &first).await;
+        assert_eq!(refused.code(), "forbidden", "{refused:?}");
+    }
+    let short = issue(&server.ann, json!({ "ttl": "1h" })).await;
+    let end = ends(&short).await;
+    for wish in [json!({}), json!({ "ttl": "30d" }), json!({ "scopes": ["read"], "ttl": "2h" })] {
+        let made = issue(short.as_str().unwrap(), wish).await;
+        assert!(ends(&made).await.as_str().unwrap() <= end.as_str().unwrap(), "not later");
+    }
+}
+
+#[tokio::test]
+async fn one_use_of_an_invite_makes_one_account_however_it_is_tried() {
+    let server = open_to(Registration::Invite).await;
+    let made = server.send(&server.root, "POST", "/v1/invites", r#"{"uses":1}"#).await.json();
+    let register = async |user: &str| {
+        let body = json!({ "user": user, "password": PASSWORD, "invite": made["invite"] });
+        server.post_with("/v1/register", "", body).await.status
+    };
+    let both = tokio::join!(register("cid"), register("cid"));
+    assert!([both.0, both.1].contains(&201), "{both:?}");
+    assert_eq!(register("dan").await, 403, "{both:?}");
+}
+
+#[tokio::test]
 async fn tokens_are_listed_and_revoked_by_their_ids() {
     let server = Server::start().await;
     let body = r#"{"label":"bot","scopes":["read","post"]}"#;

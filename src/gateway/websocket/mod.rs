@@ -5,10 +5,10 @@
 //! request ──► upgrade ──► sign in ──► hello ──► session/ ──► last error, close code
 //! ```
 //!
-//! Whoever sends an `Authorization` header is refused before the upgrade, in REST's shape; others
-//! (browsers can't set it) sign in with their first frame. A token in the URL would end in logs, so
-//! a query string is refused. No cookie is looked at, so a page of another origin can do nothing
-//! that its own script could not do with a token that it has.
+//! Whoever sends an `Authorization` header is refused before the upgrade, in REST's shape; so is a
+//! cookie from a page of another origin, while one from the node's own signs in. Others (browsers
+//! can't set the header) sign in with their first frame. A token in the URL would end in logs, so a
+//! query string is refused.
 //!
 //! **Invariants.** The task of the connection runs the session, so it is counted, awaited and ended
 //! as any other connection. An idle WebSocket holds no large buffer: `limits.rs` says how small.
@@ -73,8 +73,12 @@ pub async fn connect(
     let (mut parts, body) = request.into_parts();
     let is_signed = parts.headers.contains_key(AUTHORIZATION);
     let admitted = if is_signed || cookie::token(&parts.headers).is_some() {
-        let caller = Caller::from_request_parts(&mut parts, &app).await?;
-        Some((caller, app.take_seat()?))
+        match Caller::from_request_parts(&mut parts, &app).await {
+            Ok(caller) => Some((caller, app.take_seat()?)),
+            // A browser goes on sending the cookie of a session that has ended: the first frame tells.
+            Err(error) if error.code == Code::Unauthenticated && !is_signed => None,
+            Err(error) => return Err(error),
+        }
     } else {
         None
     };
