@@ -183,7 +183,6 @@ pub async fn run(
     // Peers are served until the last group has stopped.
     let peers_stop = CancellationToken::new();
     let tcp = Tcp::new(peers_stop.clone());
-    tick_together(config.raft.heartbeat_interval);
     let host = Arc::new(Host::<TokioRuntime>::default());
     let options = router_options(&config);
     let router = Router::new(host.clone(), tcp.clone(), Arc::new(SystemClock), options);
@@ -299,6 +298,7 @@ fn groups(
     tcp: &Arc<Tcp>,
     stop: &CancellationToken,
 ) -> Arc<Groups> {
+    tick_together(config.raft.heartbeat_interval);
     let options = groups::Options {
         timing: Timing {
             heartbeat_interval: config.raft.heartbeat_interval,

@@ -394,7 +394,8 @@ fn a_room_is_run_from_the_command_line() {
     let page = ["history", "secret", "--json"];
     let page = String::from_utf8(succeed(&mut cluster.cli(0, &page))).unwrap();
     let page: Value = serde_json::from_str(&page).unwrap();
-    let shown = page["events"].as_array().unwrap().iter().find(|e| e["seq"].to_string() == root);
+    let number: u64 = root.parse().unwrap();
+    let shown = page["events"].as_array().unwrap().iter().find(|event| event["seq"] == number);
     let shown = shown.unwrap();
     assert_eq!((&shown["mentions"], &shown["reply_count"]), (&json!(["bob"]), &json!(1)));
     // What is exported verifies offline, with the new kinds of events and a ban's end.

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::chat::codec::{Malformed, array, change, copied, moderation, nonzero, open, parse, seal};
+use crate::chat::codec::{
+    Malformed, array, change, copied, moderation, nonzero, open, parse, seal,
+};
 use crate::chat::command::{Actor, Command, ImportLine, Request};
 use crate::chat::event::{Hash, Salt};
 use crate::chat::recover::Recovery;
