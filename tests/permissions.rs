@@ -337,6 +337,33 @@ fn a_hidden_room_cannot_be_told_from_none_over_a_websocket() {
 }
 
 #[test]
+fn a_ban_ends_what_an_open_websocket_may() {
+    let mut world = World::new();
+    for (kind, refused) in [(RoomKind::Public, "banned"), (RoomKind::Private, "room_not_found")] {
+        let (room, own, _) = world.room(kind, Who::Member);
+        let token = &world.tokens.iter().find(|(known, _)| *known == "member").unwrap().1;
+        let mut member = Ws::open(&world.cluster.url(0), token).unwrap();
+        member.follow(&room, &json!(0)).unwrap();
+        member.catch_up();
+        let path = format!("/v1/rooms/{room}");
+        let spam = json!({ "reason": "spam", "for_ms": 3_600_000 });
+        world.must("owner", "PUT", &format!("{path}/bans/member"), &spam);
+        world.must("owner", "POST", &format!("{path}/messages"), &json!({ "text": "quiet now" }));
+        let banned = member.expect("event");
+        assert_eq!(banned["event"]["role"], "banned", "{banned}");
+        assert_eq!(member.expect("ended")["error"]["code"], refused);
+        for frame in frames(&room, own) {
+            member.say(&frame).unwrap();
+            assert_eq!(member.expect("error")["error"]["code"], refused, "{frame}");
+        }
+        // What they followed does not come back by itself when the ban is lifted.
+        world.must("owner", "DELETE", &format!("{path}/bans/member"), &Value::Null);
+        member.say(&json!({ "type": "ping" })).unwrap();
+        member.expect("pong");
+    }
+}
+
+#[test]
 fn a_room_is_run_from_the_command_line() {
     let cluster = TestCluster::start(1);
     for user in ["bob", "cid"] {
