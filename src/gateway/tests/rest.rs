@@ -186,7 +186,7 @@ async fn whoever_is_signed_in_no_more_is_refused_by_every_route() {
     let disable = r#"{"disabled":true}"#;
     assert_eq!(server.send(&server.root, "PATCH", "/v1/users/ann", disable).await.status, 200);
     server.revoke("bob");
-    // A WebSocket says first of all that it is one; `websocket_ends.rs` has its sign-in.
+    // Not a WebSocket, which asks for its upgrade first: see `websockets.rs`, `websocket_ends.rs`.
     let closed = ROUTES.iter().filter(|(_, path)| !OPEN.contains(path) && *path != "/v1/ws");
     for (method, path) in closed {
         let path = path.replace("{room}", "general").replace("{user}", "ann");
