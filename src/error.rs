@@ -57,6 +57,8 @@ codes! {
     Banned = "banned", temporary: false;
     /// The caller's role does not allow it.
     Forbidden = "forbidden", temporary: false;
+    /// The room is archived: it can be read, and nothing is added to it.
+    Archived = "archived", temporary: false;
     /// The room is of a kind for which this makes no sense.
     WrongRoomKind = "wrong_room_kind", temporary: false;
     /// The request id was used before, with another body.

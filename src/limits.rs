@@ -22,6 +22,26 @@ pub const SYMBOLS_PER_MESSAGE_MAX: usize = 64;
 pub const USERS_PER_SYMBOL_MAX: usize = 256;
 /// Edits of one message.
 pub const EDITS_PER_MESSAGE_MAX: usize = 100;
+/// Replies to one message.
+pub const REPLIES_MAX: usize = 10_000;
+/// Users whom one text mentions.
+pub const MENTIONS_MAX: usize = 50;
+/// Pinned messages of one room.
+pub const PINS_PER_ROOM_MAX: usize = 50;
+/// Why somebody was removed, muted or banned, in bytes.
+pub const REASON_BYTES_MAX: usize = 256;
+/// The longest mute or ban that is not for good, in milliseconds: ten years.
+pub const RESTRICTION_MS_MAX: u64 = 3653 * 24 * 3600 * 1000;
+/// The shortest and the longest time for which a room may keep its events, in milliseconds.
+pub const RETENTION_AGE_MS_MIN: u64 = 1000;
+/// See [`RETENTION_AGE_MS_MIN`]: a hundred years.
+pub const RETENTION_AGE_MS_MAX: u64 = 36_525 * 24 * 3600 * 1000;
+/// The fewest events that a room may be told to keep.
+pub const RETENTION_EVENTS_MIN: u64 = 1;
+/// Events that one command drops from a room, at most: `apply` must not take long.
+pub const TRIM_EVENTS_MAX: u64 = 4096;
+/// What rooms are searched for, in bytes.
+pub const SEARCH_BYTES_MAX: usize = 128;
 /// A token's label, in bytes.
 pub const LABEL_BYTES_MAX: usize = 64;
 /// Tokens of one user.

@@ -24,6 +24,7 @@ mod registration;
 mod repair;
 mod storage;
 pub mod systemd;
+mod trimming;
 
 use std::io;
 use std::net::SocketAddr;
@@ -325,6 +326,7 @@ fn watchers(
     let over = config.store.compact_over.0;
     let mut tasks: Vec<BoxFuture<'static, ()>> = vec![
         Box::pin(guard::report(router.clone())),
+        Box::pin(trimming::run(router.clone())),
         Box::pin(compaction::run_when_outgrown(compactor, over)),
     ];
     if let Some(seed) = &membership.seed

@@ -23,7 +23,7 @@ fn cli(cluster: &TestCluster, i: usize, arguments: &[&str]) -> String {
 }
 
 /// Whether any file below a directory has these bytes.
-fn disk_has(directory: &Path, needle: &[u8]) -> bool {
+pub fn disk_has(directory: &Path, needle: &[u8]) -> bool {
     std::fs::read_dir(directory).unwrap().any(|entry| {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -34,7 +34,7 @@ fn disk_has(directory: &Path, needle: &[u8]) -> bool {
     })
 }
 
-fn restart_all(cluster: &mut TestCluster) {
+pub fn restart_all(cluster: &mut TestCluster) {
     for i in 0..cluster.len() {
         cluster.stop(i);
     }

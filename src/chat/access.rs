@@ -1,64 +1,124 @@
-//! Who may see a room, and who may speak in it. Used by verbs and queries alike.
+//! Somebody before a room: who they are there, and whether the table lets them. Used by verbs and
+//! queries alike.
 //!
-//! **Invariant:** whoever may not see a private or direct room gets the very answer that a missing
-//! room gives. A ban from such a room is no exception: it may concern somebody who never knew it.
+//! **Invariant:** whoever may not see a private, group or direct room gets the very answer that a
+//! missing room gives. A ban from such a room is no exception: it may concern somebody who never
+//! knew it.
 
 use std::sync::Arc;
 
 use crate::chat::command::{Actor, Rejection};
 use crate::chat::event::{Event, Role};
-use crate::chat::state::{Participant, Room, RoomKind, State};
-use crate::id::{RoomId, Seq};
+use crate::chat::permission::{self, Action, Denial, Who};
+use crate::chat::state::{Participant, Room, State};
+use crate::id::{RoomId, Seq, UserId};
+
+/// Owners are looked for in pages of this many participants.
+const SCAN: usize = 256;
 
 /// A room as one actor sees it.
 pub(super) struct Seen {
     pub room: Arc<Room>,
     /// The actor's part in it; a ban, too, but then the actor is an admin.
     pub part: Option<Participant>,
+    /// Who the actor is there.
+    pub who: Who,
 }
 
 impl Seen {
-    /// The actor's role; `None` when they are not a participant.
-    pub fn role(&self) -> Option<Role> {
-        self.part.as_ref().map(|part| part.role)
+    /// Refuses what the table does not allow the actor.
+    ///
+    /// # Errors
+    /// As [`may`].
+    pub fn require(&self, action: Action) -> Result<(), Rejection> {
+        let archived = self.room.archived;
+        permission::ask(self.room.kind, archived, self.who, action)
+            .map_err(|denial| rejection(denial, &self.room))
     }
-}
 
-/// The room, if the actor may know of it.
-///
-/// # Errors
-/// `RoomNotFound`, or `Banned` in a public room.
-pub(super) fn see(state: &impl State, actor: &Actor, id: &RoomId) -> Result<Seen, Rejection> {
-    let missing = || Rejection::RoomNotFound(id.clone());
-    let room = state.room(id).ok_or_else(missing)?;
-    let part = state.participant(id, &actor.user);
-    if !actor.admin {
-        let public = room.kind == RoomKind::Public;
-        match part.as_ref().map(|part| part.role) {
-            Some(Role::Banned) if public => return Err(Rejection::Banned(id.clone())),
-            Some(Role::Banned) => return Err(missing()),
-            None if !public => return Err(missing()),
-            _ => {}
+    /// Refuses what is done to somebody over whom the actor has no say.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub fn outrank(&self, target: Who) -> Result<(), Rejection> {
+        if permission::outranks(self.who, target) {
+            return Ok(());
         }
+        Err(Rejection::Forbidden("moderators have a say over members only".into()))
     }
-    Ok(Seen { room, part })
 }
 
-/// The room, if the actor may post in it: participants who are not muted, and admins.
+/// The room, if the actor may do this in it.
 ///
 /// # Errors
-/// As [`see`], and `NotParticipant` or `Muted`.
-pub(super) fn speak(state: &impl State, actor: &Actor, id: &RoomId) -> Result<Seen, Rejection> {
-    let seen = see(state, actor, id)?;
-    if actor.admin {
-        return Ok(seen);
+/// `RoomNotFound` to those who may not know of it; else what the table says, see
+/// [`permission::ask`].
+pub(super) fn may(
+    state: &impl State,
+    actor: &Actor,
+    id: &RoomId,
+    action: Action,
+) -> Result<Seen, Rejection> {
+    let room = state.room(id).ok_or_else(|| Rejection::RoomNotFound(id.clone()))?;
+    let part = state.participant(id, &actor.user);
+    let who = if actor.admin { Who::Admin } else { standing(part.as_ref(), state.log_time_ms()) };
+    let seen = Seen { room, part, who };
+    seen.require(action)?;
+    Ok(seen)
+}
+
+/// Who somebody with this part is, administrators aside.
+pub(super) fn standing(part: Option<&Participant>, now_ms: u64) -> Who {
+    part.map_or(Who::Outsider, |part| part.who(now_ms))
+}
+
+fn rejection(denial: Denial, room: &Room) -> Rejection {
+    let id = || room.id.clone();
+    match denial {
+        // Nobody who is not signed in gets here; if so, they see nothing.
+        Denial::Unauthenticated | Denial::Hidden => Rejection::RoomNotFound(id()),
+        Denial::Banned => Rejection::Banned(id()),
+        Denial::NotParticipant => Rejection::NotParticipant(id()),
+        Denial::Muted => Rejection::Muted(id()),
+        Denial::Forbidden(reason) => Rejection::Forbidden(reason.into()),
+        Denial::WrongRoomKind => Rejection::WrongRoomKind(room.kind.name()),
+        Denial::Archived => Rejection::Archived(id()),
     }
-    match seen.role() {
-        Some(Role::Owner | Role::Moderator | Role::Member) => Ok(seen),
-        Some(Role::Muted) => Err(Rejection::Muted(id.clone())),
-        // `see` has refused the banned already.
-        Some(Role::Banned) => Err(Rejection::Banned(id.clone())),
-        None => Err(Rejection::NotParticipant(id.clone())),
+}
+
+/// Refuses to take a room's last owner from it; an archived room needs none.
+///
+/// # Errors
+/// `Forbidden`.
+pub(super) fn keep_an_owner(
+    state: &impl State,
+    room: &Room,
+    user: &UserId,
+    part: &Participant,
+) -> Result<(), Rejection> {
+    let owner = part.is_inside() && part.role == Role::Owner;
+    if !owner || room.archived || other_owner(state, &room.id, user) {
+        return Ok(());
+    }
+    Err(Rejection::Forbidden(
+        "this is the room's last owner: make somebody else an owner first, or archive the room"
+            .into(),
+    ))
+}
+
+/// Whether the room has an owner besides `user`.
+fn other_owner(state: &impl State, room: &RoomId, user: &UserId) -> bool {
+    let mut after: Option<UserId> = None;
+    loop {
+        let page = state.participants(room, after.as_ref(), SCAN);
+        if page.iter().any(|(id, part)| part.role == Role::Owner && part.is_inside() && id != user)
+        {
+            return true;
+        }
+        match page.into_iter().next_back() {
+            Some((last, _)) => after = Some(last),
+            None => return false,
+        }
     }
 }
 

@@ -6,8 +6,12 @@ use std::sync::Arc;
 use crate::chat::apply::Appended;
 use crate::chat::command::{Actor, Done};
 use crate::chat::event::{Body, Event, EventKind, Role, Salt};
+use crate::chat::retention;
 use crate::chat::state::{Room, StateMut};
 use crate::id::{RequestId, RoomId, Seq, UserId};
+
+/// Events that go with each new one, at most, besides as many as came.
+const TRIMMED_BY_AN_EVENT: u64 = 64;
 
 /// One request while it is applied.
 pub(super) struct Call<'a, S> {
@@ -29,6 +33,7 @@ pub(super) struct Draft {
     pub subject: Option<UserId>,
     pub role: Option<Role>,
     pub withdrawn: bool,
+    pub until_ms: Option<u64>,
     pub original_at_ms: Option<u64>,
     pub original_sender: Option<String>,
     pub salt: Salt,
@@ -46,6 +51,7 @@ impl<S: StateMut> Call<'_, S> {
             subject: None,
             role: None,
             withdrawn: false,
+            until_ms: None,
             original_at_ms: None,
             original_sender: None,
             salt,
@@ -60,8 +66,9 @@ impl<S: StateMut> Call<'_, S> {
     }
 
     /// Appends events to a room and writes the room's row, once. The outcome has the last one's
-    /// seq.
+    /// seq. What the room keeps no longer goes.
     pub fn append_all(&mut self, mut room: Room, drafts: impl IntoIterator<Item = Draft>) -> Done {
+        let before = room.head;
         for draft in drafts {
             let event = Event {
                 seq: room.head.next(),
@@ -73,6 +80,7 @@ impl<S: StateMut> Call<'_, S> {
                 subject: draft.subject,
                 role: draft.role,
                 withdrawn: draft.withdrawn,
+                until_ms: draft.until_ms,
                 original_at_ms: draft.original_at_ms,
                 original_sender: draft.original_sender,
                 body: Body::Present { salt: draft.salt, text: draft.text },
@@ -84,7 +92,12 @@ impl<S: StateMut> Call<'_, S> {
             self.events.push((room.id.clone(), event));
         }
         let done = self.done(&room);
+        let (id, limited) = (room.id.clone(), room.retention.is_set());
         self.state.put_room(room);
+        if limited {
+            let added = done.seq.0 - before.0;
+            retention::trim_due(self.state, &id, self.now_ms, added + TRIMMED_BY_AN_EVENT);
+        }
         done
     }
 

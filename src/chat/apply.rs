@@ -15,8 +15,9 @@ use crate::chat::append::Call;
 use crate::chat::command::{Command, Rejection, Reply, Request};
 use crate::chat::event::Event;
 use crate::chat::state::{Sent, StateMut};
-use crate::chat::{change_user, codec, create_room, create_user, dedup, edit, import, join, leave};
-use crate::chat::{post, react, recover, redact, set_role, token};
+use crate::chat::{archive, change_user, codec, create_room, create_user, dedup, edit, import};
+use crate::chat::{invite, join, kick, leave, pin, post, react, recover, redact, restrict};
+use crate::chat::{retention, set_role, token, topic};
 use crate::id::RoomId;
 
 /// Events in the order in which they were appended, each with its room. Erased bodies aside,
@@ -97,6 +98,32 @@ fn dispatch<S: StateMut>(call: &mut Call<'_, S>, command: Command) -> Reply {
         Command::Import { room, source, lines, salt } => {
             import::apply(call, &room, &source, lines, &salt)
         }
+        other => dispatch_to_room(call, other),
+    }
+}
+
+/// What concerns who is in a room, and the room itself.
+fn dispatch_to_room<S: StateMut>(call: &mut Call<'_, S>, command: Command) -> Reply {
+    match command {
+        Command::Invite { room, user, salt } => invite::apply(call, &room, &user, salt),
+        Command::Kick { room, user, reason, salt } => kick::apply(call, &room, &user, reason, salt),
+        Command::Restrict { room, user, restriction, for_ms, reason, salt } => {
+            restrict::apply(call, &room, &user, restriction, for_ms, reason, salt)
+        }
+        Command::Lift { room, user, restriction, salt } => {
+            restrict::lift(call, &room, &user, restriction, salt)
+        }
+        Command::SetTopic { room, topic, salt } => topic::apply(call, &room, topic, salt),
+        Command::Pin { room, target, withdraw, salt } => {
+            pin::apply(call, &room, target, withdraw, salt)
+        }
+        Command::Archive { room, withdraw, salt } => archive::apply(call, &room, withdraw, salt),
+        Command::SetRetention { room, retention, salt } => {
+            retention::set(call, &room, retention, salt)
+        }
+        Command::Trim { room, salt } => retention::trim(call, &room, salt),
+        // `dispatch` has the rest.
+        _ => Err(Rejection::Undecodable),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::chat::account::{Change, Invite, Password, PasswordTag, Session, Token
 use crate::chat::append::Call;
 use crate::chat::check;
 use crate::chat::command::{Rejection, Reply};
-use crate::chat::create_user::done;
+use crate::chat::create_user::{check_name, done};
 use crate::chat::event::Hash;
 use crate::chat::state::StateMut;
 use crate::chat::token;
@@ -225,6 +225,7 @@ fn register<S: StateMut>(
     if call.actor.user != user {
         return Err(Rejection::Forbidden("everybody registers themselves".into()));
     }
+    check_name(&user)?;
     check::line("display name", &display_name, limits::DISPLAY_NAME_BYTES_MAX)?;
     if call.state.user(&user).is_some() {
         return Err(Rejection::AlreadyExists(format!("user {user}")));

@@ -1,8 +1,11 @@
 //! What can be asked of the rules, and what they answer.
 
+use std::fmt;
+
 use crate::chat::account::Change;
 use crate::chat::event::{EventKind, Hash, Role, Salt};
-use crate::chat::state::RoomKind;
+use crate::chat::permission::Action;
+use crate::chat::state::{Retention, RoomKind};
 use crate::error::{Code, Error};
 use crate::id::{Epoch, RequestId, RoomId, Seq, UserId};
 
@@ -31,19 +34,170 @@ pub struct Actor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "fields are as in proto/folkmoot/v1, where they are described")]
 pub enum Command {
-    CreateUser { user: UserId, display_name: String, admin: bool, token_hash: Option<Hash> },
-    IssueToken { user: UserId, token_hash: Hash, label: String },
-    RevokeToken { user: UserId, token_hash: Hash },
-    ChangeUser { user: UserId, change: Change },
-    CreateRoom { room: RoomId, title: String, kind: RoomKind, epoch: Epoch, salt: Salt },
-    Join { room: RoomId, salt: Salt },
-    Leave { room: RoomId, salt: Salt },
-    Post { room: RoomId, kind: EventKind, text: String, reply_to: Option<Seq>, salt: Salt },
-    Edit { room: RoomId, target: Seq, text: String, salt: Salt },
-    Redact { room: RoomId, target: Seq, salt: Salt },
-    React { room: RoomId, target: Seq, symbol: String, withdraw: bool, salt: Salt },
-    SetRole { room: RoomId, user: UserId, role: Role, salt: Salt },
-    Import { room: RoomId, source: String, lines: Vec<ImportLine>, salt: Salt },
+    CreateUser {
+        user: UserId,
+        display_name: String,
+        admin: bool,
+        token_hash: Option<Hash>,
+    },
+    IssueToken {
+        user: UserId,
+        token_hash: Hash,
+        label: String,
+    },
+    RevokeToken {
+        user: UserId,
+        token_hash: Hash,
+    },
+    ChangeUser {
+        user: UserId,
+        change: Change,
+    },
+    CreateRoom {
+        room: RoomId,
+        title: String,
+        kind: RoomKind,
+        epoch: Epoch,
+        salt: Salt,
+    },
+    Join {
+        room: RoomId,
+        salt: Salt,
+    },
+    Leave {
+        room: RoomId,
+        salt: Salt,
+    },
+    Post {
+        room: RoomId,
+        kind: EventKind,
+        text: String,
+        reply_to: Option<Seq>,
+        salt: Salt,
+    },
+    Edit {
+        room: RoomId,
+        target: Seq,
+        text: String,
+        salt: Salt,
+    },
+    Redact {
+        room: RoomId,
+        target: Seq,
+        salt: Salt,
+    },
+    React {
+        room: RoomId,
+        target: Seq,
+        symbol: String,
+        withdraw: bool,
+        salt: Salt,
+    },
+    SetRole {
+        room: RoomId,
+        user: UserId,
+        role: Role,
+        salt: Salt,
+    },
+    Import {
+        room: RoomId,
+        source: String,
+        lines: Vec<ImportLine>,
+        salt: Salt,
+    },
+    Invite {
+        room: RoomId,
+        user: UserId,
+        salt: Salt,
+    },
+    Kick {
+        room: RoomId,
+        user: UserId,
+        reason: String,
+        salt: Salt,
+    },
+    Restrict {
+        room: RoomId,
+        user: UserId,
+        restriction: Restriction,
+        for_ms: u64,
+        reason: String,
+        salt: Salt,
+    },
+    Lift {
+        room: RoomId,
+        user: UserId,
+        restriction: Restriction,
+        salt: Salt,
+    },
+    SetTopic {
+        room: RoomId,
+        topic: String,
+        salt: Salt,
+    },
+    Pin {
+        room: RoomId,
+        target: Seq,
+        withdraw: bool,
+        salt: Salt,
+    },
+    Archive {
+        room: RoomId,
+        withdraw: bool,
+        salt: Salt,
+    },
+    SetRetention {
+        room: RoomId,
+        retention: Retention,
+        salt: Salt,
+    },
+    /// The cluster's own: drops what a room's retention keeps no longer.
+    Trim {
+        room: RoomId,
+        salt: Salt,
+    },
+}
+
+/// What keeps somebody from speaking, or out. The numbers are on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Restriction {
+    /// They may read, not speak.
+    Mute = 1,
+    /// They may do nothing in the room.
+    Ban = 2,
+}
+
+impl Restriction {
+    /// The restriction with this number.
+    pub fn from_number(number: u32) -> Option<Restriction> {
+        [Restriction::Mute, Restriction::Ban].into_iter().find(|r| *r as u32 == number)
+    }
+
+    /// The role that it makes of theirs.
+    pub fn role(self) -> Role {
+        match self {
+            Restriction::Mute => Role::Muted,
+            Restriction::Ban => Role::Banned,
+        }
+    }
+
+    /// What whoever imposes or lifts it must be allowed.
+    pub fn action(self) -> Action {
+        match self {
+            Restriction::Mute => Action::Mute,
+            Restriction::Ban => Action::Ban,
+        }
+    }
+}
+
+impl fmt::Display for Restriction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Restriction::Mute => "mute",
+            Restriction::Ban => "ban",
+        })
+    }
 }
 
 /// One line of foreign history.
@@ -83,7 +237,16 @@ impl Command {
             | Command::Redact { room, .. }
             | Command::React { room, .. }
             | Command::SetRole { room, .. }
-            | Command::Import { room, .. } => Target::Room(room),
+            | Command::Import { room, .. }
+            | Command::Invite { room, .. }
+            | Command::Kick { room, .. }
+            | Command::Restrict { room, .. }
+            | Command::Lift { room, .. }
+            | Command::SetTopic { room, .. }
+            | Command::Pin { room, .. }
+            | Command::Archive { room, .. }
+            | Command::SetRetention { room, .. }
+            | Command::Trim { room, .. } => Target::Room(room),
         }
     }
 }
@@ -140,6 +303,10 @@ pub enum Rejection {
     Banned(RoomId),
     #[error("{0}")]
     Forbidden(String),
+    #[error("{user} is not in room {room}")]
+    NotInRoom { room: RoomId, user: UserId },
+    #[error("room {0} is archived")]
+    Archived(RoomId),
     #[error("this makes no sense in a {0} room")]
     WrongRoomKind(&'static str),
     #[error("this request id was used before, with other content")]
@@ -174,6 +341,8 @@ impl Rejection {
             Rejection::Muted(_) => Code::Muted,
             Rejection::Banned(_) => Code::Banned,
             Rejection::Forbidden(_) => Code::Forbidden,
+            Rejection::NotInRoom { .. } => Code::UserNotFound,
+            Rejection::Archived(_) => Code::Archived,
             Rejection::WrongRoomKind(_) => Code::WrongRoomKind,
             Rejection::IdReused => Code::IdReused,
             Rejection::Expired { .. } => Code::Expired,

@@ -7,7 +7,7 @@ use crate::chat::append::{self, Call, Draft};
 use crate::chat::check;
 use crate::chat::command::{Rejection, Reply};
 use crate::chat::event::{EventKind, Role, Salt};
-use crate::chat::state::{Participant, Room, RoomKind, StateMut};
+use crate::chat::state::{Participant, Retention, Room, RoomKind, StateMut};
 use crate::id::{Epoch, RoomId, Seq, UserId};
 use crate::limits;
 
@@ -42,6 +42,8 @@ pub(super) fn apply<S: StateMut>(
     }
 
     let users = match pair {
+        // In a group nobody has a say over another, either.
+        None if kind == RoomKind::Group => vec![(creator.clone(), Role::Member)],
         None => vec![(creator.clone(), Role::Owner)],
         Some((a, b)) if b == *creator => vec![(b, Role::Member), (a, Role::Member)],
         Some((a, b)) => vec![(a, Role::Member), (b, Role::Member)],
@@ -59,13 +61,16 @@ pub(super) fn apply<S: StateMut>(
         participants: users.len() as u64,
         created_at_ms: call.now_ms,
         creator: creator.clone(),
+        archived: false,
+        pins: Vec::new(),
+        retention: Retention::default(),
     };
     let drafts: Vec<Draft> =
         (1..).zip(&users).map(|(n, (user, _))| joined(call, &row.id, user, n, salt)).collect();
     let id = row.id.clone();
     let done = call.append_all(row, drafts);
     for (user, role) in users {
-        let participant = Participant { role, since_ms: call.now_ms };
+        let participant = Participant::new(role, call.now_ms);
         call.state.put_participant(&id, &user, Some(participant));
     }
     Ok(done)

@@ -4,6 +4,7 @@ use crate::chat::append::Call;
 use crate::chat::check;
 use crate::chat::command::{Done, Rejection, Reply};
 use crate::chat::event::Hash;
+use crate::chat::retention;
 use crate::chat::state::{StateMut, Token, User};
 use crate::id::{Seq, UserId};
 use crate::limits;
@@ -20,6 +21,7 @@ pub(super) fn apply<S: StateMut>(
     if !call.actor.admin {
         return Err(Rejection::Forbidden("only administrators create users".into()));
     }
+    check_name(&user)?;
     check::line("display name", &display_name, limits::DISPLAY_NAME_BYTES_MAX)?;
     if call.state.user(&user).is_some() {
         return Err(Rejection::AlreadyExists(format!("user {user}")));
@@ -30,6 +32,15 @@ pub(super) fn apply<S: StateMut>(
     row.tokens.extend(token_hash.map(|hash| Token::new(hash, String::new(), call.now_ms)));
     call.state.put_user(row);
     Ok(done(call, false))
+}
+
+/// Refuses the one name that nobody can have.
+pub(super) fn check_name(user: &UserId) -> Result<(), Rejection> {
+    if user.as_str() == retention::CLUSTER {
+        let reason = format!("{user} is what the cluster calls itself in rooms");
+        return Err(Rejection::InvalidArgument(reason));
+    }
+    Ok(())
 }
 
 /// The outcome of a command on a user.

@@ -112,6 +112,7 @@ fn body_hash(command: &Command) -> [u8; 16] {
         }
         // Never asked: imports are not remembered.
         Command::Import { room, source, .. } => out.byte(21).str(room.as_str()).str(source),
+        other => put_room_command(&mut out, other),
     };
     let mut hash = [0; 16];
     hash.copy_from_slice(&blake3::hash(&out.0).as_bytes()[..16]);
@@ -150,6 +151,39 @@ fn put_change<'a>(out: &'a mut Canonical, change: &Change) -> &'a mut Canonical 
     }
 }
 
+/// The commands on who is in a room, and on the room itself.
+fn put_room_command<'a>(out: &'a mut Canonical, command: &Command) -> &'a mut Canonical {
+    match command {
+        Command::Invite { room, user, salt: _ } => {
+            out.byte(60).str(room.as_str()).str(user.as_str())
+        }
+        Command::Kick { room, user, reason, salt: _ } => {
+            out.byte(61).str(room.as_str()).str(user.as_str()).str(reason)
+        }
+        Command::Restrict { room, user, restriction, for_ms, reason, salt: _ } => {
+            let out = out.byte(62).str(room.as_str()).str(user.as_str());
+            out.byte(*restriction as u8).number(*for_ms).str(reason)
+        }
+        Command::Lift { room, user, restriction, salt: _ } => {
+            out.byte(63).str(room.as_str()).str(user.as_str()).byte(*restriction as u8)
+        }
+        Command::SetTopic { room, topic, salt: _ } => out.byte(64).str(room.as_str()).str(topic),
+        Command::Pin { room, target, withdraw, salt: _ } => {
+            out.byte(65).str(room.as_str()).number(target.0).byte((*withdraw).into())
+        }
+        Command::Archive { room, withdraw, salt: _ } => {
+            out.byte(66).str(room.as_str()).byte((*withdraw).into())
+        }
+        Command::SetRetention { room, retention, salt: _ } => {
+            let out = out.byte(67).str(room.as_str());
+            out.number(retention.max_age_ms).number(retention.max_events)
+        }
+        Command::Trim { room, salt: _ } => out.byte(68).str(room.as_str()),
+        // `body_hash` has the rest.
+        _ => out,
+    }
+}
+
 /// An unambiguous concatenation of fields.
 struct Canonical(Vec<u8>);
 
@@ -185,8 +219,9 @@ impl Canonical {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::command::Restriction;
     use crate::chat::event::EventKind;
-    use crate::chat::state::RoomKind;
+    use crate::chat::state::{Retention, RoomKind};
     use crate::id::{Epoch, RoomId, Seq};
 
     fn hex(command: &Command) -> String {
@@ -211,6 +246,20 @@ mod tests {
     #[test]
     fn what_a_gateway_mints_does_not_tell_requests_apart() {
         assert_eq!(hex(&post("hi", None, 1)), hex(&post("hi", None, 2)));
+        let room = || RoomId::parse("general").unwrap();
+        let ban = |salt| Command::Restrict {
+            room: room(),
+            user: UserId::parse("bob").unwrap(),
+            restriction: Restriction::Ban,
+            for_ms: 60_000,
+            reason: "spam".into(),
+            salt: [salt; 16],
+        };
+        assert_eq!(hex(&ban(1)), "7649991728bb4ab1e659b56e341dbbbb");
+        assert_eq!(hex(&ban(1)), hex(&ban(2)));
+        let retention = Retention { max_age_ms: 1000, max_events: 7 };
+        let kept = Command::SetRetention { room: room(), retention, salt: [1; 16] };
+        assert_eq!(hex(&kept), "69d6944799257a1f7f2801c0b404a7a2");
         assert_ne!(hex(&post("hi", None, 1)), hex(&post("ho", None, 1)));
         assert_ne!(hex(&post("hi", None, 1)), hex(&post("hi", Some(Seq(1)), 1)));
         let room = |epoch, salt| Command::CreateRoom {

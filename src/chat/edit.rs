@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::chat::append::Call;
 use crate::chat::command::{Rejection, Reply};
 use crate::chat::event::{EventKind, Salt};
+use crate::chat::permission::Action;
 use crate::chat::state::{Notes, StateMut};
 use crate::chat::{access, check};
 use crate::id::{RoomId, Seq};
@@ -19,7 +20,7 @@ pub(super) fn apply<S: StateMut>(
     text: String,
     salt: Salt,
 ) -> Reply {
-    let seen = access::speak(call.state, call.actor, room)?;
+    let seen = access::may(call.state, call.actor, room, Action::EditOwn)?;
     let message = access::message(call.state, &seen.room, target)?;
     if message.sender != call.actor.user {
         return Err(Rejection::Forbidden("only its sender may edit a message".into()));
@@ -42,7 +43,9 @@ pub(super) fn apply<S: StateMut>(
     draft.target = Some(target);
     draft.text = text;
     let done = call.append(Arc::unwrap_or_clone(seen.room), draft);
-    notes.edits.push(done.seq);
-    call.state.put_notes(room, target, notes);
+    if call.state.room(room).is_some_and(|row| target >= row.first_seq) {
+        notes.edits.push(done.seq);
+        call.state.put_notes(room, target, notes);
+    }
     Ok(done)
 }

@@ -17,15 +17,47 @@ pub enum EventKind {
     Leave = 8,
     Role = 9,
     Topic = 10,
+    Invite = 11,
+    Pin = 12,
+    Archive = 13,
+    Retention = 14,
+    Trim = 15,
 }
 
 impl EventKind {
     /// The kind with this number.
     pub fn from_number(number: u32) -> Option<EventKind> {
+        EventKind::ALL.into_iter().find(|kind| *kind as u32 == number)
+    }
+
+    /// All, in order of their numbers.
+    pub const ALL: [EventKind; 15] = {
         use EventKind::*;
-        [Message, Action, Notice, Edit, Redaction, Reaction, Join, Leave, Role, Topic]
-            .into_iter()
-            .find(|kind| *kind as u32 == number)
+        [
+            Message, Action, Notice, Edit, Redaction, Reaction, Join, Leave, Role, Topic, Invite,
+            Pin, Archive, Retention, Trim,
+        ]
+    };
+
+    /// Its name, as people and JSON have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            EventKind::Message => "message",
+            EventKind::Action => "action",
+            EventKind::Notice => "notice",
+            EventKind::Edit => "edit",
+            EventKind::Redaction => "redaction",
+            EventKind::Reaction => "reaction",
+            EventKind::Join => "join",
+            EventKind::Leave => "leave",
+            EventKind::Role => "role",
+            EventKind::Topic => "topic",
+            EventKind::Invite => "invite",
+            EventKind::Pin => "pin",
+            EventKind::Archive => "archive",
+            EventKind::Retention => "retention",
+            EventKind::Trim => "trim",
+        }
     }
 
     /// Whether the event is something said, which can be edited, redacted and reacted to.
@@ -68,7 +100,8 @@ pub enum Body {
     Present {
         /// Kept secret until the body is exported; erased with it.
         salt: Salt,
-        /// Message text, reaction symbol, topic; empty where there is nothing to say.
+        /// Message text, reaction symbol, topic, a kick's or a ban's reason, what retention is; empty
+        /// where there is nothing to say.
         text: String,
     },
     /// Erased for good. `blake3(salt ‖ text)` stays, so that the chain still verifies.
@@ -114,14 +147,19 @@ pub struct Event {
     pub kind: EventKind,
     /// The request that caused it; a message's `client_msg_id`.
     pub request_id: RequestId,
-    /// The event this one is about: replied to, edited, redacted, reacted to.
+    /// The event this one is about: replied to, edited, redacted, reacted to, pinned.
     pub target: Option<Seq>,
-    /// The user that a Role, or another's Join or Leave, is about; `None` when it is the sender.
+    /// The user that a Role, an Invite, or another's Join or Leave, is about; `None` when it is the
+    /// sender.
     pub subject: Option<UserId>,
     /// Role events: the new role.
     pub role: Option<Role>,
-    /// A Reaction that takes an earlier one back.
+    /// It takes back what an earlier one of its kind did: a reaction, a pin, an archiving, a ban, a
+    /// mute.
     pub withdrawn: bool,
+    /// Role events that ban or mute for a time: log time until when, milliseconds since the Unix
+    /// epoch.
+    pub until_ms: Option<u64>,
     /// Imported lines: original time in milliseconds since the Unix epoch.
     pub original_at_ms: Option<u64>,
     /// Imported lines: the sender's name at the source.
@@ -141,11 +179,12 @@ impl Event {
     ///
     /// The header has every other field in declaration order, integers little-endian, strings
     /// prefixed by their length as u32, absent options as a zero byte and present ones after a one
-    /// byte. It is pinned by a test: a change breaks every chain ever exported.
+    /// byte. An event with `until_ms` has the second version of it, in which that follows last. It
+    /// is pinned by a test: a change breaks every chain ever exported.
     pub fn chain(&self, previous: &Hash) -> Hash {
         let mut header = Vec::with_capacity(192);
         header.extend_from_slice(previous);
-        header.push(1); // version of this encoding
+        header.push(if self.until_ms.is_none() { 1 } else { 2 }); // version of this encoding
         header.extend_from_slice(&self.seq.0.to_le_bytes());
         header.extend_from_slice(&self.at_ms.to_le_bytes());
         push_str(&mut header, self.sender.as_str());
@@ -161,6 +200,9 @@ impl Event {
             out.extend_from_slice(&ms.to_le_bytes());
         });
         push_option(&mut header, self.original_sender.as_deref(), push_str);
+        if let Some(ms) = self.until_ms {
+            header.extend_from_slice(&ms.to_le_bytes());
+        }
         header.extend_from_slice(&self.body.hash());
         *blake3::hash(&header).as_bytes()
     }
@@ -197,6 +239,7 @@ mod tests {
             subject: None,
             role: None,
             withdrawn: false,
+            until_ms: None,
             original_at_ms: None,
             original_sender: None,
             body: Body::Present { salt: [9; 16], text: "hi".into() },
@@ -221,6 +264,11 @@ mod tests {
             hex(&full.chain(&plain.chain(&[0; 32]))),
             "6f6bc4973e35679767a5e3b1ce3deed2eecac87938c6039b4d147cc5b7405fb1"
         );
+        let timed = Event { until_ms: Some(1_700_000_060_000), ..full.clone() };
+        assert_eq!(
+            hex(&timed.chain(&full.chain(&plain.chain(&[0; 32])))),
+            "f9de4e8854d46f0f9cc74da00aebc383b3a12c56588d881582c628b9d580dec5"
+        );
     }
 
     #[test]
@@ -234,7 +282,7 @@ mod tests {
     #[test]
     fn the_chain_tells_every_field_apart() {
         type Change = fn(&mut Event);
-        let changes: [Change; 12] = [
+        let changes: [Change; 13] = [
             |e| e.seq = Seq(8),
             |e| e.at_ms += 1,
             |e| e.sender = UserId::parse("anna").unwrap(),
@@ -244,6 +292,7 @@ mod tests {
             |e| e.subject = Some(UserId::parse("bob").unwrap()),
             |e| e.role = Some(Role::Owner),
             |e| e.withdrawn = true,
+            |e| e.until_ms = Some(0),
             |e| e.original_at_ms = Some(1),
             |e| e.original_sender = Some("x".into()),
             |e| e.body = Body::Present { salt: [9; 16], text: "ho".into() },
@@ -256,6 +305,6 @@ mod tests {
         }
         chains.sort();
         chains.dedup();
-        assert_eq!(chains.len(), 14);
+        assert_eq!(chains.len(), 15);
     }
 }

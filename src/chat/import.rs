@@ -7,10 +7,12 @@
 
 use std::sync::Arc;
 
+use crate::chat::access;
 use crate::chat::append::{self, Call, Draft};
 use crate::chat::command::{Done, ImportLine, Imported, Rejection, Reply};
 use crate::chat::event::Salt;
-use crate::chat::state::{RoomKind, StateMut};
+use crate::chat::permission::Action;
+use crate::chat::state::StateMut;
 use crate::id::RoomId;
 use crate::limits;
 
@@ -23,13 +25,7 @@ pub(super) fn apply<S: StateMut>(
     lines: Vec<ImportLine>,
     salt: &Salt,
 ) -> Reply {
-    if !call.actor.admin {
-        return Err(Rejection::Forbidden("only administrators import history".into()));
-    }
-    let row = call.state.room(room).ok_or_else(|| Rejection::RoomNotFound(room.clone()))?;
-    if row.kind == RoomKind::Direct {
-        return Err(Rejection::WrongRoomKind("direct"));
-    }
+    let row = access::may(call.state, call.actor, room, Action::Import)?.room;
     if source.is_empty() || source.len() > limits::SOURCE_BYTES_MAX {
         return Err(Rejection::InvalidArgument(format!(
             "a source's name has 1 to {} bytes",

@@ -24,7 +24,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Drops a room's events below `first_seq`, as retention will: moves `first_seq` and
+    /// Drops a room's events below `first_seq`, as retention does: moves `first_seq` and
     /// `chain_base`. Ignored when there is no such room, or nothing to drop.
     pub fn trim(&mut self, room: &RoomId, first_seq: Seq) {
         let (Some(row), Some(events)) = (self.rooms.get_mut(room), self.events.get_mut(room))
@@ -32,6 +32,7 @@ impl Memory {
             return;
         };
         let row = Arc::make_mut(row);
+        self.notes.retain(|(id, seq), _| id != room || *seq >= first_seq);
         let dropped = events.partition_point(|event| event.seq < first_seq);
         for event in events.drain(..dropped) {
             row.chain_base = event.chain(&row.chain_base);
@@ -194,5 +195,12 @@ impl StateMut for Memory {
         if let Some(event) = stored {
             *event = Arc::new(event.erased());
         }
+    }
+
+    fn forget_events(&mut self, room: &RoomId, first: Seq) {
+        if let Some(events) = self.events.get_mut(room) {
+            events.retain(|event| event.seq >= first);
+        }
+        self.notes.retain(|(id, seq), _| id != room || *seq >= first);
     }
 }

@@ -6,7 +6,7 @@
 //! ```text
 //! bytes ──codec──► Request ──dedup──► verb (create_room, post, …) ──append──► events, room's row
 //!                              │            │
-//!                              │            └ access: who may see and speak
+//!                              │            └ access, by the one table of permission
 //!                              └ a repeat: the first outcome again
 //! ```
 //!
@@ -19,6 +19,8 @@ pub mod codec;
 pub mod command;
 pub mod event;
 pub mod memory;
+pub mod mention;
+pub mod permission;
 pub mod query;
 pub mod recover;
 pub mod state;
@@ -30,18 +32,25 @@ mod dedup;
 mod page;
 
 // One file per verb.
+mod archive;
 mod change_user;
 mod create_room;
 mod create_user;
 mod edit;
 mod import;
+mod invite;
 mod join;
+mod kick;
 mod leave;
+mod pin;
 mod post;
 mod react;
 mod redact;
+mod restrict;
+pub mod retention;
 mod set_role;
 mod token;
+mod topic;
 
 #[cfg(test)]
 mod tests;

@@ -51,6 +51,56 @@ pub(super) fn events(
     Ok(Events { epoch: epoch.clone(), first_seq: *first_seq, head: *head, recovered, events })
 }
 
+/// A page of at most `limit` of a message's replies. Cursors are places in the room, as for
+/// [`events`].
+///
+/// # Errors
+/// [`Code::EventNotFound`] when there is no such message, and as [`events`].
+pub(super) fn thread(
+    state: &impl State,
+    room: &Room,
+    root: Seq,
+    page: &Page,
+    limit: usize,
+) -> Result<Events, Error> {
+    access::message(state, room, root)?;
+    let notes = state.notes(&room.id, root);
+    let replies = notes.as_ref().map_or(&[][..], |notes| &notes.replies);
+    let kept = &replies[replies.partition_point(|seq| *seq < room.first_seq)..];
+    let (recovered, run, ascending) = match page {
+        Page::After(cursor) => {
+            let (recovered, first) = resume(room, cursor)?;
+            (recovered, &kept[kept.partition_point(|seq| *seq < first)..], true)
+        }
+        Page::Before(cursor) => {
+            let recovered = starts_here(room, cursor, room.head.next())?;
+            let end = if cursor_is_of(room, cursor) { cursor.seq } else { room.head.next() };
+            (recovered, &kept[..kept.partition_point(|seq| *seq < end)], false)
+        }
+        Page::Newest => (true, kept, false),
+    };
+    let mut events = Vec::new();
+    let mut budget = Budget::WHOLE;
+    let mut take = |seq: Seq| {
+        let Some(event) = access::event(state, room, seq) else { return true };
+        let notes = state.notes(&room.id, seq);
+        let Some(reply) = annotate(state, room, event, notes, &mut budget, events.is_empty())
+        else {
+            return false;
+        };
+        events.push(reply);
+        true
+    };
+    if ascending {
+        let _ = run.iter().take(limit).all(|seq| take(*seq));
+    } else {
+        let _ = run.iter().rev().take(limit).all(|seq| take(*seq));
+        events.reverse();
+    }
+    let Room { epoch, first_seq, head, .. } = room;
+    Ok(Events { epoch: epoch.clone(), first_seq: *first_seq, head: *head, recovered, events })
+}
+
 /// Where reading on after a cursor starts: whether that is right behind it, and the first seq.
 ///
 /// # Errors
@@ -176,5 +226,19 @@ fn annotate(
     edits.reverse();
     budget.bytes = budget.bytes.saturating_sub(bytes);
     budget.edits = budget.edits.saturating_sub(seqs.len());
-    Some(Annotated { event, notes, edits })
+    let replies = notes.as_ref().and_then(|notes| {
+        let kept = notes.replies.partition_point(|seq| *seq < room.first_seq);
+        Some(((notes.replies.len() - kept) as u64, *notes.replies.last()?))
+    });
+    // A thread has a page of its own; here it would be without bounds.
+    let notes = match notes {
+        Some(notes) if !notes.replies.is_empty() => {
+            let (edits, reactions) = (notes.edits.clone(), notes.reactions.clone());
+            let redacted_by = notes.redacted_by;
+            let rest = Notes { edits, reactions, redacted_by, replies: Vec::new() };
+            Some(Arc::new(rest)).filter(|rest| **rest != Notes::default())
+        }
+        notes => notes,
+    };
+    Some(Annotated { event, notes, edits, replies })
 }

@@ -9,8 +9,9 @@ use crate::chat::access;
 use crate::chat::command::{Actor, Rejection};
 use crate::chat::event::Event;
 use crate::chat::page;
+use crate::chat::permission::Action;
 use crate::chat::state::{Notes, Participant, Room, RoomKind, State, User};
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::id::{Cursor, Epoch, RoomId, Seq, UserId};
 use crate::limits;
 
@@ -27,6 +28,19 @@ pub enum Query {
         /// Only ids above this one.
         after: Option<RoomId>,
         /// At most this many.
+        limit: usize,
+        /// Only rooms with this in their id or title, whatever its case; empty = all.
+        search: String,
+    },
+    /// A page of the replies to a message.
+    Thread {
+        /// Which room.
+        room: RoomId,
+        /// The message.
+        root: Seq,
+        /// From where, which way.
+        page: Page,
+        /// At most this many replies.
         limit: usize,
     },
     /// A page of a room's log.
@@ -111,6 +125,8 @@ pub struct Annotated {
     pub notes: Option<Arc<Notes>>,
     /// Edits' seq, log time and text, oldest first; the last one's text is the current one.
     pub edits: Vec<(Seq, u64, String)>,
+    /// How many replies it has, and the last one; the notes here leave them out.
+    pub replies: Option<(u64, Seq)>,
 }
 
 /// Rooms are looked through in pages of this many.
@@ -120,26 +136,28 @@ const SCAN: usize = 256;
 /// what a page may hold.
 ///
 /// # Errors
-/// The codes that rejections have, and [`Code::InvalidCursor`].
+/// The codes that rejections have, and `invalid_cursor`.
 pub fn query(state: &impl State, actor: &Actor, query: &Query) -> Result<Answer, Error> {
     match query {
         Query::Room { room } => {
-            let room = readable(state, actor, room)?;
-            let participants = state.participants(&room.id, None, limits::PARTICIPANTS_SHOWN_MAX);
+            let room = access::may(state, actor, room, Action::See)?.room;
+            let participants = participants(state, &room.id);
             Ok(Answer::Room { room, participants })
         }
-        Query::Rooms { after, limit } => {
-            Ok(Answer::Rooms { rooms: rooms(state, actor, after.clone(), clamp(*limit)) })
+        Query::Rooms { after, limit, search } => {
+            let rooms = rooms(state, actor, after.clone(), clamp(*limit), &search.to_lowercase());
+            Ok(Answer::Rooms { rooms })
+        }
+        Query::Thread { room, root, page, limit } => {
+            let room = readable(state, actor, room)?;
+            page::thread(state, &room, *root, page, clamp(*limit)).map(Answer::Events)
         }
         Query::Events { room, page, limit } => {
             let room = readable(state, actor, room)?;
             page::events(state, &room, page, clamp(*limit)).map(Answer::Events)
         }
         Query::Export { room, after, limit } => {
-            if !actor.admin {
-                return Err(Error::new(Code::Forbidden, "only administrators export rooms"));
-            }
-            let room = readable(state, actor, room)?;
+            let room = access::may(state, actor, room, Action::Export)?.room;
             if *after > room.head {
                 return Err(page::beyond_head(*after, &room));
             }
@@ -160,20 +178,26 @@ pub fn query(state: &impl State, actor: &Actor, query: &Query) -> Result<Answer,
     }
 }
 
-/// The room's row, if the actor may read the room: anybody a public one, unless banned, its
-/// participants any other, and admins all. Delivery asks this before it follows a room.
+/// The room's row, if the actor may read the room. Delivery asks this before it follows a room.
 ///
 /// # Errors
-/// [`Code::RoomNotFound`], and [`Code::Banned`] for public rooms.
+/// What the table says to reading, see [`permission`](crate::chat::permission).
 pub fn readable(state: &impl State, actor: &Actor, room: &RoomId) -> Result<Arc<Room>, Error> {
-    Ok(access::see(state, actor, room)?.room)
+    Ok(access::may(state, actor, room, Action::Read)?.room)
+}
+
+/// The first of those who have a part in a room, as it is at this log time.
+fn participants(state: &impl State, room: &RoomId) -> Vec<(UserId, Participant)> {
+    let now_ms = state.log_time_ms();
+    let rows = state.participants(room, None, limits::PARTICIPANTS_SHOWN_MAX);
+    rows.into_iter().filter_map(|(user, part)| Some((user, part.at(now_ms)?))).collect()
 }
 
 /// Where delivery of a room starts for someone who saw everything up to `after`: whether that is
 /// right behind the cursor, and the first seq to send. The rule is that of pages.
 ///
 /// # Errors
-/// [`Code::InvalidCursor`] for a cursor of this epoch that is beyond the head.
+/// `invalid_cursor` for a cursor of this epoch that is beyond the head.
 pub fn resume(room: &Room, after: &Cursor) -> Result<(bool, Seq), Error> {
     page::resume(room, after)
 }
@@ -182,21 +206,30 @@ fn clamp(limit: usize) -> usize {
     limit.clamp(1, limits::PAGE_ITEMS_MAX)
 }
 
-/// The first `limit` rooms above `after` that the actor may know of. Those that only a ban keeps
-/// them from are public knowledge.
+/// The first `limit` rooms above `after` that the actor may know of, with `search`, which is in
+/// lower case, in their id or title. Those that only a ban keeps them from are public knowledge.
 fn rooms(
     state: &impl State,
     actor: &Actor,
     mut after: Option<RoomId>,
     limit: usize,
+    search: &str,
 ) -> Vec<Arc<Room>> {
+    let found = |room: &Room| {
+        search.is_empty()
+            || room.id.as_str().contains(search)
+            || room.title.to_lowercase().contains(search)
+    };
+    let seen = |room: &Room| {
+        room.kind == RoomKind::Public || access::may(state, actor, &room.id, Action::See).is_ok()
+    };
     let mut visible = Vec::new();
     loop {
         let page = state.rooms(after.as_ref(), SCAN);
         let Some(last) = page.last() else { return visible };
         after = Some(last.id.clone());
         for room in page {
-            if room.kind == RoomKind::Public || readable(state, actor, &room.id).is_ok() {
+            if found(&room) && seen(&room) {
                 visible.push(room);
                 if visible.len() == limit {
                     return visible;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::chat::append::Call;
 use crate::chat::command::{Rejection, Reply};
 use crate::chat::event::{EventKind, Salt};
+use crate::chat::permission::Action;
 use crate::chat::state::{Notes, StateMut};
 use crate::chat::{access, check};
 use crate::id::{RoomId, Seq, UserId};
@@ -19,7 +20,7 @@ pub(super) fn apply<S: StateMut>(
     withdraw: bool,
     salt: Salt,
 ) -> Reply {
-    let seen = access::speak(call.state, call.actor, room)?;
+    let seen = access::may(call.state, call.actor, room, Action::React)?;
     if symbol.is_empty() {
         return Err(Rejection::InvalidArgument("the symbol is empty".into()));
     }

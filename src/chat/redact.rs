@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::chat::access;
 use crate::chat::append::Call;
-use crate::chat::command::{Done, Rejection, Reply};
-use crate::chat::event::{EventKind, Role, Salt};
+use crate::chat::command::{Done, Reply};
+use crate::chat::event::{EventKind, Salt};
+use crate::chat::permission::Action;
 use crate::chat::state::{Notes, StateMut};
 use crate::id::{RoomId, Seq};
 
@@ -18,12 +19,10 @@ pub(super) fn apply<S: StateMut>(
     target: Seq,
     salt: Salt,
 ) -> Reply {
-    let seen = access::see(call.state, call.actor, room)?;
+    let seen = access::may(call.state, call.actor, room, Action::Read)?;
     let message = access::message(call.state, &seen.room, target)?;
-    let moderates = matches!(seen.role(), Some(Role::Owner | Role::Moderator));
-    if message.sender != call.actor.user && !moderates && !call.actor.admin {
-        return Err(Rejection::Forbidden("only its sender and moderators redact a message".into()));
-    }
+    let own = message.sender == call.actor.user;
+    seen.require(if own { Action::RedactOwn } else { Action::RedactOthers })?;
     let notes = call.state.notes(room, target);
     if let Some(redaction) = notes.as_ref().and_then(|notes| notes.redacted_by) {
         let event = access::event(call.state, &seen.room, redaction);
@@ -34,12 +33,16 @@ pub(super) fn apply<S: StateMut>(
     let mut notes = notes.map_or_else(Notes::default, Arc::unwrap_or_clone);
     let mut draft = call.draft(EventKind::Redaction, salt);
     draft.target = Some(target);
-    let done = call.append(Arc::unwrap_or_clone(seen.room), draft);
+    let mut row = Arc::unwrap_or_clone(seen.room);
+    row.pins.retain(|seq| *seq != target);
+    let done = call.append(row, draft);
     call.state.erase_body(room, target);
     for edit in &notes.edits {
         call.state.erase_body(room, *edit);
     }
-    notes.redacted_by = Some(done.seq);
-    call.state.put_notes(room, target, notes);
+    if call.state.room(room).is_some_and(|row| target >= row.first_seq) {
+        notes.redacted_by = Some(done.seq);
+        call.state.put_notes(room, target, notes);
+    }
     Ok(done)
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 pub use crate::chat::account::{Token, User};
 use crate::chat::event::{Event, Hash, Role};
+use crate::chat::permission::Who;
 use crate::id::{Epoch, RequestId, RoomId, Seq, UserId};
 
 /// What a room is for. The numbers are on disk and on the wire (`folkmoot.v1.RoomKind`).
@@ -18,14 +19,27 @@ pub enum RoomKind {
     Public = 1,
     Private = 2,
     Direct = 3,
+    Group = 4,
 }
 
 impl RoomKind {
     /// The kind with this number.
     pub fn from_number(number: u32) -> Option<RoomKind> {
-        [RoomKind::Public, RoomKind::Private, RoomKind::Direct]
-            .into_iter()
-            .find(|kind| *kind as u32 == number)
+        RoomKind::ALL.into_iter().find(|kind| *kind as u32 == number)
+    }
+
+    /// All, in order of their numbers.
+    pub const ALL: [RoomKind; 4] =
+        [RoomKind::Public, RoomKind::Private, RoomKind::Direct, RoomKind::Group];
+
+    /// Its name, as people and JSON have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RoomKind::Public => "public",
+            RoomKind::Private => "private",
+            RoomKind::Direct => "direct",
+            RoomKind::Group => "group",
+        }
     }
 }
 
@@ -56,15 +70,113 @@ pub struct Room {
     pub created_at_ms: u64,
     /// Who created it.
     pub creator: UserId,
+    /// Nobody adds to it any more.
+    pub archived: bool,
+    /// Messages kept in sight, in the order in which they were pinned; all of them are kept.
+    pub pins: Vec<Seq>,
+    /// How much of its log is kept.
+    pub retention: Retention,
 }
 
-/// Somebody's part in a room. A ban is a row too.
+/// How much of a room's log is kept. What is beyond either limit goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Retention {
+    /// Events older than this, in milliseconds of log time, go; 0 = no limit.
+    pub max_age_ms: u64,
+    /// All but so many events go; 0 = no limit.
+    pub max_events: u64,
+}
+
+impl Retention {
+    /// Whether there is a limit.
+    pub fn is_set(&self) -> bool {
+        *self != Retention::default()
+    }
+}
+
+/// Where somebody stands whose row says that they are not banned. The numbers are on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Part {
+    /// In the room.
+    #[default]
+    In = 0,
+    /// Invited, and not in yet.
+    Invited = 1,
+    /// Not in the room; the row only keeps a mute.
+    Out = 2,
+}
+
+impl Part {
+    /// The part with this number.
+    pub fn from_number(number: u32) -> Option<Part> {
+        [Part::In, Part::Invited, Part::Out].into_iter().find(|part| *part as u32 == number)
+    }
+}
+
+/// Somebody's part in a room. An invitation is a row too, and so is a ban.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Participant {
     /// What they may do.
     pub role: Role,
     /// Log time since when, milliseconds since the Unix epoch.
     pub since_ms: u64,
+    /// Muted and banned ones: log time until when, milliseconds since the Unix epoch; `None` = for
+    /// good.
+    pub until_ms: Option<u64>,
+    /// Whether they are in, and why there is a row if not.
+    pub part: Part,
+}
+
+impl Participant {
+    /// Somebody who is in the room, or banned from it, for good.
+    pub fn new(role: Role, since_ms: u64) -> Participant {
+        Participant { role, since_ms, until_ms: None, part: Part::In }
+    }
+
+    fn ended(&self, now_ms: u64) -> bool {
+        self.until_ms.is_some_and(|until_ms| until_ms <= now_ms)
+    }
+
+    /// Whether they take part: `Room::participants` counts them.
+    pub fn is_inside(&self) -> bool {
+        self.role != Role::Banned && self.part == Part::In
+    }
+
+    /// Whether they are muted at this log time, in the room or not.
+    pub fn is_muted(&self, now_ms: u64) -> bool {
+        self.role == Role::Muted && !self.ended(now_ms)
+    }
+
+    /// Who they are to the room at this log time, unless they are an administrator.
+    pub fn who(&self, now_ms: u64) -> Who {
+        match (self.role, self.part) {
+            (Role::Banned, _) if self.ended(now_ms) => Who::Outsider,
+            (Role::Banned, _) => Who::Banned,
+            (_, Part::Out) => Who::Outsider,
+            (_, Part::Invited) => Who::Invited,
+            (Role::Owner, _) => Who::Owner,
+            (Role::Moderator, _) => Who::Moderator,
+            (Role::Muted, _) if !self.ended(now_ms) => Who::Muted,
+            (Role::Muted | Role::Member, _) => Who::Member,
+        }
+    }
+
+    /// What is left of their row once they are out: a mute that has not ended.
+    pub fn departed(self, now_ms: u64) -> Option<Participant> {
+        self.is_muted(now_ms).then_some(Participant { part: Part::Out, ..self })
+    }
+
+    /// The row as it is at this log time: without what has ended. `None` when they have no part.
+    pub fn at(self, now_ms: u64) -> Option<Participant> {
+        match self.who(now_ms) {
+            Who::Outsider => None,
+            _ if self.ended(now_ms) => {
+                Some(Participant { role: Role::Member, until_ms: None, ..self })
+            }
+            _ => Some(self),
+        }
+    }
 }
 
 /// Whose requests a dedup entry is about.
@@ -98,6 +210,8 @@ pub struct Notes {
     pub reactions: Vec<(String, Vec<UserId>)>,
     /// The Redaction event that erased the message.
     pub redacted_by: Option<Seq>,
+    /// seq of each reply, ascending: the message's thread.
+    pub replies: Vec<Seq>,
 }
 
 /// Reads one shard's state.
@@ -169,4 +283,7 @@ pub trait StateMut: State {
     fn append_event(&mut self, room: &RoomId, event: Arc<Event>);
     /// Replaces the body of a stored event by its hash, for every later read.
     fn erase_body(&mut self, room: &RoomId, seq: Seq);
+    /// Forgets what there is of a room's events below `first`, which is its row's `first_seq` by
+    /// now: their notes at once, their blocks on disk in time.
+    fn forget_events(&mut self, room: &RoomId, first: Seq);
 }

@@ -1,5 +1,6 @@
 //! Tests of the rules as a whole: golden scripts, and what holds for every history.
 
 mod accounts;
+mod permissions;
 mod properties;
 mod scripts;

@@ -156,7 +156,7 @@ async fn furnish(
             deadline: READY_TIMEOUT,
             ..ClientOptions::default()
         };
-        Client::connect(options)?.list_rooms("", 1).await?;
+        Client::connect(options)?.list_rooms("", 1, "").await?;
     }
     Ok((kept, admin.cluster_status().await?))
 }

@@ -28,6 +28,10 @@ pub(super) struct EventJson {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withdrawn: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub original_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub original_sender: Option<String>,
@@ -37,6 +41,10 @@ pub(super) struct EventJson {
     pub edits: Vec<EditJson>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reactions: Vec<ReactionJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_reply: Option<u64>,
     /// Exports: 16 bytes in hex, until erased.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub salt: Option<String>,
@@ -63,19 +71,6 @@ pub(super) struct ReactionJson {
     users: Vec<String>,
 }
 
-const KINDS: &[(EventKind, &str)] = &[
-    (EventKind::Message, "message"),
-    (EventKind::Action, "action"),
-    (EventKind::Notice, "notice"),
-    (EventKind::Edit, "edit"),
-    (EventKind::Redaction, "redaction"),
-    (EventKind::Reaction, "reaction"),
-    (EventKind::Join, "join"),
-    (EventKind::Leave, "leave"),
-    (EventKind::Role, "role"),
-    (EventKind::Topic, "topic"),
-];
-
 const ROLES: &[(Role, &str)] = &[
     (Role::Owner, "owner"),
     (Role::Moderator, "moderator"),
@@ -86,8 +81,8 @@ const ROLES: &[(Role, &str)] = &[
 
 /// An event kind's name; a kind of a newer server has a number.
 pub(super) fn kind_name(kind: i32) -> String {
-    let known = KINDS.iter().find(|(known, _)| *known as i32 == kind);
-    known.map_or_else(|| kind.to_string(), |(_, name)| (*name).to_string())
+    let known = EventKind::ALL.into_iter().find(|known| *known as i32 == kind);
+    known.map_or_else(|| kind.to_string(), |known| known.name().to_string())
 }
 
 fn some(text: &str) -> Option<String> {
@@ -122,11 +117,15 @@ impl From<&pb::Event> for EventJson {
             role: (event.role != 0).then(|| role(event.role()).to_string()),
             redacted: event.redacted,
             withdrawn: event.withdrawn,
+            until: (event.until_ms > 0).then(|| time(event.until_ms)),
+            mentions: event.mentions.clone(),
             original_at: (event.original_at_ms > 0).then(|| time(event.original_at_ms)),
             original_sender: some(&event.original_sender),
             edited_at: (event.edited_at_ms > 0).then(|| time(event.edited_at_ms)),
             edits: event.edits.iter().map(edit).collect(),
             reactions: event.reactions.iter().map(reaction).collect(),
+            reply_count: (event.reply_count > 0).then_some(event.reply_count),
+            last_reply: (event.last_reply > 0).then_some(event.last_reply),
             salt: some_hex(&event.salt),
             body_hash: some_hex(&event.body_hash),
             chain: some_hex(&event.chain),
@@ -142,7 +141,7 @@ impl EventJson {
     pub(super) fn to_event(&self) -> Result<Event, String> {
         let bad = |field: &str| format!("{field} is missing or malformed");
         let user = |field: &str, text: &str| UserId::parse(text).map_err(|_| bad(field));
-        let kind = KINDS.iter().find(|(_, name)| *name == self.kind);
+        let kind = EventKind::ALL.into_iter().find(|kind| kind.name() == self.kind);
         let role = |name: &String| {
             let known = ROLES.iter().find(|(_, known)| known == name);
             known.map(|(role, _)| *role).ok_or_else(|| bad("role"))
@@ -160,12 +159,16 @@ impl EventJson {
             seq: Seq(self.seq),
             at_ms: parse_time(&self.at).ok_or_else(|| bad("at"))?,
             sender: user("sender", &self.sender)?,
-            kind: kind.map(|(kind, _)| *kind).ok_or_else(|| bad("kind"))?,
+            kind: kind.ok_or_else(|| bad("kind"))?,
             request_id: RequestId::parse(&self.client_msg_id).map_err(|_| bad("client_msg_id"))?,
             target: self.target.map(Seq),
             subject: self.subject.as_deref().map(|text| user("subject", text)).transpose()?,
             role: self.role.as_ref().map(role).transpose()?,
             withdrawn: self.withdrawn,
+            until_ms: match &self.until {
+                Some(text) => Some(parse_time(text).ok_or_else(|| bad("until"))?),
+                None => None,
+            },
             original_at_ms: match &self.original_at {
                 Some(text) => Some(parse_time(text).ok_or_else(|| bad("original_at"))?),
                 None => None,
@@ -213,10 +216,10 @@ mod tests {
 
     #[test]
     fn every_kind_and_role_has_its_name() {
-        for number in 1..=10 {
-            assert!(EventKind::from_number(number).is_some());
-            assert!(kind_name(number as i32).parse::<i32>().is_err(), "{number}");
+        for kind in EventKind::ALL {
+            assert_eq!(kind_name(kind as i32), kind.name());
         }
+        assert_eq!(kind_name(99), "99", "of a newer server");
         for (known, name) in ROLES {
             let number = *known as i32;
             assert_eq!(role(pb::Role::try_from(number).unwrap()), *name);

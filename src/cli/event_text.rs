@@ -16,6 +16,7 @@ fn what(event: &pb::Event) -> String {
         if event.original_sender.is_empty() { &event.sender } else { &event.original_sender };
     let subject = if event.subject.is_empty() { sender } else { &event.subject };
     let (text, target) = (&event.text, event.target);
+    let why = if text.is_empty() { String::new() } else { format!(": {text}") };
     if event.redacted {
         return format!("{sender} (redacted)");
     }
@@ -31,9 +32,26 @@ fn what(event: &pb::Event) -> String {
         }
         pb::EventKind::Reaction => format!("{sender} reacted {text} to #{target}"),
         pb::EventKind::Join => format!("{subject} joined"),
-        pb::EventKind::Leave if subject != sender => format!("{sender} removed {subject}"),
+        pb::EventKind::Leave if subject != sender => format!("{sender} removed {subject}{why}"),
         pb::EventKind::Leave => format!("{subject} left"),
-        pb::EventKind::Role => format!("{sender} made {subject} {}", role(event.role())),
+        pb::EventKind::Role if event.withdrawn => {
+            format!("{sender} made {subject} no longer {}", role(event.role()))
+        }
+        pb::EventKind::Role => {
+            let until = match event.until_ms {
+                0 => String::new(),
+                ms => format!(" until {}", time_short(ms)),
+            };
+            format!("{sender} made {subject} {}{until}{why}", role(event.role()))
+        }
+        pb::EventKind::Invite => format!("{sender} invited {subject}"),
+        pb::EventKind::Pin if event.withdrawn => format!("{sender} unpinned #{target}"),
+        pb::EventKind::Pin => format!("{sender} pinned #{target}"),
+        pb::EventKind::Archive if event.withdrawn => format!("{sender} unarchived the room"),
+        pb::EventKind::Archive => format!("{sender} archived the room"),
+        pb::EventKind::Retention => format!("{sender} has the room keep {text}"),
+        pb::EventKind::Trim => "-- older events are gone".into(),
+        pb::EventKind::Topic if text.is_empty() => format!("{sender} took the topic away"),
         pb::EventKind::Topic => format!("{sender} set the topic: {text}"),
         pb::EventKind::Unspecified => format!("{sender} did something this version cannot show"),
     };
@@ -63,6 +81,17 @@ mod tests {
         let shown = render(&event(pb::EventKind::Message));
         let pad = " ".repeat("#7 2023-11-14 22:13:20 ".len());
         assert_eq!(shown, format!("#7 2023-11-14 22:13:20 ann: hi\n{pad}there␛"));
+        let ban = pb::Event {
+            subject: "bob".into(),
+            role: pb::Role::Banned as i32,
+            until_ms: 1_700_000_060_000,
+            text: "spam".into(),
+            ..event(pb::EventKind::Role)
+        };
+        let shown_ban = render(&ban);
+        assert!(shown_ban.ends_with("ann made bob banned until 2023-11-14 22:14:20: spam"));
+        let lifted = pb::Event { withdrawn: true, ..ban };
+        assert!(render(&lifted).ends_with("ann made bob no longer banned"));
         let shown = render(&pb::Event { redacted: true, ..event(pb::EventKind::Action) });
         assert!(shown.ends_with("ann (redacted)"), "{shown}");
         assert!(render(&event(pb::EventKind::Join)).ends_with("ann joined"));

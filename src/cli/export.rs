@@ -66,7 +66,7 @@ pub(super) async fn run(args: Args) -> Outcome {
     let connection = &args.connection;
     let client = connection.client()?;
     let rooms = if args.all {
-        let rooms = room::all(&client).await.map_err(|error| connection.failure(error))?;
+        let rooms = room::all(&client, "").await.map_err(|error| connection.failure(error))?;
         let ids = rooms.iter().map(|room| RoomId::parse(&room.room));
         ids.collect::<Result<_, _>>().map_err(|error| connection.failure(error.into()))?
     } else {

@@ -71,7 +71,7 @@ enum Command {
     /// Accounts: users, passwords, sessions, tokens, invites.
     #[command(subcommand)]
     User(user::Command),
-    /// Create, list, show, join and leave rooms.
+    /// Rooms: create, find, join and leave them, look after them and who is in them.
     #[command(subcommand)]
     Room(room::Command),
     /// Post messages to a room.

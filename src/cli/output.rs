@@ -152,10 +152,38 @@ pub(super) fn room_json(room: &pb::Room) -> Value {
         "chain": hex(&room.chain),
         "created_at": time(room.created_at_ms),
         "participant_count": room.participant_count,
+        "archived": room.archived,
+        "pins": room.pins,
+        "retention": retention_json(room.retention.unwrap_or_default()),
     });
     if !room.participants.is_empty() {
-        let participant = |p: &pb::Participant| json!({ "user": p.user, "role": role(p.role()), "since": time(p.since_ms) });
-        shown["participants"] = room.participants.iter().map(participant).collect();
+        shown["participants"] = room.participants.iter().map(participant_json).collect();
+    }
+    shown
+}
+
+fn retention_json(retention: pb::Retention) -> Value {
+    let mut shown = json!({});
+    if retention.max_age_ms > 0 {
+        shown["max_age_ms"] = retention.max_age_ms.into();
+    }
+    if retention.max_events > 0 {
+        shown["max_events"] = retention.max_events.into();
+    }
+    shown
+}
+
+fn participant_json(participant: &pb::Participant) -> Value {
+    let mut shown = json!({
+        "user": participant.user,
+        "role": role(participant.role()),
+        "since": time(participant.since_ms),
+    });
+    if participant.until_ms > 0 {
+        shown["until"] = time(participant.until_ms).into();
+    }
+    if participant.invited {
+        shown["invited"] = true.into();
     }
     shown
 }
@@ -167,6 +195,7 @@ pub(super) fn room_kind(kind: pb::RoomKind) -> &'static str {
         pb::RoomKind::Public => "public",
         pb::RoomKind::Private => "private",
         pb::RoomKind::Direct => "direct",
+        pb::RoomKind::Group => "group",
     }
 }
 

@@ -1,5 +1,8 @@
 //! `folkmoot room`: rooms and who is in them.
 
+mod moderate;
+mod settings;
+
 use serde_json::json;
 
 use crate::cli::connection::{self, Connection};
@@ -17,18 +20,65 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  folkmoot room create general --title 'General chat'\n  \
         folkmoot room create dm:alice:bob --kind direct")]
     Create(Create),
-    /// List the rooms that you may see.
-    #[command(after_help = "Example:\n  folkmoot room list --json")]
+    /// List the rooms that you may see, or find some of them.
+    #[command(after_help = "Examples:\n  folkmoot room list --json\n  \
+        folkmoot room list --search rust")]
     List(List),
     /// Show a room's state and participants.
     #[command(after_help = "Example:\n  folkmoot room show general")]
     Show(One),
-    /// Join a room, so that you can post.
+    /// Join a room, so that you can post; or accept an invitation.
     #[command(after_help = "Example:\n  folkmoot room join general")]
     Join(One),
-    /// Leave a room.
+    /// Leave a room, or decline an invitation.
     #[command(after_help = "Example:\n  folkmoot room leave general")]
     Leave(One),
+    /// Invite somebody: they see the room then, and may join.
+    #[command(after_help = "Example:\n  folkmoot room invite secret bob")]
+    Invite(moderate::Somebody),
+    /// Remove somebody, or take back an invitation. They may come back as they came.
+    #[command(after_help = "Example:\n  folkmoot room kick general bob --reason 'off topic'")]
+    Kick(moderate::Kick),
+    /// Keep somebody out, for a time or for good.
+    #[command(after_help = "Examples:\n  folkmoot room ban general bob --for 7d --reason spam\n  \
+        folkmoot room ban general bob")]
+    Ban(moderate::Restrict),
+    /// Lift a ban. They may join again.
+    #[command(after_help = "Example:\n  folkmoot room unban general bob")]
+    Unban(moderate::Somebody),
+    /// Keep somebody from speaking, for a time or for good.
+    #[command(after_help = "Example:\n  folkmoot room mute general bob --for 90m")]
+    Mute(moderate::Restrict),
+    /// Lift a mute.
+    #[command(after_help = "Example:\n  folkmoot room unmute general bob")]
+    Unmute(moderate::Somebody),
+    /// Make somebody owner, moderator or member.
+    #[command(after_help = "Example:\n  folkmoot room role general bob --role moderator")]
+    Role(moderate::Role),
+    /// Set a room's topic.
+    #[command(after_help = "Example:\n  folkmoot room topic general 'Release on Friday'")]
+    Topic(settings::Topic),
+    /// Pin a message.
+    #[command(after_help = "Example:\n  folkmoot room pin general 42")]
+    Pin(settings::Message),
+    /// Unpin a message.
+    #[command(after_help = "Example:\n  folkmoot room unpin general 42")]
+    Unpin(settings::Message),
+    /// Make a room read-only.
+    #[command(after_help = "Example:\n  folkmoot room archive general")]
+    Archive(One),
+    /// Open an archived room again.
+    #[command(after_help = "Example:\n  folkmoot room unarchive general")]
+    Unarchive(One),
+    /// Say how much of a room's log is kept. The rest is deleted for good.
+    #[command(after_help = "Examples:\n  folkmoot room retention general --max-age 30d\n  \
+        folkmoot room retention general --max-events 10000\n  \
+        folkmoot room retention general --everything\n\n\
+        What is beyond is gone for readers at once, and from a node's disk with `folkmoot node compact`.")]
+    Retention(settings::Retention),
+    /// Show the replies to a message.
+    #[command(after_help = "Example:\n  folkmoot room thread general 42 --json")]
+    Thread(settings::Thread),
 }
 
 /// Options of `room create`.
@@ -56,11 +106,16 @@ enum Kind {
     Private,
     /// Between two users.
     Direct,
+    /// Only its participants see it, and they are equals.
+    Group,
 }
 
 /// Options of `room list`.
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
+    /// Only rooms with this in their id or title, whatever its case.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    search: String,
     #[command(flatten)]
     connection: Connection,
 }
@@ -83,12 +138,26 @@ pub(super) async fn run(command: Command) -> Outcome {
         Command::Show(args) => show(args).await,
         Command::Join(args) => {
             let ack = args.connection.client()?.join(&args.room).await;
-            acked(&args, ack, "joined", "already in")
+            acked(&args.connection, args.room.as_str(), ack, "joined", "already in")
         }
         Command::Leave(args) => {
             let ack = args.connection.client()?.leave(&args.room).await;
-            acked(&args, ack, "left", "not in")
+            acked(&args.connection, args.room.as_str(), ack, "left", "not in")
         }
+        Command::Invite(args) => moderate::invite(args).await,
+        Command::Kick(args) => moderate::kick(args).await,
+        Command::Ban(args) => moderate::restrict(args, pb::Restriction::Ban).await,
+        Command::Unban(args) => moderate::lift(args, pb::Restriction::Ban).await,
+        Command::Mute(args) => moderate::restrict(args, pb::Restriction::Mute).await,
+        Command::Unmute(args) => moderate::lift(args, pb::Restriction::Mute).await,
+        Command::Role(args) => moderate::role(args).await,
+        Command::Topic(args) => settings::topic(args).await,
+        Command::Pin(args) => settings::pin(args, false).await,
+        Command::Unpin(args) => settings::pin(args, true).await,
+        Command::Archive(args) => settings::archive(args, false).await,
+        Command::Unarchive(args) => settings::archive(args, true).await,
+        Command::Retention(args) => settings::retention(args).await,
+        Command::Thread(args) => settings::thread(args).await,
     }
 }
 
@@ -98,6 +167,7 @@ async fn create(args: Create) -> Outcome {
         Kind::Public => pb::RoomKind::Public,
         Kind::Private => pb::RoomKind::Private,
         Kind::Direct => pb::RoomKind::Direct,
+        Kind::Group => pb::RoomKind::Group,
     };
     let created = connection.client()?.create_room(&args.room, &args.title, kind).await;
     let created = created.map_err(|error| connection.failure(error))?;
@@ -112,11 +182,11 @@ async fn create(args: Create) -> Outcome {
     Ok(())
 }
 
-/// Every room that the caller may see.
-pub(super) async fn all(client: &Client) -> Result<Vec<pb::Room>, Error> {
+/// Every room that the caller may see, with `search` in its id or title.
+pub(super) async fn all(client: &Client, search: &str) -> Result<Vec<pb::Room>, Error> {
     let (mut rooms, mut after) = (Vec::new(), String::new());
     loop {
-        let page = client.list_rooms(&after, 1000).await?;
+        let page = client.list_rooms(&after, 1000, search).await?;
         rooms.extend(page.rooms);
         after = page.next;
         if after.is_empty() {
@@ -128,7 +198,7 @@ pub(super) async fn all(client: &Client) -> Result<Vec<pb::Room>, Error> {
 async fn list(args: List) -> Outcome {
     let connection = args.connection;
     let client = connection.client()?;
-    let rooms = all(&client).await.map_err(|error| connection.failure(error))?;
+    let rooms = all(&client, &args.search).await.map_err(|error| connection.failure(error))?;
     if connection.json {
         let rooms: Vec<_> = rooms.iter().map(output::room_json).collect();
         output::line(json!({ "rooms": rooms }))?;
@@ -162,23 +232,56 @@ async fn show(args: One) -> Outcome {
     table.row(["first seq".into(), room.first_seq.to_string()]);
     table.row(["epoch".into(), room.epoch.clone()]);
     table.row(["chain".into(), output::hex(&room.chain)]);
+    if room.archived {
+        table.row(["archived".into(), "yes".into()]);
+    }
+    if !room.pins.is_empty() {
+        let pins: Vec<_> = room.pins.iter().map(|seq| format!("#{seq}")).collect();
+        table.row(["pinned".into(), pins.join(" ")]);
+    }
+    table.row(["kept".into(), kept(room.retention.unwrap_or_default())]);
     table.row(["participants".into(), room.participant_count.to_string()]);
     for participant in &room.participants {
         let role = output::role(participant.role());
         let since = output::time_short(participant.since_ms);
-        table.row([format!("  {}", participant.user), format!("{role} since {since}")]);
+        let what = match participant.invited {
+            true => format!("invited since {since}"),
+            false => format!("{role} since {since}"),
+        };
+        let until = match participant.until_ms {
+            0 => String::new(),
+            ms => format!(", until {}", output::time_short(ms)),
+        };
+        table.row([format!("  {}", participant.user), what + &until]);
     }
     table.print()?;
     Ok(())
 }
 
-fn acked(args: &One, ack: Result<pb::Ack, Error>, done: &str, nothing: &str) -> Outcome {
-    let ack = ack.map_err(|error| args.connection.failure(error))?;
-    if args.connection.json {
+/// What is kept of a room's log, for people.
+fn kept(retention: pb::Retention) -> String {
+    let age = std::time::Duration::from_millis(retention.max_age_ms);
+    match (retention.max_age_ms, retention.max_events) {
+        (0, 0) => "everything".into(),
+        (_, 0) => humantime::format_duration(age).to_string(),
+        (0, events) => format!("{events} events"),
+        (_, events) => format!("{}, {events} events", humantime::format_duration(age)),
+    }
+}
+
+fn acked(
+    connection: &Connection,
+    what_of: &str,
+    ack: Result<pb::Ack, Error>,
+    done: &str,
+    nothing: &str,
+) -> Outcome {
+    let ack = ack.map_err(|error| connection.failure(error))?;
+    if connection.json {
         output::line(output::ack_json(&ack))?;
     } else {
         let what = if ack.duplicate { nothing } else { done };
-        output::line(format!("{what} {}", args.room))?;
+        output::line(format!("{what} {what_of}"))?;
     }
     Ok(())
 }

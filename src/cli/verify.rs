@@ -245,6 +245,7 @@ mod tests {
                 subject: None,
                 role: None,
                 withdrawn: false,
+                until_ms: None,
                 original_at_ms: (seq == 4).then_some(5),
                 original_sender: (seq == 4).then(|| "Ann".into()),
                 body: Body::Present { salt: [seq as u8; 16], text: texts(seq) },

@@ -294,6 +294,15 @@ not_faked! {
     redact(pb::RedactRequest) -> pb::Ack;
     react(pb::ReactRequest) -> pb::Ack;
     set_role(pb::SetRoleRequest) -> pb::Ack;
+    invite(pb::InviteRequest) -> pb::Ack;
+    kick(pb::KickRequest) -> pb::Ack;
+    restrict(pb::RestrictRequest) -> pb::Ack;
+    lift(pb::LiftRequest) -> pb::Ack;
+    set_topic(pb::SetTopicRequest) -> pb::Ack;
+    pin(pb::PinRequest) -> pb::Ack;
+    archive(pb::ArchiveRequest) -> pb::Ack;
+    set_retention(pb::SetRetentionRequest) -> pb::Ack;
+    thread(pb::ThreadRequest) -> pb::EventsResponse;
     import(pb::ImportRequest) -> pb::ImportResponse;
     events(pb::EventsRequest) -> pb::EventsResponse;
 }

@@ -28,6 +28,7 @@ mod accounts;
 mod admin;
 mod cluster;
 mod mint;
+mod moderation;
 mod retry;
 mod rooms;
 mod servers;

@@ -49,7 +49,7 @@ impl Post {
     }
 }
 
-fn id_bytes(id: RequestId) -> bytes::Bytes {
+pub(super) fn id_bytes(id: RequestId) -> bytes::Bytes {
     bytes::Bytes::copy_from_slice(id.as_bytes())
 }
 
@@ -111,7 +111,8 @@ impl Client {
         .await
     }
 
-    /// A page of rooms in order of id, from after `after` (empty: from the first).
+    /// A page of rooms in order of id, from after `after` (empty: from the first), with `search` in
+    /// their id or title (empty: all).
     ///
     /// # Errors
     /// As every call.
@@ -119,9 +120,11 @@ impl Client {
         &self,
         after: &str,
         limit: u32,
+        search: &str,
     ) -> Result<pb::ListRoomsResponse, Error> {
         self.read(|channel| async move {
-            let request = self.request(pb::ListRoomsRequest { limit, after: after.to_string() });
+            let (after, search) = (after.to_string(), search.to_string());
+            let request = self.request(pb::ListRoomsRequest { limit, after, search });
             RoomsClient::new(channel).list_rooms(request).await
         })
         .await

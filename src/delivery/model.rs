@@ -44,6 +44,7 @@ pub fn event(seq: u64, kind: EventKind, target: Option<u64>, text: &str) -> Arc<
         subject: None,
         role: None,
         withdrawn: false,
+        until_ms: None,
         original_at_ms: None,
         original_sender: None,
         body: Body::Present { salt: [7; 16], text: text.into() },

@@ -80,6 +80,7 @@ pub trait Backend: Send + Sync + 'static {
         actor: &'a Actor,
         after: Option<RoomId>,
         limit: usize,
+        search: String,
     ) -> BoxFuture<'a, Result<Vec<Arc<Room>>, Error>>;
     fn users<'a>(
         &'a self,
@@ -156,8 +157,9 @@ impl Backend for Router {
         actor: &'a Actor,
         after: Option<RoomId>,
         limit: usize,
+        search: String,
     ) -> BoxFuture<'a, Result<Vec<Arc<Room>>, Error>> {
-        Box::pin(Router::rooms(self, actor, after, limit))
+        Box::pin(Router::rooms(self, actor, after, limit, search))
     }
 
     fn users<'a>(

@@ -158,6 +158,7 @@ impl App {
             // The last is asked when a quorum is lost, and says no more than anybody may know.
             "/folkmoot.v1.Rooms/Events"
             | "/folkmoot.v1.Rooms/GetRoom"
+            | "/folkmoot.v1.Rooms/Thread"
             | "/folkmoot.v1.Admin/QuorumCritical" => self.verify_stale(credentials).await?,
             _ => self.verify(credentials).await?,
         };

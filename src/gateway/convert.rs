@@ -6,10 +6,11 @@
 use bytes::Bytes;
 use prost::Message;
 
-use crate::chat::command::{Done, ImportLine};
+use crate::chat::command::{Done, ImportLine, Restriction};
 use crate::chat::event::{Body, Event, EventKind, Hash, Role};
-use crate::chat::query::{Annotated, Page};
-use crate::chat::state::{Participant, Room, RoomKind, User};
+use crate::chat::mention;
+use crate::chat::query::{Annotated, Events, Page};
+use crate::chat::state::{Part, Participant, Room, RoomKind, User};
 use crate::error::{Code, Error};
 use crate::id::{Cursor, Epoch, RequestId, Seq, UserId};
 use crate::limits;
@@ -90,7 +91,7 @@ pub fn room_kind(number: i32) -> Result<RoomKind, Error> {
     u32::try_from(number)
         .ok()
         .and_then(RoomKind::from_number)
-        .ok_or_else(|| Error::invalid("kind must be public, private or direct"))
+        .ok_or_else(|| Error::invalid("kind must be public, private, direct or group"))
 }
 
 /// A participant's role.
@@ -99,6 +100,14 @@ pub fn role(number: i32) -> Result<Role, Error> {
         .ok()
         .and_then(Role::from_number)
         .ok_or_else(|| Error::invalid("role must be owner, moderator, member, muted or banned"))
+}
+
+/// A mute or a ban.
+pub fn restriction(number: i32) -> Result<Restriction, Error> {
+    u32::try_from(number)
+        .ok()
+        .and_then(Restriction::from_number)
+        .ok_or_else(|| Error::invalid("restriction must be mute or ban"))
 }
 
 /// What a user may post.
@@ -178,8 +187,18 @@ pub fn event(event: &Event) -> proto::Event {
         original_at_ms: event.original_at_ms.unwrap_or(0),
         original_sender: event.original_sender.clone().unwrap_or_default(),
         withdrawn: event.withdrawn,
+        until_ms: event.until_ms.unwrap_or(0),
+        mentions: mentions(event.kind, event.body.text()),
         ..proto::Event::default()
     }
+}
+
+/// The users that what somebody said mentions.
+pub fn mentions(kind: EventKind, text: &str) -> Vec<String> {
+    if !kind.is_message() && kind != EventKind::Edit {
+        return Vec::new();
+    }
+    mention::mentions(text).iter().map(|user| user.as_str().to_owned()).collect()
 }
 
 /// An event as live delivery shows it, encoded.
@@ -194,12 +213,17 @@ pub fn annotated(annotated: &Annotated) -> proto::Event {
         && !shown.redacted
     {
         shown.text.clone_from(text);
+        shown.mentions = mentions(annotated.event.kind, text);
         shown.edited_at_ms = *at_ms;
         shown.edits = annotated
             .edits
             .iter()
             .map(|(seq, at_ms, text)| proto::Edit { seq: seq.0, at_ms: *at_ms, text: text.clone() })
             .collect();
+    }
+    if let Some((count, last)) = annotated.replies {
+        shown.reply_count = count;
+        shown.last_reply = last.0;
     }
     if let Some(notes) = &annotated.notes {
         shown.reactions = notes
@@ -212,6 +236,17 @@ pub fn annotated(annotated: &Annotated) -> proto::Event {
             .collect();
     }
     shown
+}
+
+/// A page of a room's log, or of a thread.
+pub fn events(events: &Events) -> proto::EventsResponse {
+    proto::EventsResponse {
+        epoch: events.epoch.as_str().to_owned(),
+        first_seq: events.first_seq.0,
+        head: events.head.0,
+        recovered: events.recovered,
+        events: events.events.iter().map(annotated).collect(),
+    }
 }
 
 /// An event as an export shows it: with what verifies it offline.
@@ -246,8 +281,16 @@ pub fn room(room: &Room, participants: &[(UserId, Participant)]) -> proto::Room 
                 user: user.as_str().to_owned(),
                 role: participant.role as i32,
                 since_ms: participant.since_ms,
+                until_ms: participant.until_ms.unwrap_or(0),
+                invited: participant.part == Part::Invited,
             })
             .collect(),
+        archived: room.archived,
+        pins: room.pins.iter().map(|seq| seq.0).collect(),
+        retention: Some(proto::Retention {
+            max_age_ms: room.retention.max_age_ms,
+            max_events: room.retention.max_events,
+        }),
     }
 }
 
@@ -282,7 +325,8 @@ mod tests {
         for kind in [-1, 3, 4, 99] {
             assert!(posted_kind(kind).is_err());
         }
-        assert!(room_kind(0).is_err() && room_kind(-1).is_err() && room_kind(4).is_err());
+        assert!(room_kind(0).is_err() && room_kind(-1).is_err() && room_kind(5).is_err());
+        assert!(restriction(0).is_err() && restriction(3).is_err());
         assert!(role(0).is_err() && role(6).is_err());
         assert!(consistency(2).is_err());
     }

@@ -154,7 +154,7 @@ fn ends_part(event: &Event, follower: &Actor) -> bool {
         (event.kind, event.role),
         (EventKind::Leave, _) | (EventKind::Role, Some(Role::Banned))
     );
-    ends && *subject == follower.user && !follower.admin
+    ends && !event.withdrawn && *subject == follower.user && !follower.admin
 }
 
 #[cfg(test)]
@@ -176,6 +176,7 @@ mod tests {
             subject: subject.map(user),
             role,
             withdrawn: false,
+            until_ms: None,
             original_at_ms: None,
             original_sender: None,
             body: Body::Present { salt: [0; 16], text: String::new() },

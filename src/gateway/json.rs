@@ -8,10 +8,10 @@ use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
 use crate::chat::command::Done;
-use crate::chat::event::{Body, Event, EventKind, Role};
+use crate::chat::event::{Body, Event, Role};
 use crate::chat::query::{Annotated, Events};
-use crate::chat::state::{Participant, Room, RoomKind, User};
-use crate::gateway::convert::TIME_MS_MAX;
+use crate::chat::state::{Part, Participant, Room, User};
+use crate::gateway::convert::{self, TIME_MS_MAX};
 use crate::id::{RequestId, UserId};
 
 /// A time in milliseconds since the Unix epoch, written as RFC 3339.
@@ -42,22 +42,6 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// An event kind's name.
-pub fn event_kind(kind: EventKind) -> &'static str {
-    match kind {
-        EventKind::Message => "message",
-        EventKind::Action => "action",
-        EventKind::Notice => "notice",
-        EventKind::Edit => "edit",
-        EventKind::Redaction => "redaction",
-        EventKind::Reaction => "reaction",
-        EventKind::Join => "join",
-        EventKind::Leave => "leave",
-        EventKind::Role => "role",
-        EventKind::Topic => "topic",
-    }
-}
-
 /// A role's name.
 pub fn role(role: Role) -> &'static str {
     match role {
@@ -66,15 +50,6 @@ pub fn role(role: Role) -> &'static str {
         Role::Member => "member",
         Role::Muted => "muted",
         Role::Banned => "banned",
-    }
-}
-
-/// A room kind's name.
-pub fn room_kind(kind: RoomKind) -> &'static str {
-    match kind {
-        RoomKind::Public => "public",
-        RoomKind::Private => "private",
-        RoomKind::Direct => "direct",
     }
 }
 
@@ -98,6 +73,10 @@ pub struct EventJson<'a> {
     #[serde(skip_serializing_if = "is_false")]
     withdrawn: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<Time>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mentions: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     original_at: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none")]
     original_sender: Option<&'a str>,
@@ -107,6 +86,10 @@ pub struct EventJson<'a> {
     edits: Vec<EditJson<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reactions: Vec<ReactionJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_reply: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -122,6 +105,10 @@ struct ReactionJson<'a> {
     users: Vec<&'a str>,
 }
 
+fn some(number: u64) -> Option<u64> {
+    Some(number).filter(|number| *number > 0)
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !value
@@ -133,7 +120,7 @@ impl<'a> From<&'a Event> for EventJson<'a> {
             seq: event.seq.0,
             at: Time(event.at_ms),
             sender: event.sender.as_str(),
-            kind: event_kind(event.kind),
+            kind: event.kind.name(),
             client_msg_id: event.request_id.to_string(),
             text: event.body.text(),
             target: event.target.map(|seq| seq.0),
@@ -141,11 +128,15 @@ impl<'a> From<&'a Event> for EventJson<'a> {
             role: event.role.map(role),
             redacted: matches!(event.body, Body::Erased { .. }),
             withdrawn: event.withdrawn,
+            until: event.until_ms.map(Time),
+            mentions: convert::mentions(event.kind, event.body.text()),
             original_at: event.original_at_ms.map(Time),
             original_sender: event.original_sender.as_deref(),
             edited_at: None,
             edits: Vec::new(),
             reactions: Vec::new(),
+            reply_count: None,
+            last_reply: None,
         }
     }
 }
@@ -157,11 +148,16 @@ impl<'a> From<&'a Annotated> for EventJson<'a> {
             && !shown.redacted
         {
             shown.text = text;
+            shown.mentions = convert::mentions(annotated.event.kind, text);
             shown.edited_at = Some(Time(*at_ms));
             let edits = annotated.edits.iter();
             shown.edits = edits
                 .map(|(seq, at_ms, text)| EditJson { seq: seq.0, at: Time(*at_ms), text })
                 .collect();
+        }
+        if let Some((count, last)) = annotated.replies {
+            shown.reply_count = Some(count);
+            shown.last_reply = Some(last.0);
         }
         if let Some(notes) = &annotated.notes {
             let reactions = notes.reactions.iter();
@@ -216,8 +212,20 @@ pub struct RoomJson<'a> {
     chain: String,
     created_at: Time,
     participant_count: u64,
+    archived: bool,
+    pins: Vec<u64>,
+    retention: RetentionJson,
     #[serde(skip_serializing_if = "Option::is_none")]
     participants: Option<Vec<ParticipantJson<'a>>>,
+}
+
+/// How much of a room's log is kept; absent = no limit.
+#[derive(Debug, Serialize)]
+struct RetentionJson {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_age_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_events: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -225,6 +233,10 @@ struct ParticipantJson<'a> {
     user: &'a str,
     role: &'static str,
     since: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<Time>,
+    #[serde(skip_serializing_if = "is_false")]
+    invited: bool,
 }
 
 impl<'a> RoomJson<'a> {
@@ -237,13 +249,15 @@ impl<'a> RoomJson<'a> {
                     user: user.as_str(),
                     role: role(participant.role),
                     since: Time(participant.since_ms),
+                    until: participant.until_ms.map(Time),
+                    invited: participant.part == Part::Invited,
                 })
                 .collect()
         });
         RoomJson {
             room: room.id.as_str(),
             title: &room.title,
-            kind: room_kind(room.kind),
+            kind: room.kind.name(),
             topic: &room.topic,
             head: room.head.0,
             first_seq: room.first_seq.0,
@@ -251,6 +265,12 @@ impl<'a> RoomJson<'a> {
             chain: Hex(&room.chain).to_string(),
             created_at: Time(room.created_at_ms),
             participant_count: room.participants,
+            archived: room.archived,
+            pins: room.pins.iter().map(|seq| seq.0).collect(),
+            retention: RetentionJson {
+                max_age_ms: some(room.retention.max_age_ms),
+                max_events: some(room.retention.max_events),
+            },
             participants,
         }
     }

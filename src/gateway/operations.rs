@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
-use crate::chat::command::{Actor, Command, Done};
+use crate::chat::command::{Actor, Command, Done, Restriction};
+use crate::chat::event::Role;
 use crate::chat::query::{Answer, Events, Page, Query};
 use crate::chat::state::{Participant, Room, RoomKind, User};
 use crate::delivery::subscription::Next;
@@ -16,7 +17,7 @@ use crate::error::{Code, Error};
 use crate::gateway::app::{App, Caller, require_admin, salt, shutting_down};
 use crate::gateway::auth::{mint_join_token, mint_token};
 use crate::gateway::{convert, follow};
-use crate::id::{Epoch, NodeId, RequestId, RoomId, ShardId, UserId};
+use crate::id::{Epoch, NodeId, RequestId, RoomId, Seq, ShardId, UserId};
 use crate::limits;
 use crate::meta::audit::RECORDS_MAX;
 use crate::proto::internal::AuditRecord;
@@ -28,6 +29,21 @@ pub const FIRST_ADMIN: &str = "admin";
 
 /// A room with the first of its participants.
 pub type RoomView = (Arc<Room>, Vec<(UserId, Participant)>);
+
+/// A page of the replies to a message, as asked for.
+#[derive(Debug, Clone)]
+pub struct ThreadQuery {
+    /// Which room.
+    pub room: RoomId,
+    /// The message.
+    pub root: Seq,
+    /// From where, which way.
+    pub page: Page,
+    /// At most this many replies.
+    pub limit: usize,
+    /// What the read must see.
+    pub consistency: Consistency,
+}
 
 /// A page of a room's log, as asked for.
 #[derive(Debug, Clone)]
@@ -167,8 +183,10 @@ impl App {
         actor: &Actor,
         after: Option<RoomId>,
         limit: usize,
+        search: String,
     ) -> Result<(Vec<Arc<Room>>, Option<String>), Error> {
-        let rooms = self.backend.rooms(actor, after, limit).await?;
+        convert::at_most("search", &search, limits::SEARCH_BYTES_MAX)?;
+        let rooms = self.backend.rooms(actor, after, limit, search).await?;
         let full = rooms.len() >= limit;
         let next = rooms.last().filter(|_| full).map(|room| room.id.as_str().to_owned());
         Ok((rooms, next))
@@ -188,6 +206,45 @@ impl App {
         let full = users.len() >= limit;
         let next = users.last().filter(|_| full).map(|user| user.id.as_str().to_owned());
         Ok((users, next))
+    }
+
+    /// Executes a command on a room that may give somebody a part in it who has none: they must be a
+    /// user. Users are in other shards, so this is no matter of the room's rules; they are never
+    /// deleted.
+    ///
+    /// # Errors
+    /// [`Code::UserNotFound`], and the router's.
+    pub async fn execute_on(
+        &self,
+        actor: &Actor,
+        user: UserId,
+        id: Option<RequestId>,
+        command: Command,
+    ) -> Result<Done, Error> {
+        let adds = match &command {
+            Command::Invite { .. } => true,
+            Command::Restrict { restriction, .. } => *restriction == Restriction::Ban,
+            Command::SetRole { role, .. } => *role == Role::Banned,
+            _ => false,
+        };
+        if adds && user != actor.user {
+            self.user(actor, user).await?;
+        }
+        self.execute(actor, id, command).await
+    }
+
+    /// Reads a page of the replies to a message.
+    ///
+    /// # Errors
+    /// The router's.
+    pub async fn thread(&self, caller: &Caller, query: ThreadQuery) -> Result<Events, Error> {
+        let ThreadQuery { room, root, page, limit, consistency } = query;
+        caller.certain_for(consistency)?;
+        let query = Query::Thread { room, root, page, limit };
+        match self.backend.query(&caller.actor, query, consistency).await? {
+            Answer::Events(events) => Ok(events),
+            _ => Err(wrong_answer()),
+        }
     }
 
     /// Reads a page of a room's log; when it is empty, waits for an event as long as was asked.

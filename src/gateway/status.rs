@@ -35,9 +35,11 @@ pub fn row(code: Code) -> (StatusCode, tonic::Code) {
             (StatusCode::FORBIDDEN, Grpc::PermissionDenied)
         }
         Code::AlreadyExists | Code::IdReused => (StatusCode::CONFLICT, Grpc::AlreadyExists),
-        Code::WrongRoomKind | Code::Expired | Code::ClockSkew | Code::AlreadyInitialized => {
-            (StatusCode::CONFLICT, Grpc::FailedPrecondition)
-        }
+        Code::WrongRoomKind
+        | Code::Archived
+        | Code::Expired
+        | Code::ClockSkew
+        | Code::AlreadyInitialized => (StatusCode::CONFLICT, Grpc::FailedPrecondition),
         Code::LimitReached => (StatusCode::CONFLICT, Grpc::ResourceExhausted),
         Code::Redacted => (StatusCode::GONE, Grpc::FailedPrecondition),
         Code::NotLeader

@@ -96,7 +96,13 @@ pub(super) async fn run(node: Compactor) -> Result<(u64, u64), Error> {
     let before = directory_bytes(&node.data_dir);
     // What was erased must be rewritten in the base, and leave the log.
     for shard in node.groups.router().host().all() {
+        shard.replica().look_for_trimmed();
         checkpointer::checkpoint::<TokioRuntime>(&shard).await.map_err(failed)?;
+        if shard.replica().read().trimming_waits() {
+            let message = "the state of a shard is being sent to another node, which needs what is to go: \
+                try again later";
+            return Err(Error::new(Code::Overloaded, message).retry_after(5000));
+        }
         shard.purge_log().await.map_err(failed)?;
     }
     rewrite_base(&node).await.map_err(failed)?;

@@ -29,9 +29,10 @@ impl<R: Runtime> Router<R> {
         consistency: Consistency,
     ) -> Result<Answer, Error> {
         let shard = match &query {
-            Query::Room { room } | Query::Events { room, .. } | Query::Export { room, .. } => {
-                self.shard_of_room(room)?
-            }
+            Query::Room { room }
+            | Query::Events { room, .. }
+            | Query::Thread { room, .. }
+            | Query::Export { room, .. } => self.shard_of_room(room)?,
             Query::User { user } => self.shard_of_user(user)?,
             Query::Rooms { .. } | Query::Users { .. } | Query::Revocations => {
                 return Err(Error::new(Code::Internal, "this is asked of a shard as a whole"));
@@ -122,7 +123,8 @@ impl<R: Runtime> Router<R> {
         index.map_err(|error| Error { may_have_applied: false, ..error })
     }
 
-    /// The rooms of all shards that `actor` may see, ascending.
+    /// The rooms of all shards that `actor` may see, ascending; only those with `search` in their id
+    /// or title.
     ///
     /// # Errors
     /// When a shard cannot answer.
@@ -131,8 +133,9 @@ impl<R: Runtime> Router<R> {
         actor: &Actor,
         after: Option<RoomId>,
         limit: usize,
+        search: String,
     ) -> Result<Vec<Arc<Room>>, Error> {
-        let query = Query::Rooms { after, limit };
+        let query = Query::Rooms { after, limit, search };
         let mut rooms = Vec::new();
         for answer in self.query_all(actor, query).await? {
             let Answer::Rooms { rooms: some } = answer else { return Err(odd_reply().error) };

@@ -89,6 +89,12 @@ impl Replica {
         }
     }
 
+    /// Has the next checkpoint look for what is left of trimmed events in all rooms. Reads every
+    /// room's row meanwhile.
+    pub fn look_for_trimmed(&self) {
+        self.write().look_for_trimmed();
+    }
+
     /// Whether the replica was removed from this node.
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)

@@ -11,7 +11,8 @@
 //! 2. One atomic batch: heads and all other rows, dedup outcomes, `applied`, and the marker's end.
 //! 3. `flush`. Only now the checkpoint is durable.
 //! 4. Cleaning, which a later checkpoint makes up for if it is cut short: blocks with erased bodies
-//!    are rewritten (until then [`Key::Erasing`] masks them), expired dedup rows are removed.
+//!    are rewritten (until then [`Key::Erasing`] masks them), expired dedup rows are removed, and the
+//!    blocks of trimmed events.
 //!
 //! Erased bodies must not go before step 3: after a crash the redaction is applied once more, and
 //! must find what it found the first time.
@@ -24,7 +25,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::chat::codec::EventReader;
 use crate::chat::event::Event;
 use crate::chat::state::{Notes, Participant, Room, User};
 use crate::id::{RoomId, Seq, UserId};
@@ -38,8 +38,6 @@ use crate::store::key::{Key, Space, tag};
 use crate::store::recovery;
 use crate::store::state::Applied;
 
-/// Erased events whose blocks one checkpoint rewrites; more wait for the next.
-const CLEANED_MAX: usize = 4096;
 /// Small blocks that are looked for when it is not known how many there are.
 const SMALL_BLOCKS_MAX: usize = 64;
 /// Rooms whose small blocks are kept in mind.
@@ -54,7 +52,7 @@ pub(crate) struct Shared {
     /// Snapshots being sent: nothing that they may still read is removed.
     pub(crate) sources: AtomicUsize,
     /// Dedup rows of minutes before this one are gone.
-    expired_before: AtomicU32,
+    pub(super) expired_before: AtomicU32,
 }
 
 impl Shared {
@@ -68,14 +66,14 @@ impl Shared {
         self.expired_before.store(0, Ordering::SeqCst);
     }
 
-    fn lock_small(&self) -> MutexGuard<'_, HashMap<RoomId, Small>> {
+    pub(super) fn lock_small(&self) -> MutexGuard<'_, HashMap<RoomId, Small>> {
         self.small.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The small blocks at the end of a room: they hold the events `first..next`.
 #[derive(Debug, Clone, Copy)]
-struct Small {
+pub(super) struct Small {
     first: Seq,
     next: Seq,
     bytes: usize,
@@ -106,6 +104,8 @@ pub struct Checkpoint {
     pub(crate) erased: Vec<(RoomId, Seq)>,
     /// Erased bodies that blocks still have, those of `erased` among them.
     pub(crate) erasing: Vec<(RoomId, Seq)>,
+    /// Rooms that have been trimmed, each with the first event that is kept.
+    pub(crate) trimming: Vec<(RoomId, Seq)>,
     /// Dedup minutes before this one are beyond the horizon.
     pub(crate) expired_before: u32,
 }
@@ -117,6 +117,7 @@ pub struct Written {
     pub(crate) row: AppliedRow,
     pub(crate) parts: Vec<(BucketId, Vec<u32>)>,
     pub(crate) cleaned: Vec<(RoomId, Seq)>,
+    pub(crate) trimmed: Vec<(RoomId, Seq)>,
     clean_error: Option<io::Error>,
 }
 
@@ -149,13 +150,14 @@ impl Checkpoint {
             row,
             parts,
             cleaned: Vec::new(),
+            trimmed: Vec::new(),
             clean_error: None,
         };
         written.clean_error = self.clean(&mut written).err();
         Ok(written)
     }
 
-    fn blocks<'a>(&self, room: &'a RoomId) -> RoomBlocks<'a> {
+    pub(super) fn blocks<'a>(&self, room: &'a RoomId) -> RoomBlocks<'a> {
         let lineage = self.lineages.get(room).copied().unwrap_or(0);
         RoomBlocks { space: self.space, room, lineage }
     }
@@ -247,6 +249,8 @@ impl Checkpoint {
             match (block::first_of(key), Header::of(value)) {
                 (Some(first), Ok(header))
                     if rows <= SMALL_BLOCKS_MAX
+                        // Else between them there were events that are trimmed.
+                        && first.0 + header.count == small.first.0
                         && value.len() < SMALL_BYTES
                         && !header.is_in_parts() =>
                 {
@@ -377,75 +381,6 @@ impl Checkpoint {
         };
         self.sent.iter().map(put).collect()
     }
-
-    /// Step 4.
-    fn clean(&self, written: &mut Written) -> io::Result<()> {
-        let mut rooms: BTreeMap<&RoomId, Vec<Seq>> = BTreeMap::new();
-        for (room, seq) in self.erasing.iter().take(CLEANED_MAX) {
-            rooms.entry(room).or_default().push(*seq);
-        }
-        for (room, mut seqs) in rooms {
-            seqs.sort_unstable();
-            self.shared.lock_small().remove(room);
-            let mut rest = seqs.as_slice();
-            while let Some(seq) = rest.first() {
-                let count = self.erase_in_block(room, *seq, rest)?;
-                written.cleaned.extend(rest[..count].iter().map(|seq| (room.clone(), *seq)));
-                rest = &rest[count..];
-            }
-        }
-        let done = self.shared.expired_before.load(Ordering::SeqCst);
-        if self.expired_before > done && self.shared.sources.load(Ordering::SeqCst) == 0 {
-            let range = self.space.sent_before(self.expired_before);
-            let removed = self.base.delete_range(&range)?;
-            written.row.bytes = written.row.bytes.saturating_sub(removed);
-            self.shared.expired_before.store(self.expired_before, Ordering::SeqCst);
-        }
-        Ok(())
-    }
-
-    /// Rewrites the block of `seq` without the bodies of `seqs` that are in it; says how many of
-    /// these, from the first on, are done.
-    fn erase_in_block(&self, room: &RoomId, seq: Seq, seqs: &[Seq]) -> io::Result<usize> {
-        let of_room = self.blocks(room);
-        let mut batch = Batch::new();
-        let mut count = 1;
-        if let Some((first, row)) = of_room.floor(self.base.as_ref(), seq)? {
-            of_room.delete(&mut batch, first, &row)?;
-            let run = of_room.decode(self.base.as_ref(), (first, row))?;
-            if run.next() <= seq {
-                batch = Batch::new(); // not there: trimmed
-            } else {
-                count = seqs.partition_point(|seq| *seq < run.next());
-                let erased = erase(&run, &seqs[..count])?;
-                let blocks = Packer::default().pack(&erased);
-                blocks.iter().for_each(|block| of_room.put(&mut batch, block));
-            }
-        }
-        for seq in &seqs[..count] {
-            batch.delete(self.space.key(&Key::Erasing(room.clone(), *seq)));
-        }
-        self.base.write(batch)?;
-        Ok(count)
-    }
-}
-
-/// The events of a run, without the bodies of `seqs`, which are sorted.
-///
-/// # Errors
-/// When an event is damaged.
-pub(crate) fn erase(run: &Run, seqs: &[Seq]) -> io::Result<Run> {
-    let mut reader = EventReader::default();
-    let mut erased = Run::new(run.first());
-    for (seq, event) in run.events(run.first()) {
-        if seqs.binary_search(&seq).is_ok() {
-            let event = reader.read(event).map_err(|_| damaged("an event"))?;
-            erased.push(&event.erased());
-        } else {
-            erased.push_encoded(event);
-        }
-    }
-    Ok(erased)
 }
 
 impl Small {

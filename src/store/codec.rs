@@ -14,7 +14,7 @@ use prost::Message;
 pub use self::user::{user_from, user_value};
 pub use crate::chat::codec::varint::{put_varint, take_bytes, take_varint};
 use crate::chat::event::{Hash, Role};
-use crate::chat::state::{Notes, Participant, Room, RoomKind};
+use crate::chat::state::{Notes, Part, Participant, Retention, Room, RoomKind};
 use crate::id::{Epoch, RoomId, Seq, UserId};
 use crate::proto::internal as proto;
 use crate::store::base::{self, Base, Batch, Order, ROW_BYTES_MAX};
@@ -155,6 +155,10 @@ pub fn room_value(room: &Room) -> Vec<u8> {
         participants: room.participants,
         created_at_ms: room.created_at_ms,
         creator: room.creator.as_str().into(),
+        archived: room.archived,
+        pins: room.pins.iter().map(|seq| seq.0).collect(),
+        max_age_ms: room.retention.max_age_ms,
+        max_events: room.retention.max_events,
     })
 }
 
@@ -178,13 +182,20 @@ pub fn room_from(id: &RoomId, value: &[u8]) -> io::Result<Room> {
         participants: row.participants,
         created_at_ms: row.created_at_ms,
         creator: UserId::parse(&row.creator).map_err(|_| damaged(what))?,
+        archived: row.archived,
+        pins: row.pins.into_iter().map(Seq).collect(),
+        retention: Retention { max_age_ms: row.max_age_ms, max_events: row.max_events },
     })
 }
 
 /// Encodes a participant's row.
 pub fn participant_value(participant: &Participant) -> Vec<u8> {
-    let role = participant.role as u32;
-    message(&proto::ParticipantRow { role, since_ms: participant.since_ms })
+    message(&proto::ParticipantRow {
+        role: participant.role as u32,
+        since_ms: participant.since_ms,
+        until_ms: participant.until_ms,
+        part: participant.part as u32,
+    })
 }
 
 /// Decodes a participant's row.
@@ -194,8 +205,12 @@ pub fn participant_value(participant: &Participant) -> Vec<u8> {
 pub fn participant_from(value: &[u8]) -> io::Result<Participant> {
     let what = "a participant's row";
     let row: proto::ParticipantRow = parse(value, what)?;
-    let role = Role::from_number(row.role).ok_or_else(|| damaged(what))?;
-    Ok(Participant { role, since_ms: row.since_ms })
+    Ok(Participant {
+        role: Role::from_number(row.role).ok_or_else(|| damaged(what))?,
+        since_ms: row.since_ms,
+        until_ms: row.until_ms,
+        part: Part::from_number(row.part).ok_or_else(|| damaged(what))?,
+    })
 }
 
 /// Encodes a message's notes.
@@ -208,6 +223,7 @@ pub fn notes_value(notes: &Notes) -> Vec<u8> {
         edits: notes.edits.iter().map(|seq| seq.0).collect(),
         reactions: notes.reactions.iter().map(reaction).collect(),
         redacted_by: notes.redacted_by.map_or(0, |seq| seq.0),
+        replies: notes.replies.iter().map(|seq| seq.0).collect(),
     })
 }
 
@@ -227,6 +243,7 @@ pub fn notes_from(value: &[u8]) -> io::Result<Notes> {
         edits: row.edits.into_iter().map(Seq).collect(),
         reactions: row.reactions.into_iter().map(reaction).collect::<io::Result<_>>()?,
         redacted_by: Some(Seq(row.redacted_by)).filter(|seq| seq.0 != 0),
+        replies: row.replies.into_iter().map(Seq).collect(),
     })
 }
 

@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use crate::id::{Seq, ShardId};
 use crate::store::base::{BATCH_BYTES, Base, Batch, Order};
 use crate::store::block::{Header, Packer, RoomBlocks};
-use crate::store::checkpoint;
+use crate::store::cleaning;
 use crate::store::codec::{self, damaged};
 use crate::store::key::{self, Key, Space, tag};
 use crate::store::recovery::{self, Recovered};
@@ -125,7 +125,7 @@ impl Copy<'_> {
                     blocks.copy(old, &mut self.batch, first, row)?;
                 } else {
                     let run = blocks.decode(old, (first, row))?;
-                    let packed = Packer::default().pack(&checkpoint::erase(&run, &erased)?);
+                    let packed = Packer::default().pack(&cleaning::erase(&run, &erased)?);
                     packed.iter().for_each(|block| blocks.put(&mut self.batch, block));
                 }
                 self.write_if_full()?;

@@ -12,6 +12,7 @@ pub mod ballast;
 pub mod base;
 pub mod block;
 pub mod checkpoint;
+mod cleaning;
 pub mod codec;
 pub mod compact;
 pub mod dedup;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::id::{Epoch, RoomId, Seq, ShardId};
 use crate::limits::ROW_BYTES_MAX;
 use crate::store::base::{BATCH_BYTES, Base, Batch};
-use crate::store::block::{Block, RoomBlocks, Run};
+use crate::store::block::{self, Block, RoomBlocks};
 use crate::store::codec::{self, VERSION, damaged, take_bytes};
 use crate::store::key::{self, Key, Space, tag};
 use crate::store::recovery;
@@ -52,8 +52,16 @@ pub struct SnapshotSink {
     own: BTreeMap<RoomId, RoomHead>,
     lineages: BTreeMap<RoomId, u32>,
     marker: Vec<u8>,
-    /// The next event of each room that blocks were received for, and the room's epoch.
-    received: BTreeMap<RoomId, (Epoch, Seq)>,
+    received: BTreeMap<RoomId, Run>,
+}
+
+/// The events that were received of a room, without a hole.
+struct Run {
+    epoch: Epoch,
+    /// The first of them.
+    begin: Seq,
+    /// The one after the last of them.
+    next: Seq,
 }
 
 fn invalid(what: &str) -> io::Error {
@@ -120,22 +128,28 @@ impl SnapshotSink {
         let (lineage, have) = self.place(&room, &epoch);
         let blocks = RoomBlocks { space: self.target, room: &room, lineage };
         let mut expected = match self.received.get(&room) {
-            Some((known, next)) if *known == epoch => Some(*next),
+            Some(known) if known.epoch == epoch => Some(known.next),
             Some(_) => return Err(invalid("two epochs of one room")),
-            None if have.0 > 0 => Some(have.next()),
-            None => None, // trimmed rooms begin where they begin
+            // Trimmed rooms begin where they begin; `finish` looks whether that is right.
+            None => None,
         };
         let mut batch = Batch::new();
+        let mut begin = None;
         while !rest.is_empty() {
             let first = take_bytes(&mut rest, 8).and_then(|b| b.try_into().ok());
             let first = Seq(u64::from_be_bytes(first.ok_or_else(broken)?));
             let len = take_bytes(&mut rest, 4).and_then(|b| b.try_into().ok());
             let len = u32::from_be_bytes(len.ok_or_else(broken)?);
             let value = take_bytes(&mut rest, len.into()).ok_or_else(broken)?.to_vec();
-            if first.0 == 0 || expected.is_some_and(|expected| expected != first) {
+            let follows = match expected {
+                Some(expected) => first == expected,
+                None => first > have,
+            };
+            if first.0 == 0 || !follows {
                 return Err(invalid("events that do not follow each other"));
             }
-            expected = Some(Run::decode(first, &value)?.next());
+            begin = begin.or(Some(first));
+            expected = Some(block::Run::decode(first, &value)?.next());
             blocks.put(&mut batch, &Block { first, value });
             if batch.bytes() > BATCH_BYTES {
                 self.base.write(std::mem::take(&mut batch))?;
@@ -143,7 +157,11 @@ impl SnapshotSink {
         }
         self.base.write(batch)?;
         if let Some(next) = expected {
-            self.received.insert(room, (epoch, next));
+            let begin = match self.received.get(&room) {
+                Some(known) => known.begin,
+                None => begin.unwrap_or(next),
+            };
+            self.received.insert(room, Run { epoch, begin, next });
         }
         Ok(())
     }
@@ -191,12 +209,14 @@ impl SnapshotSink {
         let mut kept = BTreeMap::new();
         for head in heads {
             let (lineage, have) = self.place(&head.room, &head.epoch);
-            let reached = match self.received.get(&head.room) {
-                Some((epoch, next)) if *epoch == head.epoch => Seq(next.0 - 1),
-                _ => have,
+            let (begin, reached) = match self.received.get(&head.room) {
+                Some(run) if run.epoch == head.epoch => (run.begin, Seq(run.next.0 - 1)),
+                _ => (have.next(), have),
             };
+            // Between what was here and what was received, only trimmed events may be missing.
+            let gap = begin > have.next() && begin > head.first_seq;
             let looked_at = !mutant!(SnapshotWithoutTail);
-            if reached != head.head && head.first_seq <= head.head && looked_at {
+            if (gap || reached != head.head) && head.first_seq <= head.head && looked_at {
                 let (room, wanted) = (&head.room, head.head);
                 return Err(invalid(&format!("room {room} up to {reached} and not {wanted}")));
             }

@@ -21,12 +21,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use crate::chat::event::Event;
-use crate::chat::state::{Notes, Participant, Room, Scope, Sent, StateMut, User};
+use crate::chat::state::{Notes, Participant, Room, Scope, Sent, State, StateMut, User};
 use crate::id::{RequestId, RoomId, Seq, ShardId, UserId};
 use crate::limits;
 use crate::proto::internal::AppliedRow;
@@ -103,6 +104,8 @@ pub struct ShardState {
     erased_frozen: Vec<(RoomId, Seq)>,
     /// Erased, and not yet so in the base's blocks.
     pub(super) erasing: BTreeMap<RoomId, BTreeSet<Seq>>,
+    /// Rooms whose blocks below this seq the base may still have.
+    trimming: BTreeMap<RoomId, Seq>,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -168,6 +171,7 @@ impl ShardState {
             erased: Vec::new(),
             erased_frozen: Vec::new(),
             erasing: found.erasing,
+            trimming: BTreeMap::new(),
             row: found.row,
             options,
             base,
@@ -263,7 +267,8 @@ impl ShardState {
     /// `None` while another one is under way, and when nothing changed. Give its outcome to
     /// [`ShardState::finish_checkpoint`] or [`ShardState::abort_checkpoint`].
     pub fn begin_checkpoint(&mut self) -> Option<Checkpoint> {
-        if self.checkpointing || !self.dirty() && self.erasing.is_empty() {
+        let cleaning = !self.erasing.is_empty() || !self.trimming.is_empty();
+        if self.checkpointing || !self.dirty() && !cleaning {
             return None;
         }
         self.checkpointing = true;
@@ -304,6 +309,7 @@ impl ShardState {
             sent: dedup.freeze(),
             erased: self.erased_frozen.clone(),
             erasing: erasing.collect(),
+            trimming: self.trimming.clone().into_iter().collect(),
             expired_before: expired_before(self.log_time_ms, self.options.dedup_horizon_ms),
         })
     }
@@ -325,6 +331,11 @@ impl ShardState {
                 if seqs.is_empty() {
                     self.erasing.remove(room);
                 }
+            }
+        }
+        for (room, first) in &written.trimmed {
+            if self.trimming.get(room) == Some(first) {
+                self.trimming.remove(room);
             }
         }
         own(&mut self.rooms).thaw();
@@ -357,6 +368,19 @@ impl ShardState {
         own(&mut self.marks).unfreeze();
         own(&mut self.blobs).unfreeze();
         own(&mut self.dedup).unfreeze();
+    }
+
+    /// Has the next checkpoint look for blocks of trimmed events in all rooms: which ones have any is
+    /// not remembered across restarts.
+    pub fn look_for_trimmed(&mut self) {
+        let rooms = self.rooms(None, usize::MAX);
+        let trimmed = rooms.iter().filter(|room| room.first_seq.0 > 1);
+        self.trimming.extend(trimmed.map(|room| (room.id.clone(), room.first_seq)));
+    }
+
+    /// Whether blocks of trimmed events stay in the base because the state is being sent.
+    pub fn trimming_waits(&self) -> bool {
+        !self.trimming.is_empty() && self.shared.sources.load(Ordering::SeqCst) > 0
     }
 
     /// Whether a checkpoint has begun and not ended.
@@ -446,5 +470,12 @@ impl StateMut for ShardState {
             self.erasing.entry(room.clone()).or_default().insert(seq);
         }
         self.erased.push((room.clone(), seq));
+    }
+
+    fn forget_events(&mut self, room: &RoomId, first: Seq) {
+        for (seq, _) in self.notes_in(room, Seq(0), Seq(first.0.saturating_sub(1))) {
+            own(&mut self.notes).put(&(room.clone(), seq), None);
+        }
+        self.trimming.insert(room.clone(), first);
     }
 }

@@ -65,7 +65,7 @@ impl Weigh for Participant {
 impl Weigh for Arc<Room> {
     fn weigh(&self) -> usize {
         // The ids' and the epoch's text, shared by most who have them, counts here.
-        size_of::<Room>() + 192 + self.title.len() + self.topic.len()
+        size_of::<Room>() + 192 + self.title.len() + self.topic.len() + 8 * self.pins.len()
     }
 }
 
@@ -92,7 +92,7 @@ impl Weigh for Arc<Notes> {
         let reaction =
             |(symbol, users): &(String, Vec<UserId>)| 64 + symbol.len() + 64 * users.len();
         size_of::<Notes>()
-            + 8 * self.edits.len()
+            + 8 * (self.edits.len() + self.replies.len())
             + self.reactions.iter().map(reaction).sum::<usize>()
     }
 }

@@ -8,7 +8,7 @@ use crate::chat::codec::event::{EventReader, to_wire as event_to_wire};
 use crate::chat::codec::user::{user_from_wire, user_to_wire};
 use crate::chat::codec::{Malformed, array, nonzero, open, parse, seal};
 use crate::chat::query::{Annotated, Answer, Events};
-use crate::chat::state::{Notes, Participant, Room};
+use crate::chat::state::{Notes, Part, Participant, Retention, Room};
 use crate::id::{Seq, UserId};
 use crate::proto::internal::ChatAnswer;
 use crate::proto::internal::chat_answer as wire;
@@ -101,6 +101,10 @@ fn room_to_wire(room: &Room) -> wire::Room {
         participants: room.participants,
         created_at_ms: room.created_at_ms,
         creator: room.creator.as_str().into(),
+        archived: room.archived,
+        pins: room.pins.iter().map(|seq| seq.0).collect(),
+        max_age_ms: room.retention.max_age_ms,
+        max_events: room.retention.max_events,
     }
 }
 
@@ -119,6 +123,9 @@ fn room_from_wire(room: Option<wire::Room>) -> Result<Arc<Room>, Malformed> {
         participants: room.participants,
         created_at_ms: room.created_at_ms,
         creator: parse::user(&room.creator)?,
+        archived: room.archived,
+        pins: room.pins.into_iter().map(Seq).collect(),
+        retention: Retention { max_age_ms: room.max_age_ms, max_events: room.max_events },
     }))
 }
 
@@ -127,12 +134,19 @@ fn participant_to_wire((user, part): &(UserId, Participant)) -> wire::Participan
         user: user.as_str().into(),
         role: part.role as u32,
         since_ms: part.since_ms,
+        until_ms: part.until_ms,
+        part: part.part as u32,
     }
 }
 
 fn participant_from_wire(part: wire::Participant) -> Result<(UserId, Participant), Malformed> {
-    let role = parse::role(part.role)?;
-    Ok((parse::user(&part.user)?, Participant { role, since_ms: part.since_ms }))
+    let participant = Participant {
+        role: parse::role(part.role)?,
+        since_ms: part.since_ms,
+        until_ms: part.until_ms,
+        part: Part::from_number(part.part).ok_or(Malformed("part"))?,
+    };
+    Ok((parse::user(&part.user)?, participant))
 }
 
 fn annotated_to_wire(annotated: &Annotated) -> wire::Annotated {
@@ -157,6 +171,8 @@ fn annotated_to_wire(annotated: &Annotated) -> wire::Annotated {
         event: event_to_wire(&annotated.event),
         notes,
         edits: annotated.edits.iter().map(edit).collect(),
+        replies: annotated.replies.map_or(0, |(count, _)| count),
+        last_reply: annotated.replies.map_or(0, |(_, last)| last.0),
     }
 }
 
@@ -166,7 +182,9 @@ fn annotated_from_wire(
 ) -> Result<Annotated, Malformed> {
     let event = reader.read(&annotated.event)?;
     let edits = annotated.edits.into_iter().map(|e| (Seq(e.seq), e.at_ms, e.text)).collect();
-    Ok(Annotated { event, notes: annotated.notes.map(notes_from_wire).transpose()?, edits })
+    let replies = nonzero(annotated.last_reply).map(|last| (annotated.replies, Seq(last)));
+    let notes = annotated.notes.map(notes_from_wire).transpose()?;
+    Ok(Annotated { event, notes, edits, replies })
 }
 
 fn notes_from_wire(notes: wire::Notes) -> Result<Arc<Notes>, Malformed> {
@@ -176,5 +194,6 @@ fn notes_from_wire(notes: wire::Notes) -> Result<Arc<Notes>, Malformed> {
             Ok((reaction.symbol, all(reaction.users, |user| parse::user(&user))?))
         })?,
         redacted_by: nonzero(notes.redacted_by).map(Seq),
+        replies: Vec::new(), // `Annotated` counts them
     }))
 }

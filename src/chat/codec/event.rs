@@ -87,6 +87,9 @@ pub fn put_event(out: &mut Vec<u8>, event: &Event) {
         }
         Body::Erased { hash } => put_bytes_field(out, 14, hash),
     }
+    if let Some(ms) = event.until_ms {
+        put_number_field(out, 15, ms);
+    }
 }
 
 #[derive(Default)]
@@ -165,6 +168,7 @@ impl EventReader {
             subject: text(7)?.map(parse::user).transpose()?,
             role: small(8).map(parse::role).transpose()?,
             withdrawn: number(11).unwrap_or(0) != 0,
+            until_ms: number(15),
             original_at_ms: number(9),
             original_sender: text(10)?.map(str::to_string),
             body,

@@ -11,6 +11,7 @@
 mod answer;
 mod change;
 mod event;
+mod moderation;
 mod query;
 mod reply;
 mod request;

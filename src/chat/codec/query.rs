@@ -12,10 +12,20 @@ use crate::proto::internal::chat_query as wire;
 pub fn encode_query(query: &Query) -> Bytes {
     let query = match query {
         Query::Room { room } => wire::Query::Room(wire::Room { room: room.as_str().into() }),
-        Query::Rooms { after, limit } => {
-            let after = after.as_ref().map_or("", |room| room.as_str());
-            wire::Query::Rooms(wire::List { after: after.into(), limit: *limit as u64 })
+        Query::Rooms { after, limit, search } => {
+            let after = after.as_ref().map_or("", |room| room.as_str()).into();
+            wire::Query::Rooms(wire::List { after, limit: *limit as u64, search: search.clone() })
         }
+        Query::Thread { room, root, page, limit } => wire::Query::Thread(wire::Thread {
+            room: room.as_str().into(),
+            root: root.0,
+            limit: *limit as u64,
+            page: match page {
+                Page::After(cursor) => Some(wire::thread::Page::After(cursor_to_wire(cursor))),
+                Page::Before(cursor) => Some(wire::thread::Page::Before(cursor_to_wire(cursor))),
+                Page::Newest => None,
+            },
+        }),
         Query::Events { room, page, limit } => wire::Query::Events(wire::Events {
             room: room.as_str().into(),
             limit: *limit as u64,
@@ -33,7 +43,8 @@ pub fn encode_query(query: &Query) -> Bytes {
         Query::User { user } => wire::Query::User(wire::User { user: user.as_str().into() }),
         Query::Users { after, limit } => {
             let after = after.as_ref().map_or("", |user| user.as_str());
-            wire::Query::Users(wire::List { after: after.into(), limit: *limit as u64 })
+            let (after, limit) = (after.into(), *limit as u64);
+            wire::Query::Users(wire::List { after, limit, search: String::new() })
         }
         Query::Revocations => wire::Query::Revocations(wire::Revocations {}),
     };
@@ -50,6 +61,17 @@ pub fn decode_query(bytes: impl Buf) -> Result<Query, Malformed> {
         wire::Query::Room(q) => Query::Room { room: parse::room(&q.room)? },
         wire::Query::Rooms(q) => Query::Rooms {
             after: if q.after.is_empty() { None } else { Some(parse::room(&q.after)?) },
+            limit: limit(q.limit)?,
+            search: q.search,
+        },
+        wire::Query::Thread(q) => Query::Thread {
+            room: parse::room(&q.room)?,
+            root: Seq(q.root),
+            page: match q.page {
+                Some(wire::thread::Page::After(cursor)) => Page::After(cursor_from_wire(cursor)?),
+                Some(wire::thread::Page::Before(cursor)) => Page::Before(cursor_from_wire(cursor)?),
+                None => Page::Newest,
+            },
             limit: limit(q.limit)?,
         },
         wire::Query::Events(q) => Query::Events {

@@ -4,6 +4,7 @@ use bytes::{Buf, Bytes};
 
 use crate::chat::codec::{Malformed, open, parse, seal};
 use crate::chat::command::{Actor, Done, Imported, Rejection, Reply};
+use crate::chat::state::RoomKind;
 use crate::error::{Code, Error};
 use crate::id::Seq;
 use crate::proto::internal::chat_reply as wire;
@@ -112,6 +113,10 @@ fn rejection_to_wire(rejection: &Rejection) -> wire::Rejection {
         Rejection::Redacted => number(15, 0),
         Rejection::LimitReached(reason) => text(16, reason),
         Rejection::Undecodable => number(17, 0),
+        Rejection::NotInRoom { room: id, user } => {
+            wire::Rejection { text: user.as_str().into(), ..room(30, id) }
+        }
+        Rejection::Archived(id) => room(31, id),
     }
 }
 
@@ -132,8 +137,9 @@ fn rejection_from_wire(wire: wire::Rejection) -> Result<Rejection, Malformed> {
         9 => Rejection::Banned(room()?),
         10 => Rejection::Forbidden(text),
         11 => Rejection::WrongRoomKind(
-            ["public", "private", "direct"]
+            RoomKind::ALL
                 .into_iter()
+                .map(RoomKind::name)
                 .find(|kind| *kind == text)
                 .ok_or(Malformed("rejection"))?,
         ),
@@ -143,6 +149,8 @@ fn rejection_from_wire(wire: wire::Rejection) -> Result<Rejection, Malformed> {
         15 => Rejection::Redacted,
         16 => Rejection::LimitReached(text),
         17 => Rejection::Undecodable,
+        30 => Rejection::NotInRoom { room: room()?, user: parse::user(&text)? },
+        31 => Rejection::Archived(room()?),
         _ => return Err(Malformed("rejection")),
     })
 }

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::chat::codec::{Malformed, array, change, copied, nonzero, open, parse, seal};
+use crate::chat::codec::{
+    Malformed, array, change, copied, moderation, nonzero, open, parse, seal,
+};
 use crate::chat::command::{Actor, Command, ImportLine, Request};
 use crate::chat::event::{Hash, Salt};
 use crate::chat::recover::Recovery;
@@ -132,6 +134,7 @@ fn encode_command(command: &Command) -> Wire {
             salt: copied(salt),
         }),
         Command::Import { room, source, lines, salt } => encode_import(room, source, lines, salt),
+        other => moderation::encode(other),
     }
 }
 
@@ -207,21 +210,9 @@ fn decode_command(command: Wire) -> Result<Command, Malformed> {
             salt: salt(&c.salt)?,
         },
         Wire::Import(c) => decode_import(c)?,
-        // The meta group's, which has rules of its own.
-        Wire::RegisterNode(_)
-        | Wire::FormCluster(_)
-        | Wire::SetTarget(_)
-        | Wire::ReportSettled(_)
-        | Wire::SetNodeState(_)
-        | Wire::RemoveNode(_)
-        | Wire::SetRebalance(_)
-        | Wire::RecoverCluster(_)
-        // Nobody asks for it: see `decode_recovery`.
-        | Wire::RecoverRooms(_)
-        | Wire::IssueJoinToken(_)
-        | Wire::RecordAction(_) => {
-            return Err(Malformed("command"));
-        }
+        // Those of the meta group, which has rules of its own, and what nobody asks for (see
+        // `decode_recovery`) are not known there either.
+        other => moderation::decode(other)?,
     })
 }
 
@@ -255,7 +246,8 @@ fn decode_line(line: proto::ImportLine) -> Result<ImportLine, Malformed> {
     })
 }
 
-fn salt(bytes: &[u8]) -> Result<Salt, Malformed> {
+/// A salt out of bytes.
+pub(super) fn salt(bytes: &[u8]) -> Result<Salt, Malformed> {
     array(bytes, "salt")
 }
 

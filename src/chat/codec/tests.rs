@@ -12,6 +12,7 @@ use prost::Message as _;
 
 use crate::chat::codec;
 use crate::chat::command::{Actor, Command, Request};
+use crate::chat::event::Event;
 use crate::chat::query::{Annotated, Answer};
 use crate::error::{Code, Error};
 use crate::id::{RequestId, UserId};
@@ -47,6 +48,8 @@ fn formats_are_pinned() {
     let [event, erased] = events();
     rows.push(("event".into(), codec::encode_event(&event)));
     rows.push(("event erased".into(), codec::encode_event(&erased)));
+    let timed = Event { until_ms: Some(1_700_000_060_000), ..event };
+    rows.push(("event with an end".into(), codec::encode_event(&timed)));
 
     let mut text =
         String::from("# Persisted formats: a change here is a change of what is on disk.\n");
@@ -92,9 +95,12 @@ fn pages_carry_what_is_there_but_empty() {
     let mut answers = answers();
     for answer in &mut answers {
         match answer {
-            Answer::Events(page) => {
-                page.events.push(Annotated { event: event.clone(), notes: None, edits: Vec::new() })
-            }
+            Answer::Events(page) => page.events.push(Annotated {
+                event: event.clone(),
+                notes: None,
+                edits: Vec::new(),
+                replies: None,
+            }),
             Answer::Export { events, .. } => events.push(event.clone()),
             _ => continue,
         }
@@ -134,7 +140,7 @@ fn what_is_not_valid_is_not_decoded() {
         |_, post| post.room = String::new(),
         |_, post| post.room = "dm:b:a".into(),
         |_, post| post.kind = 0,
-        |_, post| post.kind = 11,
+        |_, post| post.kind = 16,
         |_, post| post.salt = Bytes::new(),
         |_, post| post.salt = Bytes::from_static(&[0; 17]),
     ];
@@ -197,6 +203,7 @@ proptest! {
         prop_assert_eq!(&stored.text, event.body.text());
         prop_assert_eq!(stored.withdrawn, event.withdrawn);
         prop_assert_eq!(stored.original_at_ms, event.original_at_ms);
+        prop_assert_eq!(stored.until_ms, event.until_ms);
         prop_assert_eq!(stored.original_sender, event.original_sender);
     }
 

@@ -329,6 +329,8 @@ fn everybody_registers_themselves_once() {
     assert_eq!(refused(world.change("root", "cid", register(""))), Code::Forbidden);
     assert_eq!(refused(world.change("ann", "ann", register(""))), Code::AlreadyExists);
     assert_eq!(refused(world.change("cid", "cid", register("a\nb"))), Code::InvalidArgument);
+    let reserved = world.change("cluster", "cluster", register(""));
+    assert_eq!(refused(reserved), Code::InvalidArgument);
     world.change("cid", "cid", register("")).unwrap();
     let cid = world.user("cid");
     let expected = User::new(id("cid"), "cid".into(), false, NOW);

@@ -8,7 +8,7 @@
 //! as ann post general "hi"         a command by ann; `as root! …` by an admin
 //!     id=one id=one@5m             names its request id, and tells its time; else a fresh one
 //! as ann events general after=3    a query
-//! trim general 4                   retention drops what is below seq 4
+//! trim general 4                   what is below seq 4 is dropped, as by retention
 //! epoch general e9                 the room was restored
 //! chain general                    recomputes the chain from the kept events
 //! ```
@@ -67,7 +67,9 @@ fn scripts_show_every_command_query_and_rejection() {
     let scripts: String =
         paths().iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
     let verbs = "create-user issue-token revoke-token create-room join leave post action edit \
-                 redact react unreact set-role import room rooms events export user users";
+                 redact react unreact set-role import room rooms events export user users invite \
+                 kick ban unban mute unmute topic pin unpin archive unarchive retention trim \
+                 thread";
     for verb in verbs.split_whitespace() {
         let shown = scripts
             .lines()

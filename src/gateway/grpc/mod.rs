@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod admin;
 pub mod cluster;
 pub mod export;
+mod moderation;
 pub mod rooms;
 pub mod session;
 pub mod users;
@@ -41,7 +42,7 @@ use crate::proto::v1::users_server::UsersServer;
 
 /// What may be called without a token: there is none before `Init` and before people have signed in,
 /// and `Status` must work when none can be verified.
-const OPEN: [&str; 4] = [
+pub(super) const OPEN: [&str; 4] = [
     "/folkmoot.v1.Cluster/Init",
     "/folkmoot.v1.Cluster/Status",
     "/folkmoot.v1.Accounts/Login",

@@ -11,7 +11,7 @@ use crate::chat::command::Command;
 use crate::error::{Code, Error};
 use crate::gateway::app::{App, Caller, Post, salt};
 use crate::gateway::convert;
-use crate::gateway::grpc::{answer, export};
+use crate::gateway::grpc::{answer, export, moderation};
 use crate::gateway::operations::EventsQuery;
 use crate::id::{RoomId, Seq, UserId};
 use crate::limits;
@@ -32,7 +32,7 @@ impl RoomsService {
 }
 
 /// Executes a command on a room.
-async fn execute(
+pub(super) async fn execute(
     app: &App,
     caller: &Caller,
     request_id: &[u8],
@@ -95,7 +95,7 @@ impl Rooms for RoomsService {
                 "" => None,
                 after => Some(RoomId::parse(after)?),
             };
-            let (rooms, next) = app.rooms(&caller.actor, after, limit).await?;
+            let (rooms, next) = app.rooms(&caller.actor, after, limit, request.search).await?;
             let rooms = rooms.iter().map(|room| convert::room(room, &[])).collect();
             Ok(proto::ListRoomsResponse { rooms, next: next.unwrap_or_default() })
         })
@@ -181,10 +181,74 @@ impl Rooms for RoomsService {
         answer(&self.app, request, |app, caller, request| async move {
             let (room, user) = (RoomId::parse(&request.room)?, UserId::parse(&request.user)?);
             let role = convert::role(request.role)?;
-            let command = Command::SetRole { room, user, role, salt: salt() };
-            execute(&app, &caller, &request.request_id, command).await
+            let id = convert::request_id(&request.request_id)?;
+            let command = Command::SetRole { room, user: user.clone(), role, salt: salt() };
+            Ok(convert::ack(app.execute_on(&caller.actor, user, id, command).await?))
         })
         .await
+    }
+
+    async fn invite(
+        &self,
+        request: Request<proto::InviteRequest>,
+    ) -> Result<Response<proto::Ack>, Status> {
+        answer(&self.app, request, moderation::invite).await
+    }
+
+    async fn kick(
+        &self,
+        request: Request<proto::KickRequest>,
+    ) -> Result<Response<proto::Ack>, Status> {
+        answer(&self.app, request, moderation::kick).await
+    }
+
+    async fn restrict(
+        &self,
+        request: Request<proto::RestrictRequest>,
+    ) -> Result<Response<proto::Ack>, Status> {
+        answer(&self.app, request, moderation::restrict).await
+    }
+
+    async fn lift(
+        &self,
+        request: Request<proto::LiftRequest>,
+    ) -> Result<Response<proto::Ack>, Status> {
+        answer(&self.app, request, moderation::lift).await
+    }
+
+    async fn set_topic(
+        &self,
+        request: Request<proto::SetTopicRequest>,
+    ) -> Result<Response<proto::Ack>, Status> {
+        answer(&self.app, request, moderation::set_topic).await
+    }
+
+    async fn pin(
+        &self,
+        request: Request<proto::PinRequest>,
+    ) -> Result<Response<proto::Ack>, Status> {
+        answer(&self.app, request, moderation::pin).await
+    }
+
+    async fn archive(
+        &self,
+        request: Request<proto::ArchiveRequest>,
+    ) -> Result<Response<proto::Ack>, Status> {
+        answer(&self.app, request, moderation::archive).await
+    }
+
+    async fn set_retention(
+        &self,
+        request: Request<proto::SetRetentionRequest>,
+    ) -> Result<Response<proto::Ack>, Status> {
+        answer(&self.app, request, moderation::set_retention).await
+    }
+
+    async fn thread(
+        &self,
+        request: Request<proto::ThreadRequest>,
+    ) -> Result<Response<proto::EventsResponse>, Status> {
+        answer(&self.app, request, moderation::thread).await
     }
 
     async fn import(
@@ -226,14 +290,7 @@ impl Rooms for RoomsService {
                 wait: Duration::from_millis(request.wait_ms.into()),
                 consistency: convert::consistency(request.consistency)?,
             };
-            let events = app.events(&caller, query).await?;
-            Ok(proto::EventsResponse {
-                epoch: events.epoch.as_str().to_owned(),
-                first_seq: events.first_seq.0,
-                head: events.head.0,
-                recovered: events.recovered,
-                events: events.events.iter().map(convert::annotated).collect(),
-            })
+            Ok(convert::events(&app.events(&caller, query).await?))
         })
         .await
     }

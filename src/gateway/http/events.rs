@@ -1,4 +1,5 @@
-//! `/v1/rooms/{room}/events`: one resource, read as a page, waited on, or streamed.
+//! `/v1/rooms/{room}/events`: one resource, read as a page, waited on, or streamed; and threads,
+//! which are pages only.
 
 use std::sync::Arc;
 
@@ -13,9 +14,10 @@ use crate::gateway::app::App;
 use crate::gateway::caller::StaleCaller;
 use crate::gateway::convert;
 use crate::gateway::http::extract::{self, Params, Segments};
+use crate::gateway::http::messages::target;
 use crate::gateway::http::{json, sse};
 use crate::gateway::json::EventsJson;
-use crate::gateway::operations::EventsQuery;
+use crate::gateway::operations::{EventsQuery, ThreadQuery};
 use crate::id::Cursor;
 use crate::router::Consistency;
 
@@ -59,6 +61,36 @@ pub async fn page_or_stream(
         consistency: extract::consistency(params.consistency.as_deref())?,
     };
     let events = app.events(&caller, query).await?;
+    Ok(json(StatusCode::OK, &EventsJson::from(&events)))
+}
+
+/// The query string of a thread.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ThreadParams {
+    after: Option<String>,
+    before: Option<String>,
+    limit: Option<String>,
+    consistency: Option<String>,
+}
+
+/// `GET /v1/rooms/{room}/threads/{seq}`: a page of the replies to a message.
+pub async fn thread(
+    State(app): State<Arc<App>>,
+    StaleCaller(caller): StaleCaller,
+    Segments((room, seq)): Segments<(String, String)>,
+    Params(params): Params<ThreadParams>,
+) -> Result<Response, Error> {
+    let after = params.after.as_deref().map(Cursor::parse).transpose()?;
+    let before = params.before.as_deref().map(Cursor::parse).transpose()?;
+    let query = ThreadQuery {
+        room: extract::room(&room)?,
+        root: target(&seq)?,
+        page: convert::page(after, before)?,
+        limit: extract::limit(params.limit.as_deref())?,
+        consistency: extract::consistency(params.consistency.as_deref())?,
+    };
+    let events = app.thread(&caller, query).await?;
     Ok(json(StatusCode::OK, &EventsJson::from(&events)))
 }
 

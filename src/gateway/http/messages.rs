@@ -87,7 +87,8 @@ pub async fn edit(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestParams {
-    request_id: Option<String>,
+    /// Which request this is.
+    pub request_id: Option<String>,
 }
 
 /// `DELETE /v1/rooms/{room}/messages/{seq}`: erases a message's text for good.
@@ -135,6 +136,7 @@ async fn set_reaction(
     execute(app, caller, params.request_id.as_deref(), command).await
 }
 
-fn target(seq: &str) -> Result<Seq, Error> {
+/// The seq of an event out of the path.
+pub fn target(seq: &str) -> Result<Seq, Error> {
     convert::target(seq.parse().map_err(|_| Error::invalid("seq must be a number"))?)
 }

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod events;
 pub mod extract;
 pub mod messages;
+pub mod moderation;
 pub mod rooms;
 pub mod sse;
 pub mod users;
@@ -61,7 +62,15 @@ routes! {
     "/v1/rooms/{room}" { get rooms::show, }
     "/v1/rooms/{room}/join" { post rooms::join, }
     "/v1/rooms/{room}/leave" { post rooms::leave, }
-    "/v1/rooms/{room}/participants/{user}" { put rooms::set_role, }
+    "/v1/rooms/{room}/participants/{user}" { put rooms::set_role, delete moderation::kick, }
+    "/v1/rooms/{room}/invitations/{user}" { put moderation::invite, }
+    "/v1/rooms/{room}/bans/{user}" { put moderation::ban, delete moderation::unban, }
+    "/v1/rooms/{room}/mutes/{user}" { put moderation::mute, delete moderation::unmute, }
+    "/v1/rooms/{room}/topic" { put moderation::topic, }
+    "/v1/rooms/{room}/pins/{seq}" { put moderation::pin, delete moderation::unpin, }
+    "/v1/rooms/{room}/archive" { put moderation::archive, delete moderation::unarchive, }
+    "/v1/rooms/{room}/retention" { put moderation::retention, }
+    "/v1/rooms/{room}/threads/{seq}" { get events::thread, }
     "/v1/rooms/{room}/messages" { post messages::post, }
     "/v1/rooms/{room}/messages/{seq}" { patch messages::edit, delete messages::redact, }
     "/v1/rooms/{room}/messages/{seq}/reactions/{symbol}" {

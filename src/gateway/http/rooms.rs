@@ -13,7 +13,7 @@ use crate::chat::state::RoomKind;
 use crate::error::Error;
 use crate::gateway::app::{App, Caller, salt};
 use crate::gateway::caller::StaleCaller;
-use crate::gateway::http::extract::{self, Json, ListParams, MaybeJson, Params, Segments};
+use crate::gateway::http::extract::{self, Json, MaybeJson, Params, Segments};
 use crate::gateway::http::json;
 use crate::gateway::json::{AckJson, RoomJson};
 
@@ -25,6 +25,7 @@ pub enum KindName {
     Public,
     Private,
     Direct,
+    Group,
 }
 
 /// The body of `POST /v1/rooms`.
@@ -50,6 +51,7 @@ pub async fn create(
         Some(KindName::Public) => RoomKind::Public,
         Some(KindName::Private) => RoomKind::Private,
         Some(KindName::Direct) => RoomKind::Direct,
+        Some(KindName::Group) => RoomKind::Group,
         None if room.direct_users().is_some() => RoomKind::Direct,
         None => RoomKind::Public,
     };
@@ -59,19 +61,30 @@ pub async fn create(
     Ok(json(status, &RoomJson::new(&room, Some(&participants))))
 }
 
+/// The query string of `GET /v1/rooms`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoomsParams {
+    limit: Option<String>,
+    after: Option<String>,
+    #[serde(default)]
+    search: String,
+}
+
 /// `GET /v1/rooms`.
 pub async fn list(
     State(app): State<Arc<App>>,
     caller: Caller,
-    Params(params): Params<ListParams>,
+    Params(params): Params<RoomsParams>,
 ) -> Result<Response, Error> {
     #[derive(Serialize)]
     struct Rooms<'a> {
         rooms: Vec<RoomJson<'a>>,
         next: Option<String>,
     }
-    let (after, limit) = params.parse(extract::room)?;
-    let (rooms, next) = app.rooms(&caller.actor, after, limit).await?;
+    let limit = extract::limit(params.limit.as_deref())?;
+    let after = params.after.as_deref().map(extract::room).transpose()?;
+    let (rooms, next) = app.rooms(&caller.actor, after, limit, params.search).await?;
     let rooms = rooms.iter().map(|room| RoomJson::new(room, None)).collect();
     Ok(json(StatusCode::OK, &Rooms { rooms, next }))
 }
@@ -100,7 +113,8 @@ pub async fn show(
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RequestOnly {
-    request_id: Option<String>,
+    /// Which request this is.
+    pub request_id: Option<String>,
 }
 
 /// `POST /v1/rooms/{room}/join`.
@@ -160,8 +174,10 @@ pub async fn set_role(
         RoleName::Banned => Role::Banned,
     };
     let (room, user) = (extract::room(&room)?, extract::user(&user)?);
-    let command = Command::SetRole { room, user, role, salt: salt() };
-    execute(&app, &caller, body.request_id.as_deref(), command).await
+    let id = extract::request_id(body.request_id.as_deref())?;
+    let command = Command::SetRole { room, user: user.clone(), role, salt: salt() };
+    let done = app.execute_on(&caller.actor, user, id, command).await?;
+    Ok(json(StatusCode::OK, &AckJson::from(done)))
 }
 
 /// Executes a command on a room and answers with its outcome.

@@ -1,11 +1,15 @@
 //! Accounts over gRPC, and what scopes let a session do.
 
 use tonic::Request;
+use tonic::client::Grpc;
+use tonic_prost::ProstCodec;
 
 use super::grpc::{code, with_token};
 use super::server::Server;
 use super::sessions::Session;
+use crate::gateway::grpc::OPEN;
 use crate::gateway::limits::{AccountLimits, GatewayLimits, Registration};
+use crate::gateway::scope;
 use crate::proto::v1 as proto;
 use crate::proto::v1::accounts_client::AccountsClient;
 use crate::proto::v1::rooms_client::RoomsClient;
@@ -96,4 +100,21 @@ async fn a_token_of_a_bot_reads_and_does_no_more() {
     accounts.revoke_token(with_token(&server.ann, revoke(&tokens.tokens[1].id))).await.unwrap();
     let end = session.responses.message().await.unwrap_err();
     assert_eq!(code(&end), "unauthenticated");
+}
+
+#[tokio::test]
+async fn whoever_is_signed_in_no_more_is_refused_by_every_method() {
+    let server = Server::start().await;
+    let disable = r#"{"disabled":true}"#;
+    assert_eq!(server.send(&server.root, "PATCH", "/v1/users/ann", disable).await.status, 200);
+    server.revoke("bob");
+    for path in scope::rpcs().into_iter().filter(|path| !OPEN.contains(&path.as_str())) {
+        for token in [&server.ann, &server.bob] {
+            let mut client = Grpc::new(server.channel().await);
+            client.ready().await.unwrap();
+            let (method, codec) = (path.parse().unwrap(), ProstCodec::<(), ()>::default());
+            let answer = client.unary(with_token(token, ()), method, codec).await;
+            assert_eq!(code(&answer.unwrap_err()), "unauthenticated", "{path}");
+        }
+    }
 }

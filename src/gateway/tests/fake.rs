@@ -145,6 +145,9 @@ impl Backend for Arc<Fake> {
             Query::Events { room, page, limit } => {
                 state.page(&room, &page, limit).map(Answer::Events)
             }
+            Query::Thread { room, page, limit, .. } => {
+                state.page(&room, &page, limit).map(Answer::Events)
+            }
             Query::Export { room, after, limit } => match state.rooms.get(&room) {
                 None => Err(Rejection::RoomNotFound(room).into()),
                 Some(found) => Ok(Answer::Export {
@@ -226,10 +229,12 @@ impl Backend for Arc<Fake> {
         _actor: &'a Actor,
         after: Option<RoomId>,
         limit: usize,
+        search: String,
     ) -> BoxFuture<'a, Result<Vec<Arc<Room>>, Error>> {
         let state = self.state.lock().unwrap();
         let above = state.rooms.values().filter(|r| Some(&r.room.id) > after.as_ref());
-        let rooms = above.take(limit).map(|r| Arc::new(r.room.clone())).collect();
+        let found = above.filter(|r| r.room.id.as_str().contains(&search));
+        let rooms = found.take(limit).map(|r| Arc::new(r.room.clone())).collect();
         async { Ok(rooms) }.boxed()
     }
 

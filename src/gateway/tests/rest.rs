@@ -2,6 +2,7 @@
 
 use super::server::Server;
 use crate::gateway::http::ROUTES;
+use crate::gateway::scope::OPEN;
 use crate::id::RequestId;
 
 #[tokio::test]
@@ -176,5 +177,23 @@ async fn every_route_answers() {
         let path = path.replace("{seq}", "1").replace("{symbol}", "x");
         let reply = server.send("", &method.to_uppercase(), &path, "").await;
         assert!(![404, 405, 500].contains(&reply.status), "{method} {path}: {reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_signed_in_no_more_is_refused_by_every_route() {
+    let server = Server::start().await;
+    let disable = r#"{"disabled":true}"#;
+    assert_eq!(server.send(&server.root, "PATCH", "/v1/users/ann", disable).await.status, 200);
+    server.revoke("bob");
+    // Not a WebSocket, which asks for its upgrade first: see `websockets.rs`, `websocket_ends.rs`.
+    let closed = ROUTES.iter().filter(|(_, path)| !OPEN.contains(path) && *path != "/v1/ws");
+    for (method, path) in closed {
+        let path = path.replace("{room}", "general").replace("{user}", "ann");
+        let path = path.replace("{seq}", "1").replace("{symbol}", "x").replace("{id}", "1");
+        for token in [&server.ann, &server.bob] {
+            let reply = server.send(token, &method.to_uppercase(), &path, "").await;
+            assert_eq!(reply.status, 401, "{method} {path}: {reply:?}");
+        }
     }
 }

@@ -89,7 +89,7 @@ impl FakeRoom {
         Ok(match command {
             Command::CreateRoom { .. } | Command::Join { .. } => {
                 let role = if self.participants.is_empty() { Role::Owner } else { Role::Member };
-                let part = Participant { role, since_ms: at_ms };
+                let part = Participant::new(role, at_ms);
                 self.participants.insert(actor.user.clone(), part);
                 Draft::new(EventKind::Join, "")
             }
@@ -98,7 +98,7 @@ impl FakeRoom {
                 Draft::new(EventKind::Leave, "")
             }
             Command::SetRole { user, role, .. } => {
-                let part = Participant { role: *role, since_ms: at_ms };
+                let part = Participant::new(*role, at_ms);
                 self.participants.insert(user.clone(), part);
                 let (subject, role) = (Some(user.clone()), Some(*role));
                 Draft { subject, role, ..Draft::new(EventKind::Role, "") }
@@ -116,6 +116,31 @@ impl FakeRoom {
             Command::Edit { target, .. }
             | Command::Redact { target, .. }
             | Command::React { target, .. } => self.annotate(actor, *target, command)?,
+            Command::Kick { user, .. } => {
+                self.participants.remove(user);
+                Draft { subject: Some(user.clone()), ..Draft::new(EventKind::Leave, "") }
+            }
+            Command::Invite { user, .. } => {
+                Draft { subject: Some(user.clone()), ..Draft::new(EventKind::Invite, "") }
+            }
+            Command::Restrict { user, restriction, .. }
+            | Command::Lift { user, restriction, .. } => {
+                let (subject, role) = (Some(user.clone()), Some(restriction.role()));
+                Draft { subject, role, ..Draft::new(EventKind::Role, "") }
+            }
+            Command::SetTopic { topic, .. } => {
+                self.room.topic.clone_from(topic);
+                Draft::new(EventKind::Topic, topic)
+            }
+            Command::Pin { target, .. } => Draft::new(EventKind::Pin, "").about(Some(*target)),
+            Command::Archive { withdraw, .. } => {
+                self.room.archived = !withdraw;
+                Draft::new(EventKind::Archive, "")
+            }
+            Command::SetRetention { retention, .. } => {
+                self.room.retention = *retention;
+                Draft::new(EventKind::Retention, "")
+            }
             _ => unreachable!("user commands are not room commands"),
         })
     }
@@ -164,6 +189,7 @@ impl FakeRoom {
                 subject: draft.subject.clone(),
                 role: draft.role,
                 withdrawn: false,
+                until_ms: None,
                 original_at_ms: None,
                 original_sender: None,
                 body: Body::Present { salt: [7; 16], text },
@@ -219,6 +245,9 @@ impl State {
                     participants: 0,
                     created_at_ms: at_ms,
                     creator: actor.user.clone(),
+                    archived: false,
+                    pins: Vec::new(),
+                    retention: Default::default(),
                 };
                 let fresh = FakeRoom {
                     room: row,
@@ -237,7 +266,16 @@ impl State {
             | Command::Redact { ref room, .. }
             | Command::React { ref room, .. }
             | Command::SetRole { ref room, .. }
-            | Command::Import { ref room, .. } => self.room_command(room, &actor, id, &command),
+            | Command::Import { ref room, .. }
+            | Command::Invite { ref room, .. }
+            | Command::Kick { ref room, .. }
+            | Command::Restrict { ref room, .. }
+            | Command::Lift { ref room, .. }
+            | Command::SetTopic { ref room, .. }
+            | Command::Pin { ref room, .. }
+            | Command::Archive { ref room, .. }
+            | Command::SetRetention { ref room, .. }
+            | Command::Trim { ref room, .. } => self.room_command(room, &actor, id, &command),
         }
     }
 
@@ -290,7 +328,8 @@ impl State {
                 (*seq, edit.at_ms, edit.body.text().to_owned())
             });
             let edits = edits.collect();
-            Annotated { event: event.event.clone(), edits, notes: notes.map(Arc::new) }
+            let notes = notes.map(Arc::new);
+            Annotated { event: event.event.clone(), edits, notes, replies: None }
         };
         let events = events.into_iter().map(annotated).collect();
         Ok(Events { epoch, first_seq, head, recovered, events })

@@ -16,9 +16,9 @@ fn any_room() -> impl Strategy<Value = Room> {
     use strategies::{epoch, room, room_kind, text, user};
     let names = (room(), room_kind(), text(), text(), epoch(), user());
     let chains = any::<(Hash, Hash)>();
-    (names, any::<[u64; 4]>(), chains).prop_map(|(names, numbers, (chain, chain_base))| {
+    (names, any::<[u64; 6]>(), chains).prop_map(|(names, numbers, (chain, chain_base))| {
         let (id, kind, title, topic, epoch, creator) = names;
-        let [first_seq, head, participants, created_at_ms] = numbers;
+        let [first_seq, head, participants, created_at_ms, max_age_ms, max_events] = numbers;
         Room {
             id,
             kind,
@@ -32,6 +32,9 @@ fn any_room() -> impl Strategy<Value = Room> {
             participants,
             created_at_ms,
             creator,
+            archived: head % 2 == 1,
+            pins: (0..head % 4).map(Seq).collect(),
+            retention: Retention { max_age_ms, max_events },
         }
     })
 }
@@ -87,14 +90,18 @@ fn any_user() -> impl Strategy<Value = User> {
 }
 
 fn any_participant() -> impl Strategy<Value = Participant> {
-    (strategies::role(), any::<u64>()).prop_map(|(role, since_ms)| Participant { role, since_ms })
+    let part = (0..=2u32).prop_map(|n| Part::from_number(n).unwrap());
+    (strategies::role(), any::<u64>(), any::<Option<u64>>(), part)
+        .prop_map(|(role, since_ms, until_ms, part)| Participant { role, since_ms, until_ms, part })
 }
 
 fn any_notes() -> impl Strategy<Value = Notes> {
     use strategies::{seq, text, user};
     let reactions = vec((text(), vec(user(), 0..4)), 0..4);
-    (vec(any::<u64>().prop_map(Seq), 0..9), reactions, option::of(seq()))
-        .prop_map(|(edits, reactions, redacted_by)| Notes { edits, reactions, redacted_by })
+    let seqs = || vec(any::<u64>().prop_map(Seq), 0..9);
+    (seqs(), reactions, option::of(seq()), seqs()).prop_map(
+        |(edits, reactions, redacted_by, replies)| Notes { edits, reactions, redacted_by, replies },
+    )
 }
 
 fn any_applied() -> impl Strategy<Value = proto::AppliedRow> {

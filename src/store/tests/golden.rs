@@ -11,7 +11,9 @@ use super::{SHARD, checkpoint, open, rows_of};
 use crate::chat::account::{Invite, Password, Scope, Scopes, Session};
 use crate::chat::codec::tests::samples::imported_event;
 use crate::chat::event::{Event, Role};
-use crate::chat::state::{self, Notes, Participant, Room, Sent, State, StateMut, Token, User};
+use crate::chat::state::{
+    self, Notes, Part, Participant, Retention, Room, Sent, State, StateMut, Token, User,
+};
 use crate::id::{RequestId, RoomId, Seq, UserId};
 use crate::store::base::{Base, Batch, MemoryBase};
 use crate::store::codec;
@@ -29,7 +31,7 @@ fn fill(state: &mut ShardState) {
     let (ann, bob) = (UserId::parse("ann").unwrap(), UserId::parse("bob").unwrap());
     let mut random = Random(1);
     state.advance_log_time(NOW);
-    state.put_participant(&room(), &ann, Some(Participant { role: Role::Owner, since_ms: NOW }));
+    state.put_participant(&room(), &ann, Some(Participant::new(Role::Owner, NOW)));
     let token = Token::new([3; 32], "laptop".into(), NOW);
     let row = User::new(bob.clone(), "Bob".into(), true, NOW);
     state.put_user(User { tokens: vec![token], ..row });
@@ -53,8 +55,10 @@ fn fill(state: &mut ShardState) {
         edits: vec![Seq(4), Seq(300)],
         reactions: vec![("+1".into(), vec![ann, bob])],
         redacted_by: Some(Seq(13)),
+        ..Notes::default()
     };
     state.put_notes(&room(), Seq(2), notes);
+    fill_annex(state);
     state.put_import_mark(&room(), "irc.log", 1234);
     state.put_blob("map", "a blob".into());
     state.put_blob("long", random.noise(4000).into());
@@ -94,6 +98,25 @@ fn everything_set() -> User {
         invites: vec![invite],
         ..User::new(UserId::parse("cid").unwrap(), "Cid".into(), false, NOW)
     }
+}
+
+/// What rooms, participants and notes have had since 0.1: rows of before lack it.
+fn fill_annex(state: &mut ShardState) {
+    let annex = RoomId::parse("annex").unwrap();
+    state.put_room(Room {
+        archived: true,
+        pins: vec![Seq(300), Seq(7)],
+        retention: Retention { max_age_ms: 86_400_000, max_events: 1000 },
+        ..new_room(&annex, NOW, 10)
+    });
+    let part =
+        |role, until_ms, part| Some(Participant { until_ms, part, ..Participant::new(role, NOW) });
+    let user = |id: &str| UserId::parse(id).unwrap();
+    state.put_participant(&annex, &user("cid"), part(Role::Banned, Some(NOW + 1), Part::In));
+    state.put_participant(&annex, &user("dan"), part(Role::Member, None, Part::Invited));
+    state.put_participant(&annex, &user("eve"), part(Role::Muted, None, Part::Out));
+    let notes = Notes { replies: vec![Seq(2), Seq(300)], ..Notes::default() };
+    state.put_notes(&room(), Seq(6), notes);
 }
 
 fn unhex(text: &str) -> Vec<u8> {

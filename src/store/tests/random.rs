@@ -77,6 +77,9 @@ pub fn new_room(id: &RoomId, at_ms: u64, epoch: u64) -> Room {
         participants: 0,
         created_at_ms: at_ms,
         creator: user_id(0),
+        archived: false,
+        pins: Vec::new(),
+        retention: Default::default(),
     }
 }
 
@@ -104,6 +107,7 @@ pub fn post(
         subject: None,
         role: None,
         withdrawn: false,
+        until_ms: None,
         original_at_ms: None,
         original_sender: None,
         body: Body::Present { salt, text },
@@ -125,6 +129,21 @@ pub fn step(state: &mut impl StateMut, seed: u64, index: u64) {
     for _ in 0..=random.below(3) {
         change(state, &mut random);
     }
+}
+
+/// Drops some of a room's oldest events, as retention does; the last one stays.
+fn trim(state: &mut impl StateMut, room: &RoomId, random: &mut Random) {
+    let Some(row) = state.room(room) else { return };
+    let mut row = (*row).clone();
+    let first = Seq(row.first_seq.0 + random.below(row.head.0 + 1 - row.first_seq.0));
+    while row.first_seq < first {
+        for event in state.events(room, row.first_seq, Seq(first.0 - 1), 99, usize::MAX) {
+            row.chain_base = event.chain(&row.chain_base);
+            row.first_seq = event.seq.next();
+        }
+    }
+    state.put_room(row);
+    state.forget_events(room, first);
 }
 
 fn change(state: &mut impl StateMut, random: &mut Random) {
@@ -149,9 +168,10 @@ fn change(state: &mut impl StateMut, random: &mut Random) {
             };
             post(state, &room, &user, id, random.bytes(), text);
         }
+        13 if head > 0 && random.below(3) == 0 => trim(state, &room, random),
         12 | 13 => {
             let role = [Role::Owner, Role::Member, Role::Banned][random.below(3) as usize];
-            let participant = Participant { role, since_ms: now };
+            let participant = Participant::new(role, now);
             let participant = Some(participant).filter(|_| random.below(4) > 0);
             state.put_participant(&room, &user, participant);
         }

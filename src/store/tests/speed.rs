@@ -136,6 +136,7 @@ fn append(state: &mut ShardState, load: &Load, random: &mut Random, now: u64) ->
             subject: None,
             role: None,
             withdrawn: false,
+            until_ms: None,
             original_at_ms: None,
             original_sender: None,
             body: crate::chat::event::Body::Present { salt, text },
@@ -170,7 +171,7 @@ fn measure_on(base: Arc<dyn Base>, name: &str, load: &Load) {
     for room in &load.rooms {
         state.put_room(new_room(room, now, 1));
         for n in 0..load.users {
-            let participant = Participant { role: Role::Member, since_ms: now };
+            let participant = Participant::new(Role::Member, now);
             state.put_participant(room, &user_id(n), Some(participant));
         }
     }

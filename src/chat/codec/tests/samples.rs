@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::chat::account::{Change, Invite, Password, Scope, Scopes, Session};
-use crate::chat::command::{Command, ImportLine, Rejection};
+use crate::chat::command::{Command, ImportLine, Rejection, Restriction};
 use crate::chat::event::{Body, Event, EventKind, Role};
 use crate::chat::query::{Annotated, Answer, Events};
-use crate::chat::state::{Notes, Participant, Room, RoomKind, Token, User};
+use crate::chat::state::{Notes, Part, Participant, Retention, Room, RoomKind, Token, User};
 use crate::id::{Epoch, RequestId, RoomId, Seq, UserId};
 
 /// One of each.
@@ -30,6 +30,8 @@ pub(super) fn rejections() -> Vec<Rejection> {
         Rejection::Redacted,
         Rejection::LimitReached("why".into()),
         Rejection::Undecodable,
+        Rejection::NotInRoom { room: room(), user: UserId::parse("ann").unwrap() },
+        Rejection::Archived(room()),
     ];
     // A new rejection needs a place above, and a row in the codec's table.
     for rejection in &all {
@@ -41,6 +43,7 @@ pub(super) fn rejections() -> Vec<Rejection> {
             Rejection::Forbidden(_) | Rejection::WrongRoomKind(_) | Rejection::IdReused => {}
             Rejection::Expired { .. } | Rejection::ClockSkew { .. } | Rejection::Redacted => {}
             Rejection::LimitReached(_) | Rejection::Undecodable => {}
+            Rejection::NotInRoom { .. } | Rejection::Archived(_) => {}
         }
     }
     all
@@ -62,7 +65,16 @@ pub(super) fn answers() -> Vec<Answer> {
         participants: 3,
         created_at_ms: 1000,
         creator: ann.clone(),
+        archived: true,
+        pins: vec![Seq(7), Seq(3)],
+        retention: Retention { max_age_ms: 1000, max_events: 100 },
     });
+    let invited = Participant {
+        role: Role::Muted,
+        since_ms: 1000,
+        until_ms: Some(2000),
+        part: Part::Invited,
+    };
     let user = Arc::new(User {
         tokens: vec![
             Token::new([3; 32], "laptop".into(), 1001),
@@ -97,19 +109,18 @@ pub(super) fn answers() -> Vec<Answer> {
         edits: vec![Seq(3)],
         reactions: vec![("+1".into(), vec![ann.clone()])],
         redacted_by: Some(Seq(8)),
+        replies: Vec::new(),
     };
     let [event, erased] = events().map(Arc::new);
     let annotated = Annotated {
         event: event.clone(),
         notes: Some(Arc::new(notes)),
         edits: vec![(Seq(3), 1002, "edited".into())],
+        replies: Some((2, Seq(9))),
     };
-    let plain = Annotated { event: erased.clone(), notes: None, edits: Vec::new() };
+    let plain = Annotated { event: erased.clone(), notes: None, edits: Vec::new(), replies: None };
     vec![
-        Answer::Room {
-            room: room.clone(),
-            participants: vec![(ann, Participant { role: Role::Owner, since_ms: 1000 })],
-        },
+        Answer::Room { room: room.clone(), participants: vec![(ann, invited)] },
         Answer::Rooms { rooms: vec![room.clone()] },
         Answer::Events(Events {
             epoch: room.epoch.clone(),
@@ -169,6 +180,7 @@ pub(super) fn events() -> [Event; 2] {
         subject: Some(UserId::parse("bob").unwrap()),
         role: Some(Role::Muted),
         withdrawn: true,
+        until_ms: None,
         original_at_ms: Some(1000),
         original_sender: Some("Ann|away".into()),
         body: Body::Present { salt: [9; 16], text: "hi".into() },
@@ -240,6 +252,26 @@ pub(super) fn commands() -> Vec<Command> {
             }],
             salt,
         },
+        Command::Invite { room: room(), user: user(), salt },
+        Command::Kick { room: room(), user: user(), reason: "spam".into(), salt },
+        Command::Restrict {
+            room: room(),
+            user: user(),
+            restriction: Restriction::Ban,
+            for_ms: 60_000,
+            reason: "spam".into(),
+            salt,
+        },
+        Command::Lift { room: room(), user: user(), restriction: Restriction::Mute, salt },
+        Command::SetTopic { room: room(), topic: "talk".into(), salt },
+        Command::Pin { room: room(), target, withdraw: true, salt },
+        Command::Archive { room: room(), withdraw: true, salt },
+        Command::SetRetention {
+            room: room(),
+            retention: Retention { max_age_ms: 86_400_000, max_events: 1000 },
+            salt,
+        },
+        Command::Trim { room: room(), salt },
     ];
     commands.extend(changes);
     commands

@@ -3,10 +3,12 @@
 use proptest::prelude::*;
 
 use super::samples::{changes, rejections};
-use crate::chat::command::{Actor, Command, Done, ImportLine, Imported, Reply, Request};
+use crate::chat::command::{
+    Actor, Command, Done, ImportLine, Imported, Reply, Request, Restriction,
+};
 use crate::chat::event::{Body, Event, EventKind, Role};
 use crate::chat::query::{Page, Query};
-use crate::chat::state::RoomKind;
+use crate::chat::state::{Retention, RoomKind};
 use crate::id::{Cursor, Epoch, RequestId, RoomId, Seq, UserId};
 
 pub(crate) fn user() -> impl Strategy<Value = UserId> {
@@ -34,7 +36,7 @@ pub(crate) fn seq() -> impl Strategy<Value = Seq> {
 }
 
 pub(super) fn event_kind() -> impl Strategy<Value = EventKind> {
-    (1..=10u32).prop_map(|n| EventKind::from_number(n).unwrap())
+    (1..=15u32).prop_map(|n| EventKind::from_number(n).unwrap())
 }
 
 pub(crate) fn role() -> impl Strategy<Value = Role> {
@@ -42,7 +44,7 @@ pub(crate) fn role() -> impl Strategy<Value = Role> {
 }
 
 pub(crate) fn room_kind() -> impl Strategy<Value = RoomKind> {
-    (1..=3u32).prop_map(|n| RoomKind::from_number(n).unwrap())
+    (1..=4u32).prop_map(|n| RoomKind::from_number(n).unwrap())
 }
 
 pub(super) fn actor() -> impl Strategy<Value = Actor> {
@@ -128,6 +130,57 @@ pub(super) fn command() -> impl Strategy<Value = Command> {
         }),
         (room(), text(), prop::collection::vec(import_line(), 0..4), salt())
             .prop_map(|(room, source, lines, salt)| Command::Import { room, source, lines, salt }),
+        moderation(),
+    ]
+}
+
+/// The commands on who is in a room, and on the room itself.
+fn moderation() -> impl Strategy<Value = Command> {
+    let salt = any::<[u8; 16]>;
+    let restriction = || (1..=2u32).prop_map(|n| Restriction::from_number(n).unwrap());
+    prop_oneof![
+        (room(), user(), salt()).prop_map(|(room, user, salt)| Command::Invite {
+            room,
+            user,
+            salt
+        }),
+        (room(), user(), text(), salt()).prop_map(|(room, user, reason, salt)| Command::Kick {
+            room,
+            user,
+            reason,
+            salt
+        }),
+        (room(), user(), restriction(), any::<u64>(), text(), salt()).prop_map(
+            |(room, user, restriction, for_ms, reason, salt)| Command::Restrict {
+                room,
+                user,
+                restriction,
+                for_ms,
+                reason,
+                salt
+            }
+        ),
+        (room(), user(), restriction(), salt()).prop_map(|(room, user, restriction, salt)| {
+            Command::Lift { room, user, restriction, salt }
+        }),
+        (room(), text(), salt()).prop_map(|(room, topic, salt)| Command::SetTopic {
+            room,
+            topic,
+            salt
+        }),
+        (room(), seq(), any::<bool>(), salt()).prop_map(|(room, target, withdraw, salt)| {
+            Command::Pin { room, target, withdraw, salt }
+        }),
+        (room(), any::<bool>(), salt()).prop_map(|(room, withdraw, salt)| Command::Archive {
+            room,
+            withdraw,
+            salt
+        }),
+        (room(), any::<[u64; 2]>(), salt()).prop_map(|(room, [max_age_ms, max_events], salt)| {
+            let retention = Retention { max_age_ms, max_events };
+            Command::SetRetention { room, retention, salt }
+        }),
+        (room(), salt()).prop_map(|(room, salt)| Command::Trim { room, salt }),
     ]
 }
 
@@ -159,9 +212,10 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         any::<bool>(),
         proptest::option::of(prop_oneof![1 => Just(0), 9 => any::<u64>()]),
         proptest::option::of(".{0,20}"),
+        proptest::option::of(any::<u64>()),
     );
     (head, rest).prop_map(|((seq, at_ms, sender, kind, request_id, body), rest)| {
-        let (target, subject, role, withdrawn, original_at_ms, original_sender) = rest;
+        let (target, subject, role, withdrawn, original_at_ms, original_sender, until_ms) = rest;
         Event {
             seq,
             at_ms,
@@ -172,6 +226,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
             subject,
             role,
             withdrawn,
+            until_ms,
             original_at_ms,
             original_sender,
             body,
@@ -193,8 +248,14 @@ pub(super) fn query() -> impl Strategy<Value = Query> {
     let limit = any::<usize>;
     prop_oneof![
         room().prop_map(|room| Query::Room { room }),
-        (proptest::option::of(room()), limit())
-            .prop_map(|(after, limit)| Query::Rooms { after, limit }),
+        (proptest::option::of(room()), limit(), text())
+            .prop_map(|(after, limit, search)| Query::Rooms { after, limit, search }),
+        (room(), seq(), cursor(), limit()).prop_map(|(room, root, after, limit)| Query::Thread {
+            room,
+            root,
+            page: Page::After(after),
+            limit
+        }),
         (room(), page, limit()).prop_map(|(room, page, limit)| Query::Events { room, page, limit }),
         (room(), any::<u64>(), limit()).prop_map(|(room, after, limit)| Query::Export {
             room,

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::chat::command::{Command, ImportLine};
+use crate::chat::command::{Command, ImportLine, Restriction};
 use crate::chat::event::{EventKind, Role};
 use crate::chat::query::{Page, Query};
-use crate::chat::state::RoomKind;
+use crate::chat::state::{Retention, RoomKind};
 use crate::id::{Cursor, Epoch, RoomId, Seq, UserId};
 
 /// A line's words and `key=value` options.
@@ -75,6 +75,7 @@ pub(super) fn parse_command(
                 None | Some("public") => RoomKind::Public,
                 Some("private") => RoomKind::Private,
                 Some("direct") => RoomKind::Direct,
+                Some("group") => RoomKind::Group,
                 Some(kind) => panic!("{kind}"),
             },
             epoch: Epoch::parse(&epoch).unwrap(),
@@ -111,6 +112,43 @@ pub(super) fn parse_command(
             lines: words.plain.iter().skip(2).map(|line| parse_line(line)).collect(),
             salt,
         },
+        _ => parse_moderation(verb, words, salt),
+    }
+}
+
+/// The commands on who is in a room, and on the room itself.
+fn parse_moderation(verb: &str, words: &Words<'_>, salt: [u8; 16]) -> Command {
+    let (room, text) = (words.room(), |index: usize| words.get(index).to_owned());
+    let restriction = match verb {
+        "ban" | "unban" => Restriction::Ban,
+        _ => Restriction::Mute,
+    };
+    match verb {
+        "invite" => Command::Invite { room, user: words.user(1), salt },
+        "kick" => Command::Kick { room, user: words.user(1), reason: text(2), salt },
+        "ban" | "mute" => Command::Restrict {
+            room,
+            user: words.user(1),
+            restriction,
+            for_ms: words.option("for").map_or(0, parse_time),
+            reason: text(2),
+            salt,
+        },
+        "unban" | "unmute" => Command::Lift { room, user: words.user(1), restriction, salt },
+        "topic" => Command::SetTopic { room, topic: text(1), salt },
+        "pin" | "unpin" => {
+            Command::Pin { room, target: words.seq(1), withdraw: verb == "unpin", salt }
+        }
+        "archive" | "unarchive" => Command::Archive { room, withdraw: verb == "unarchive", salt },
+        "retention" => Command::SetRetention {
+            room,
+            retention: Retention {
+                max_age_ms: words.option("age").map_or(0, parse_time),
+                max_events: words.number("events").unwrap_or(0),
+            },
+            salt,
+        },
+        "trim" => Command::Trim { room, salt },
         _ => panic!("what is {verb:?}?"),
     }
 }
@@ -152,17 +190,20 @@ pub(super) fn parse_query(verb: &str, words: &Words<'_>) -> Option<Query> {
         let epoch = words.option("epoch").map(|epoch| Epoch::parse(epoch).unwrap());
         Cursor { epoch, seq: Seq(seq.parse().unwrap()) }
     };
+    let page = || match (words.option("after"), words.option("before")) {
+        (Some(after), _) => Page::After(cursor(after)),
+        (_, Some(before)) => Page::Before(cursor(before)),
+        _ => Page::Newest,
+    };
     Some(match verb {
         "room" => Query::Room { room: words.room() },
-        "rooms" => Query::Rooms { after: words.option("after").map(room_id), limit },
-        "events" => {
-            let page = match (words.option("after"), words.option("before")) {
-                (Some(after), _) => Page::After(cursor(after)),
-                (_, Some(before)) => Page::Before(cursor(before)),
-                _ => Page::Newest,
-            };
-            Query::Events { room: words.room(), page, limit }
-        }
+        "rooms" => Query::Rooms {
+            after: words.option("after").map(room_id),
+            limit,
+            search: words.option("search").unwrap_or_default().to_owned(),
+        },
+        "events" => Query::Events { room: words.room(), page: page(), limit },
+        "thread" => Query::Thread { room: words.room(), root: words.seq(1), page: page(), limit },
         "export" => {
             let after = Seq(words.number("after").unwrap_or(0));
             Query::Export { room: words.room(), after, limit }

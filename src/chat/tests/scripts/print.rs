@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::chat::command::{Rejection, Reply};
 use crate::chat::event::{Body, Event};
 use crate::chat::query::{Annotated, Answer};
-use crate::chat::state::Room;
+use crate::chat::state::{Part, Room};
 use crate::id::UserId;
 
 pub(super) fn print_reply(reply: &Reply, out: &mut String) {
@@ -37,7 +37,14 @@ pub(super) fn print_answer(answer: &Answer, out: &mut String) {
         Answer::Room { room, participants } => {
             writeln!(out, "{}", shown_room(room)).unwrap();
             for (user, part) in participants {
-                writeln!(out, "  {user} {:?} since={}", part.role, part.since_ms).unwrap();
+                write!(out, "  {user} {:?} since={}", part.role, part.since_ms).unwrap();
+                if part.part != Part::In {
+                    write!(out, " {:?}", part.part).unwrap();
+                }
+                if let Some(until_ms) = part.until_ms {
+                    write!(out, " until={until_ms}").unwrap();
+                }
+                out.push('\n');
             }
         }
         Answer::Rooms { rooms } => {
@@ -79,6 +86,9 @@ fn print_annotated(annotated: &Annotated, out: &mut String) {
     for (seq, at_ms, text) in &annotated.edits {
         writeln!(out, "      edited by #{seq} at={at_ms} {}", shown_text(text)).unwrap();
     }
+    if let Some((count, last)) = annotated.replies {
+        writeln!(out, "      {count} replies, the last #{last}").unwrap();
+    }
     let Some(notes) = &annotated.notes else { return };
     for (symbol, users) in &notes.reactions {
         let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
@@ -91,7 +101,23 @@ fn print_annotated(annotated: &Annotated, out: &mut String) {
 
 fn shown_room(room: &Room) -> String {
     let Room { id, kind, title, head, participants, creator, .. } = room;
-    format!("{id} {kind:?} {title:?} head={head} participants={participants} creator={creator}")
+    let mut out = format!(
+        "{id} {kind:?} {title:?} head={head} participants={participants} creator={creator}"
+    );
+    if !room.topic.is_empty() {
+        write!(out, " topic={:?}", room.topic).unwrap();
+    }
+    if room.first_seq.0 > 1 {
+        write!(out, " first={}", room.first_seq).unwrap();
+    }
+    if room.archived {
+        out.push_str(" archived");
+    }
+    if !room.pins.is_empty() {
+        let pins: Vec<String> = room.pins.iter().map(|seq| format!("#{seq}")).collect();
+        write!(out, " pins={}", pins.join(",")).unwrap();
+    }
+    out
 }
 
 pub(super) fn shown(event: &Event) -> String {
@@ -104,6 +130,9 @@ pub(super) fn shown(event: &Event) -> String {
     }
     if let Some(role) = event.role {
         write!(out, " {role:?}").unwrap();
+    }
+    if let Some(until_ms) = event.until_ms {
+        write!(out, " until={until_ms}").unwrap();
     }
     if let Some(target) = event.target {
         write!(out, " about #{target}").unwrap();

@@ -1,0 +1,129 @@
+//! The last step of a checkpoint: what must go from the base, goes.
+//!
+//! Called by `checkpoint.rs` once a checkpoint is durable: after a crash before that, the log is
+//! applied once more, and must find what it found the first time. A checkpoint whose cleaning was
+//! cut short is as good as any; the next one cleans again.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::Ordering;
+
+use crate::chat::codec::EventReader;
+use crate::id::{RoomId, Seq};
+use crate::store::base::Batch;
+use crate::store::block::{Packer, Run};
+use crate::store::checkpoint::{Checkpoint, Written};
+use crate::store::codec::damaged;
+use crate::store::key::{Key, tag};
+
+/// Erased events whose blocks one checkpoint rewrites; more wait for the next.
+const CLEANED_MAX: usize = 4096;
+
+impl Checkpoint {
+    /// Removes erased bodies, trimmed events and expired dedup rows.
+    pub(super) fn clean(&self, written: &mut Written) -> io::Result<()> {
+        let mut rooms: BTreeMap<&RoomId, Vec<Seq>> = BTreeMap::new();
+        for (room, seq) in self.erasing.iter().take(CLEANED_MAX) {
+            rooms.entry(room).or_default().push(*seq);
+        }
+        for (room, mut seqs) in rooms {
+            seqs.sort_unstable();
+            self.shared.lock_small().remove(room);
+            let mut rest = seqs.as_slice();
+            while let Some(seq) = rest.first() {
+                let count = self.erase_in_block(room, *seq, rest)?;
+                written.cleaned.extend(rest[..count].iter().map(|seq| (room.clone(), *seq)));
+                rest = &rest[count..];
+            }
+        }
+        for (room, first) in &self.trimming {
+            if self.shared.sources.load(Ordering::SeqCst) > 0 {
+                break; // they read what was there when they began
+            }
+            let removed = self.trim_blocks(room, *first)?;
+            written.row.bytes = written.row.bytes.saturating_sub(removed);
+            written.trimmed.push((room.clone(), *first));
+        }
+        let done = self.shared.expired_before.load(Ordering::SeqCst);
+        if self.expired_before > done && self.shared.sources.load(Ordering::SeqCst) == 0 {
+            let range = self.space.sent_before(self.expired_before);
+            let removed = self.base.delete_range(&range)?;
+            written.row.bytes = written.row.bytes.saturating_sub(removed);
+            self.shared.expired_before.store(self.expired_before, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Removes a room's events below `first` from the base; says how many bytes that were.
+    fn trim_blocks(&self, room: &RoomId, first: Seq) -> io::Result<u64> {
+        self.shared.lock_small().remove(room);
+        let of_room = self.blocks(room);
+        let mut removed = 0;
+        if let Some((begin, row)) = of_room.floor(self.base.as_ref(), first)?
+            && begin < first
+        {
+            let mut batch = Batch::new();
+            of_room.delete(&mut batch, begin, &row)?;
+            removed += row.len() as u64;
+            let run = of_room.decode(self.base.as_ref(), (begin, row))?;
+            let mut rest = Run::new(first);
+            run.events(first).for_each(|(_, event)| rest.push_encoded(event));
+            if rest.next() > first {
+                for block in Packer::default().pack(&rest) {
+                    removed = removed.saturating_sub(block.value.len() as u64);
+                    of_room.put(&mut batch, &block);
+                }
+            }
+            self.base.write(batch)?;
+        }
+        let last = Seq(first.0.saturating_sub(1));
+        for tag in [tag::BLOCK, tag::BLOCK_PART] {
+            let below = self.space.blocks(tag, room, of_room.lineage, Seq(0), last);
+            removed += self.base.delete_range(&below)?;
+        }
+        Ok(removed)
+    }
+
+    /// Rewrites the block of `seq` without the bodies of `seqs` that are in it; says how many of
+    /// these, from the first on, are done.
+    fn erase_in_block(&self, room: &RoomId, seq: Seq, seqs: &[Seq]) -> io::Result<usize> {
+        let of_room = self.blocks(room);
+        let mut batch = Batch::new();
+        let mut count = 1;
+        if let Some((first, row)) = of_room.floor(self.base.as_ref(), seq)? {
+            of_room.delete(&mut batch, first, &row)?;
+            let run = of_room.decode(self.base.as_ref(), (first, row))?;
+            if run.next() <= seq {
+                batch = Batch::new(); // not there: trimmed
+            } else {
+                count = seqs.partition_point(|seq| *seq < run.next());
+                let erased = erase(&run, &seqs[..count])?;
+                let blocks = Packer::default().pack(&erased);
+                blocks.iter().for_each(|block| of_room.put(&mut batch, block));
+            }
+        }
+        for seq in &seqs[..count] {
+            batch.delete(self.space.key(&Key::Erasing(room.clone(), *seq)));
+        }
+        self.base.write(batch)?;
+        Ok(count)
+    }
+}
+
+/// The events of a run, without the bodies of `seqs`, which are sorted.
+///
+/// # Errors
+/// When an event is damaged.
+pub(crate) fn erase(run: &Run, seqs: &[Seq]) -> io::Result<Run> {
+    let mut reader = EventReader::default();
+    let mut erased = Run::new(run.first());
+    for (seq, event) in run.events(run.first()) {
+        if seqs.binary_search(&seq).is_ok() {
+            let event = reader.read(event).map_err(|_| damaged("an event"))?;
+            erased.push(&event.erased());
+        } else {
+            erased.push_encoded(event);
+        }
+    }
+    Ok(erased)
+}
