@@ -286,7 +286,8 @@ async fn compact(dry_run: bool, connection: &Connection) -> Outcome {
         } else {
             let bytes = output::bytes(bytes);
             output::line(format!(
-                "would rewrite the base of node {node}, whose data takes {bytes}; as much must be free"
+                "would rewrite the base of node {node}, whose data takes {bytes}; as much as the base \
+                 takes must be free"
             ))?;
         }
         return Ok(());

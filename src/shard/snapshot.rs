@@ -15,7 +15,7 @@ use prost::Message;
 use crate::id::{Epoch, RoomId, Seq};
 use crate::proto::internal as pb;
 use crate::proto::internal::snapshot_frame::Part;
-use crate::shard::runtime::{Instant, Runtime};
+use crate::shard::runtime::Runtime;
 use crate::shard::state_machine::Replica;
 use crate::shard::transport::{Closed, Stream};
 use crate::shard::types::{SnapshotMeta, Vote};
@@ -30,7 +30,7 @@ const HAVE_ROOMS: usize = 1000;
 /// however many shards move, a node sends no more than that.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    /// Bytes a second, on average from one chunk to the next; 0 = as fast as can be.
+    /// Bytes a second at most; 0 = as fast as can be.
     bytes_per_second: u64,
     /// Held while time is let pass for what was sent; never while something is sent, as a receiver may
     /// hang.
@@ -49,13 +49,12 @@ impl Pace {
         Pace { bytes_per_second, turn: Arc::default() }
     }
 
-    /// Waits for as long as so many bytes should take, less the time that sending them took, after
-    /// those who wait for theirs.
-    async fn wait<R: Runtime>(&self, bytes: u64, took: Duration) {
-        let early = self.takes(bytes).saturating_sub(took);
-        if !early.is_zero() {
+    /// Waits for as long as so many bytes should take, after those who wait for theirs.
+    async fn wait<R: Runtime>(&self, bytes: u64) {
+        let takes = self.takes(bytes);
+        if !takes.is_zero() {
             let _turn = self.turn.lock().await;
-            R::sleep(early).await;
+            R::sleep(takes).await;
         }
     }
 
@@ -127,7 +126,6 @@ pub(crate) async fn send_content<R: Runtime>(
 ) -> Result<(), SnapshotError> {
     sending.skip(receive_have(stream).await?);
     loop {
-        let began = R::Instant::now();
         // The base is read off the runtime's threads, one bounded chunk at a time.
         let (back, chunk) = R::blocking(move || {
             let chunk = sending.next_chunk();
@@ -142,7 +140,7 @@ pub(crate) async fn send_content<R: Runtime>(
         };
         let bytes = send_part(stream, part).await?;
         sent_bytes.increment(bytes);
-        pace.wait::<R>(bytes, began.elapsed()).await;
+        pace.wait::<R>(bytes).await;
     }
     send_part(stream, Part::End(true)).await?;
     Ok(())
@@ -242,14 +240,13 @@ mod tests {
     #[tokio::test]
     async fn snapshots_that_are_sent_at_once_share_the_rate() {
         let pace = Pace::new(10_000);
-        let sent = |took: Duration| {
+        let sent = || {
             let pace = pace.clone();
-            async move { pace.wait::<TokioRuntime>(500, took).await }
+            async move { pace.wait::<TokioRuntime>(500).await }
         };
-        let (none, some) = (Duration::ZERO, Duration::from_millis(20));
         let begin = std::time::Instant::now();
-        tokio::join!(sent(none), sent(some), sent(none));
-        assert!(begin.elapsed() >= Duration::from_millis(50 + 30 + 50), "{:?}", begin.elapsed());
-        Pace::new(0).wait::<TokioRuntime>(u64::MAX, Duration::ZERO).await;
+        tokio::join!(sent(), sent(), sent());
+        assert!(begin.elapsed() >= Duration::from_millis(3 * 50), "{:?}", begin.elapsed());
+        Pace::new(0).wait::<TokioRuntime>(u64::MAX).await;
     }
 }
