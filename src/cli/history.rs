@@ -54,7 +54,18 @@ pub(super) async fn run(args: Args) -> Outcome {
     };
     let page = connection.client()?.events(&request).await;
     let page = page.map_err(|error| connection.failure(error))?;
-    if connection.json {
+    if !page.recovered && !connection.json {
+        eprintln!(
+            "folkmoot: the cursor is older than what is kept; history begins at seq {} of epoch {}",
+            page.first_seq, page.epoch
+        );
+    }
+    print(&page, connection.json)
+}
+
+/// Prints a page of events.
+pub(super) fn print(page: &pb::EventsResponse, json: bool) -> Outcome {
+    if json {
         let events: Vec<_> = page.events.iter().map(EventJson::from).collect();
         output::line(json!({
             "epoch": page.epoch,
@@ -64,12 +75,6 @@ pub(super) async fn run(args: Args) -> Outcome {
             "events": events,
         }))?;
         return Ok(());
-    }
-    if !page.recovered {
-        eprintln!(
-            "folkmoot: the cursor is older than what is kept; history begins at seq {} of epoch {}",
-            page.first_seq, page.epoch
-        );
     }
     for event in &page.events {
         output::line(event_text::render(event))?;

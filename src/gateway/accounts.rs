@@ -277,10 +277,7 @@ impl App {
         let chosen = new.is_none().then(passwords::choose);
         let password = new.or_else(|| chosen.clone()).unwrap_or_default();
         let password = self.passwords.hash(&password).await?;
-        if !own {
-            let action = format!("set the password of {user}");
-            self.backend.record(caller.actor.user.as_str(), &action, "begun").await?;
-        }
+        self.record_for_another(caller, &user, "set the password of").await?;
         let keep = own.then(|| *caller.credentials().hash());
         let change = Change::SetPassword { password, previous, keep };
         self.change(&caller.actor, &user, None, change).await?;

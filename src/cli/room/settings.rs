@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
 use crate::cli::connection::{self, Connection};
-use crate::cli::event_json::EventJson;
 use crate::cli::failure::{Failure, Outcome};
+use crate::cli::history;
 use crate::cli::room::{One, acked};
-use crate::cli::{event_text, history, output};
 use crate::id::{Cursor, RoomId, Seq};
 use crate::proto::v1 as pb;
 
@@ -126,19 +123,5 @@ pub(super) async fn thread(args: Thread) -> Outcome {
     };
     let page = connection.client()?.thread(&request).await;
     let page = page.map_err(|error| connection.failure(error))?;
-    if connection.json {
-        let events: Vec<_> = page.events.iter().map(EventJson::from).collect();
-        output::line(json!({
-            "epoch": page.epoch,
-            "first_seq": page.first_seq,
-            "head": page.head,
-            "recovered": page.recovered,
-            "events": events,
-        }))?;
-        return Ok(());
-    }
-    for event in &page.events {
-        output::line(event_text::render(event))?;
-    }
-    Ok(())
+    history::print(&page, connection.json)
 }
