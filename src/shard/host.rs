@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, RwLock};
 
 use futures_util::StreamExt;
-use openraft::raft::TransferLeaderRequest;
+use openraft::raft::{StreamAppendError, TransferLeaderRequest};
 use prost::Message;
 
 use crate::id::{NodeId, ShardId};
@@ -137,6 +137,9 @@ async fn serve_append<R: Runtime>(
     let mut answers = std::pin::pin!(answers);
     while let Some(answer) = answers.next().await {
         let answer = answer.map_err(|fatal| ServeError::Raft(fatal.to_string()))?;
+        if !matches!(answer, Err(StreamAppendError::HigherVote(_))) {
+            shard.note_leader();
+        }
         tx.send(wire::append_result_to::<R>(&answer).encode_to_vec().into()).await?;
     }
     Ok(())

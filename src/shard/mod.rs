@@ -42,7 +42,7 @@ pub mod watch;
 pub mod wire;
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,7 +60,7 @@ use crate::shard::log_store::GroupLog;
 use crate::shard::log_writer::LogWriter;
 use crate::shard::network::NetworkFactory;
 use crate::shard::proposer::Proposal;
-use crate::shard::runtime::Runtime;
+use crate::shard::runtime::{Instant, Runtime};
 use crate::shard::snapshot::Pace;
 use crate::shard::stamps::Stamps;
 use crate::shard::state_machine::{CommitSink, Replica, StateMachine};
@@ -140,6 +140,10 @@ pub struct Shard<R: Runtime> {
     stamps: Arc<Stamps<R>>,
     proposals: mpsc::Sender<Proposal>,
     reads: mpsc::Sender<reader::Waiting>,
+    /// When a leader of the group was last answered that it is one.
+    heard: Mutex<Option<R::Instant>>,
+    /// A leader that is not heard for this long is none any more.
+    silence_max: Duration,
 }
 
 impl<R: Runtime> Shard<R> {
@@ -193,6 +197,8 @@ impl<R: Runtime> Shard<R> {
             stamps,
             proposals,
             reads,
+            heard: Mutex::new(None),
+            silence_max: 2 * patience,
         }))
     }
 
@@ -368,17 +374,30 @@ impl<R: Runtime> Shard<R> {
         Err(io::Error::new(io::ErrorKind::TimedOut, why))
     }
 
-    /// Whether the group has a leader, as far as this replica can tell: it is connected to it, or to
-    /// enough voters to be it.
+    /// Whether the group has a leader, as far as this replica can tell: it is connected to it and
+    /// has heard it lately, or to enough voters to be it.
     ///
-    /// openraft goes on naming a leader that is gone until another is elected.
+    /// openraft goes on naming a leader that is gone until another is elected: one that has started
+    /// again meanwhile is connected, and leads no more.
     pub fn has_leader(&self) -> bool {
         let leader = self.raft.metrics().borrow_watched().current_leader.map(NodeId);
         match leader {
             Some(leader) if leader == self.node => self.is_majority(|voter| self.reaches(voter)),
-            Some(leader) => self.reaches(leader),
+            Some(leader) => self.reaches(leader) && self.hears_leader(),
             None => false,
         }
+    }
+
+    /// Notes that a leader of the group was answered that it is one.
+    fn note_leader(&self) {
+        *self.heard.lock().expect("no holder of the lock panics") = Some(R::Instant::now());
+    }
+
+    /// Whether a leader was heard within two election timeouts, in which those who do not hear it
+    /// elect another.
+    fn hears_leader(&self) -> bool {
+        let heard = *self.heard.lock().expect("no holder of the lock panics");
+        heard.is_some_and(|at| at.elapsed() < self.silence_max)
     }
 
     /// Whether another node is connected.
