@@ -44,11 +44,6 @@ impl Connection {
         };
         Client::connect(options).map_err(|error| Failure::Usage(error.message))
     }
-
-    /// The failure of a call, said in the form that was asked for.
-    pub(super) fn failure(&self, error: Error) -> Failure {
-        Failure::Call { error, json: self.json }
-    }
 }
 
 /// Parses a room id, for arguments.

@@ -52,8 +52,7 @@ pub(super) async fn run(args: Args) -> Outcome {
         wait_ms: 0,
         consistency: consistency as i32,
     };
-    let page = connection.client()?.events(&request).await;
-    let page = page.map_err(|error| connection.failure(error))?;
+    let page = connection.client()?.events(&request).await?;
     if connection.json {
         let events: Vec<_> = page.events.iter().map(EventJson::from).collect();
         output::line(json!({

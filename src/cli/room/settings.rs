@@ -124,8 +124,7 @@ pub(super) async fn thread(args: Thread) -> Outcome {
         limit: args.limit,
         consistency: pb::Consistency::Linearizable as i32,
     };
-    let page = connection.client()?.thread(&request).await;
-    let page = page.map_err(|error| connection.failure(error))?;
+    let page = connection.client()?.thread(&request).await?;
     if connection.json {
         let events: Vec<_> = page.events.iter().map(EventJson::from).collect();
         output::line(json!({
