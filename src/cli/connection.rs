@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::cli::failure::{Failure, Outcome};
 use crate::client::{Client, ClientOptions};
-use crate::error::Error;
 
 /// Where the cluster is and who asks.
 #[derive(Debug, Clone, clap::Args)]

@@ -9,7 +9,7 @@
 //! In memory, on each node for itself. The tables are of fixed size: a place in them is a keyed hash,
 //! which nobody outside can choose; who shares a place shares the allowance.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
