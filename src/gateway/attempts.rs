@@ -64,8 +64,7 @@ struct Places {
 impl Default for Attempts {
     fn default() -> Attempts {
         let table = || vec![0; PLACES];
-        let tables =
-            Tables { here: table(), networks: table(), users: table(), known: table() };
+        let tables = Tables { here: table(), networks: table(), users: table(), known: table() };
         Attempts { hasher: RandomState::new(), begin: Instant::now(), tables: Mutex::new(tables) }
     }
 }
