@@ -119,7 +119,7 @@ async fn init(args: Init) -> Outcome {
     }
     let formed = connection.client()?.init_cluster(nodes, args.shards).await;
     let formed = formed.map_err(|error| match error.code {
-        Code::AlreadyInitialized => connection.failure(Error {
+        Code::AlreadyInitialized => Failure::Call(Error {
             message: format!(
                 "{}. If its administrator's token was never shown (an init was interrupted), and \
                  nothing is in it yet, stop the nodes, empty their data directories, and begin anew",
@@ -127,7 +127,7 @@ async fn init(args: Init) -> Outcome {
             ),
             ..error
         }),
-        _ => connection.failure(error),
+        _ => Failure::Call(error),
     })?;
     if connection.json {
         output::line(json!({
@@ -144,11 +144,10 @@ async fn init(args: Init) -> Outcome {
 }
 
 async fn would_init(nodes: u32, shards: u32, connection: &Connection) -> Outcome {
-    let status = connection.client()?.cluster_status().await;
-    let status = status.map_err(|error| connection.failure(error))?;
+    let status = connection.client()?.cluster_status().await?;
     if !status.cluster_id.is_empty() {
         let there = format!("cluster {} is initialised already", status.cluster_id);
-        return Err(connection.failure(Error::new(Code::AlreadyInitialized, there)));
+        return Err(Failure::Call(Error::new(Code::AlreadyInitialized, there)));
     }
     if connection.json {
         output::line(json!({ "dry_run": true, "nodes": nodes, "shards": shards }))?;
@@ -162,8 +161,7 @@ async fn would_init(nodes: u32, shards: u32, connection: &Connection) -> Outcome
 }
 
 async fn audit(limit: u64, connection: &Connection) -> Outcome {
-    let actions = connection.client()?.audit(limit).await;
-    let actions = actions.map_err(|error| connection.failure(error))?;
+    let actions = connection.client()?.audit(limit).await?;
     if connection.json {
         let action = |action: &pb::AuditedAction| {
             json!({
@@ -189,7 +187,7 @@ async fn status(args: Status) -> Outcome {
     let show = async {
         loop {
             let status = client.cluster_status().await;
-            let status = status.map_err(|error| connection.failure(error));
+            let status = status.map_err(Failure::from);
             match status {
                 Ok(status) => print(&args, &status)?,
                 Err(failure) if args.watch => eprintln!("folkmoot: {failure}"),

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::cli::failure::{Failure, Outcome};
 use crate::client::{Client, ClientOptions};
-use crate::error::Error;
 
 /// Where the cluster is and who asks.
 #[derive(Debug, Clone, clap::Args)]
@@ -43,11 +42,6 @@ impl Connection {
             ..defaults
         };
         Client::connect(options).map_err(|error| Failure::Usage(error.message))
-    }
-
-    /// The failure of a call, said in the form that was asked for.
-    pub(super) fn failure(&self, error: Error) -> Failure {
-        Failure::Call { error, json: self.json }
     }
 }
 

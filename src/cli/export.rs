@@ -66,9 +66,9 @@ pub(super) async fn run(args: Args) -> Outcome {
     let connection = &args.connection;
     let client = connection.client()?;
     let rooms = if args.all {
-        let rooms = room::all(&client, "").await.map_err(|error| connection.failure(error))?;
+        let rooms = room::all(&client, "").await?;
         let ids = rooms.iter().map(|room| RoomId::parse(&room.room));
-        ids.collect::<Result<_, _>>().map_err(|error| connection.failure(error.into()))?
+        ids.collect::<Result<_, _>>().map_err(|error| Failure::Call(error.into()))?
     } else {
         args.rooms.clone()
     };
@@ -121,11 +121,11 @@ async fn write_room(
     for attempt in 0.. {
         let error = match stream_room(args.format, client, room, out, &mut written).await {
             Ok(()) => return Ok(written.events),
-            Err(Failure::Call { error, .. }) => error,
+            Err(Failure::Call(error)) => error,
             Err(failure) => return Err(failure),
         };
         if !error.temporary() || attempt == RESUMES_MAX {
-            return Err(args.connection.failure(error));
+            return Err(Failure::Call(error));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

@@ -14,8 +14,8 @@ pub(super) type Outcome<T = ()> = Result<T, Failure>;
 pub(super) enum Failure {
     /// The arguments make no sense together.
     Usage(String),
-    /// The cluster said no, or could not be reached. `json`: say it as JSON.
-    Call { error: Error, json: bool },
+    /// The cluster said no, or could not be reached.
+    Call(Error),
     /// Anything else, in words for a person.
     Failed(String),
     /// A person, or another program, did not want to wait for the end.
@@ -30,28 +30,12 @@ impl Failure {
         Failure::Failed(message.into())
     }
 
-    /// Says on standard error what is wrong, and returns the exit code.
-    pub(super) fn report(&self) -> ExitCode {
+    /// Says on standard error what is wrong, and returns the exit code. `json`: for a program.
+    pub(super) fn report(&self, json: bool) -> ExitCode {
         match self {
             Failure::OutputClosed => return ExitCode::SUCCESS,
-            Failure::Call { error, json: true } => {
-                let mut object = serde_json::json!({
-                    "code": error.code.as_str(),
-                    "message": error.message,
-                    "temporary": error.temporary(),
-                    "may_have_applied": error.may_have_applied,
-                });
-                for (field, ms) in [
-                    ("retry_after_ms", error.retry_after_ms),
-                    ("server_time_ms", error.server_time_ms),
-                ] {
-                    if let Some(ms) = ms {
-                        object[field] = ms.into();
-                    }
-                }
-                eprintln!("{}", serde_json::json!({ "error": object }));
-            }
-            other => eprintln!("folkmoot: {other}"),
+            failure if json => eprintln!("{}", serde_json::json!({ "error": failure.to_json() })),
+            failure => eprintln!("folkmoot: {failure}"),
         }
         match self {
             Failure::Usage(_) => ExitCode::from(EXIT_USAGE),
@@ -59,6 +43,34 @@ impl Failure {
             _ => ExitCode::FAILURE,
         }
     }
+
+    /// As an object: `code` and `message` always.
+    fn to_json(&self) -> serde_json::Value {
+        let code = match self {
+            Failure::Call(error) => return error_json(error),
+            Failure::Usage(_) => "usage",
+            Failure::Interrupted(_) => "interrupted",
+            Failure::Failed(_) | Failure::OutputClosed => "failed",
+        };
+        serde_json::json!({ "code": code, "message": self.to_string() })
+    }
+}
+
+fn error_json(error: &Error) -> serde_json::Value {
+    let mut object = serde_json::json!({
+        "code": error.code.as_str(),
+        "message": error.message,
+        "temporary": error.temporary(),
+        "may_have_applied": error.may_have_applied,
+    });
+    let times =
+        [("retry_after_ms", error.retry_after_ms), ("server_time_ms", error.server_time_ms)];
+    for (field, ms) in times {
+        if let Some(ms) = ms {
+            object[field] = ms.into();
+        }
+    }
+    object
 }
 
 impl fmt::Display for Failure {
@@ -67,7 +79,7 @@ impl fmt::Display for Failure {
             Failure::Usage(message) | Failure::Failed(message) | Failure::Interrupted(message) => {
                 f.write_str(message)
             }
-            Failure::Call { error, .. } => {
+            Failure::Call(error) => {
                 write!(f, "{error}")?;
                 if error.may_have_applied {
                     f.write_str("; it may have taken effect all the same")?;
@@ -91,7 +103,7 @@ fn hint(code: Code) -> &'static str {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        Failure::Call { error, json: false }
+        Failure::Call(error)
     }
 }
 

@@ -52,19 +52,18 @@ pub(super) async fn run(args: Args) -> Outcome {
         wait_ms: 0,
         consistency: consistency as i32,
     };
-    let page = connection.client()?.events(&request).await;
-    let page = page.map_err(|error| connection.failure(error))?;
-    if !page.recovered && !connection.json {
+    let page = connection.client()?.events(&request).await?;
+    print(&page, connection.json)
+}
+
+/// Prints a page of events; to people, what is kept when their cursor is older.
+pub(super) fn print(page: &pb::EventsResponse, json: bool) -> Outcome {
+    if !page.recovered && !json {
         eprintln!(
             "folkmoot: the cursor is older than what is kept; history begins at seq {} of epoch {}",
             page.first_seq, page.epoch
         );
     }
-    print(&page, connection.json)
-}
-
-/// Prints a page of events.
-pub(super) fn print(page: &pb::EventsResponse, json: bool) -> Outcome {
     if json {
         let events: Vec<_> = page.events.iter().map(EventJson::from).collect();
         output::line(json!({

@@ -105,6 +105,9 @@ enum Command {
 
 /// Runs the program with these arguments.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // Every command that has something to say to programs has `--json`, and means its errors, too.
+    let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -118,11 +121,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = match runtime.worker_threads(worker_threads()).enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::failed(format!("cannot start: {error}")).report(),
+        Err(error) => return Failure::failed(format!("cannot start: {error}")).report(json),
     };
     match drive(runtime, run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => failure.report(json),
     }
 }
 

@@ -10,7 +10,8 @@ use crate::cli::connection::Connection;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::order;
 use crate::cli::output::{self, Table};
-use crate::meta::join_token::TTL_MS;
+use crate::error::Error;
+use crate::meta::join_token::{TTL_MS, TTL_RULE};
 use crate::proto::v1 as pb;
 use crate::proto::v1::order_request::Order;
 
@@ -193,8 +194,7 @@ async fn remove(
 }
 
 async fn list(connection: &Connection) -> Outcome {
-    let placement = connection.client()?.placement().await;
-    let placement = placement.map_err(|error| connection.failure(error))?;
+    let placement = connection.client()?.placement().await?;
     if connection.json {
         let node = |node: &pb::PlacedNode| {
             json!({
@@ -231,7 +231,7 @@ async fn token(ttl: Duration, dry_run: bool, connection: &Connection) -> Outcome
     let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
     if dry_run {
         if !TTL_MS.contains(&ttl_ms) {
-            return Err(Failure::Usage("--ttl must be a second to thirty days".into()));
+            return Err(Error::invalid(TTL_RULE).into());
         }
         must_be_admin(connection).await?;
         let ttl_said = humantime::format_duration(ttl).to_string();
@@ -243,7 +243,7 @@ async fn token(ttl: Duration, dry_run: bool, connection: &Connection) -> Outcome
         return Ok(());
     }
     let made = connection.client()?.join_token(ttl_ms).await;
-    let (token, expires_at_ms) = made.map_err(|error| connection.failure(error))?;
+    let (token, expires_at_ms) = made?;
     if connection.json {
         output::line(json!({ "token": token, "expires_at": output::time(expires_at_ms) }))?;
     } else {
@@ -255,8 +255,7 @@ async fn token(ttl: Duration, dry_run: bool, connection: &Connection) -> Outcome
 }
 
 async fn quorum_critical(node: u64, connection: &Connection) -> Outcome {
-    let shards = connection.client()?.quorum_critical(node).await;
-    let shards = shards.map_err(|error| connection.failure(error))?;
+    let shards = connection.client()?.quorum_critical(node).await?;
     if connection.json {
         output::line(json!({ "node": node, "shards": shards }))?;
     }
@@ -267,7 +266,7 @@ async fn quorum_critical(node: u64, connection: &Connection) -> Outcome {
 /// Unless the caller is an administrator, as it would be asked if this were no dry run.
 async fn must_be_admin(connection: &Connection) -> Outcome {
     let placement = connection.client()?.placement().await;
-    placement.map(drop).map_err(|error| connection.failure(error))
+    placement.map(drop).map_err(Failure::from)
 }
 
 async fn compact(dry_run: bool, connection: &Connection) -> Outcome {
@@ -276,8 +275,7 @@ async fn compact(dry_run: bool, connection: &Connection) -> Outcome {
     }
     if dry_run {
         must_be_admin(connection).await?;
-        let status = connection.client()?.cluster_status().await;
-        let status = status.map_err(|error| connection.failure(error))?;
+        let status = connection.client()?.cluster_status().await?;
         let node = status.node_id;
         let it = status.nodes.into_iter().find(|node| node.id == status.node_id);
         let bytes = it.map_or(0, |node| node.disk_bytes);
@@ -292,8 +290,7 @@ async fn compact(dry_run: bool, connection: &Connection) -> Outcome {
         }
         return Ok(());
     }
-    let sizes = connection.client()?.compact_node().await;
-    let sizes = sizes.map_err(|error| connection.failure(error))?;
+    let sizes = connection.client()?.compact_node().await?;
     if connection.json {
         output::line(json!({
             "bytes_before": sizes.bytes_before,

@@ -61,8 +61,7 @@ async fn give_and_wait(
 ) -> Outcome {
     let connection = &options.connection;
     let client = connection.client()?;
-    let steps = client.order(order, options.dry_run).await;
-    let steps = steps.map_err(|error| connection.failure(error))?;
+    let steps = client.order(order, options.dry_run).await?;
     is_given.store(true, Ordering::Relaxed);
     if !connection.json {
         for step in &steps {
@@ -77,7 +76,7 @@ async fn give_and_wait(
     if waits {
         let stands = |error: Error| {
             let message = format!("{}; {}", error.message, goes_on(&order));
-            connection.failure(Error { message, ..error })
+            Failure::Call(Error { message, ..error })
         };
         wait(&client, steps.len(), connection.json, is_done).await.map_err(stands)?;
         if let Order::Drain(node) = order {
@@ -162,9 +161,9 @@ pub(super) fn may_stop(node: u64, shards: &[u32], json: bool) -> Outcome {
         }
         return Ok(());
     }
-    let shards: Vec<String> = shards.iter().map(u32::to_string).collect();
+    let shards: Vec<String> = shards.iter().map(|shard| output::shard(*shard)).collect();
     Err(Failure::failed(format!(
-        "node {node} must not stop now: shards {} would have no quorum",
+        "node {node} must not stop now: {} would have no quorum",
         shards.join(", ")
     )))
 }

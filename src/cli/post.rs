@@ -48,7 +48,7 @@ impl Args {
     }
 
     fn print(&self, ack: Result<pb::Ack, Error>) -> Outcome {
-        let ack = ack.map_err(|error| self.connection.failure(error))?;
+        let ack = ack?;
         if self.connection.json {
             output::line(output::ack_json(&ack))?;
         } else {
@@ -66,7 +66,7 @@ pub(super) async fn run(args: Args) -> Outcome {
         let ack = client.post(&args.message(text)).await;
         return args.print(ack);
     }
-    let session = Session::open(&client).await.map_err(|error| args.connection.failure(error))?;
+    let session = Session::open(&client).await?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     // Polls its futures for the first time in order, so lines go out in order.
     let mut pending = FuturesOrdered::new();

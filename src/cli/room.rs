@@ -169,8 +169,7 @@ async fn create(args: Create) -> Outcome {
         Kind::Direct => pb::RoomKind::Direct,
         Kind::Group => pb::RoomKind::Group,
     };
-    let created = connection.client()?.create_room(&args.room, &args.title, kind).await;
-    let created = created.map_err(|error| connection.failure(error))?;
+    let created = connection.client()?.create_room(&args.room, &args.title, kind).await?;
     if connection.json {
         let mut room = output::room_json(&created.room.unwrap_or_default());
         room["created"] = json!(created.created);
@@ -198,7 +197,7 @@ pub(super) async fn all(client: &Client, search: &str) -> Result<Vec<pb::Room>, 
 async fn list(args: List) -> Outcome {
     let connection = args.connection;
     let client = connection.client()?;
-    let rooms = all(&client, &args.search).await.map_err(|error| connection.failure(error))?;
+    let rooms = all(&client, &args.search).await?;
     if connection.json {
         let rooms: Vec<_> = rooms.iter().map(output::room_json).collect();
         output::line(json!({ "rooms": rooms }))?;
@@ -217,8 +216,7 @@ async fn list(args: List) -> Outcome {
 async fn show(args: One) -> Outcome {
     let connection = args.connection;
     let client = connection.client()?;
-    let room = client.get_room(&args.room, pb::Consistency::Linearizable).await;
-    let room = room.map_err(|error| connection.failure(error))?;
+    let room = client.get_room(&args.room, pb::Consistency::Linearizable).await?;
     if connection.json {
         output::line(output::room_json(&room))?;
         return Ok(());
@@ -276,7 +274,7 @@ fn acked(
     done: &str,
     nothing: &str,
 ) -> Outcome {
-    let ack = ack.map_err(|error| connection.failure(error))?;
+    let ack = ack?;
     if connection.json {
         output::line(output::ack_json(&ack))?;
     } else {

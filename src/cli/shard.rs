@@ -112,8 +112,7 @@ pub(super) async fn run(command: Command) -> Outcome {
 }
 
 async fn show(only: Option<u32>, connection: &Connection) -> Outcome {
-    let placement = connection.client()?.placement().await;
-    let placement = placement.map_err(|error| connection.failure(error))?;
+    let placement = connection.client()?.placement().await?;
     let mut shards = placement.shards;
     shards.retain(|placed| only.is_none_or(|shard| placed.shard == shard));
     if let Some(shard) = only.filter(|_| shards.is_empty()) {

@@ -42,7 +42,7 @@ pub(super) async fn run(args: Args) -> Outcome {
 }
 
 async fn follow(args: &Args, client: &Client) -> Outcome {
-    let failure = |error: Error| args.connection.failure(error);
+    let failure = |error: Error| Failure::Call(error);
     let after = match &args.after {
         Some(cursor) => cursor.clone(),
         None => newest(client, args).await.map_err(failure)?,

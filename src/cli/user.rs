@@ -140,8 +140,7 @@ pub(super) async fn run(command: Command) -> Outcome {
 
 async fn add(args: Add) -> Outcome {
     let connection = args.connection;
-    let created = connection.client()?.create_user(&args.user, &args.name, args.admin).await;
-    let created = created.map_err(|error| connection.failure(error))?;
+    let created = connection.client()?.create_user(&args.user, &args.name, args.admin).await?;
     if connection.json {
         let mut user = output::user_json(&created.user.unwrap_or_default());
         user["token"] = json!(created.token);
@@ -157,8 +156,7 @@ async fn list(args: List) -> Outcome {
     let client = connection.client()?;
     let (mut users, mut after) = (Vec::new(), String::new());
     loop {
-        let page = client.list_users(&after, 1000).await;
-        let page = page.map_err(|error| connection.failure(error))?;
+        let page = client.list_users(&after, 1000).await?;
         users.extend(page.users);
         after = page.next;
         if after.is_empty() {
@@ -185,8 +183,7 @@ async fn token(args: Token) -> Outcome {
     let connection = args.connection;
     let ttl_ms = args.ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     let client = connection.client()?;
-    let token = client.issue_scoped_token(&args.user, &args.label, &args.scopes, ttl_ms).await;
-    let token = token.map_err(|error| connection.failure(error))?;
+    let token = client.issue_scoped_token(&args.user, &args.label, &args.scopes, ttl_ms).await?;
     if connection.json {
         output::line(json!({ "user": args.user.as_str(), "token": token }))?;
     } else {

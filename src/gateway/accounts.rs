@@ -158,7 +158,7 @@ impl App {
                 return Err(error);
             }
         };
-        self.attempts.give_back(&user, from.address);
+        self.attempts.succeeded(&user, from.address);
         self.open_session(row, from).await
     }
 
@@ -307,8 +307,10 @@ impl App {
         let old = old.ok_or_else(|| Error::invalid("say what the old password is"))?;
         self.attempts.begin(user, from.address)?;
         let fits = self.passwords.verify(old, Some(kept)).await;
-        if !matches!(fits, Ok(false)) {
-            self.attempts.give_back(user, from.address);
+        match fits {
+            Ok(true) => self.attempts.succeeded(user, from.address),
+            Ok(false) => {}
+            Err(_) => self.attempts.give_back(user, from.address),
         }
         match fits? {
             true => Ok(Some(kept.tag())),

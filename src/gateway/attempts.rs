@@ -1,11 +1,15 @@
-//! How often somebody may try a password: per user, and per address.
+//! How often somebody may try a password: from a network as one user, from a network as anybody, and
+//! as one user from anywhere.
 //!
 //! Each has an allowance that is used up by attempts and comes back with time; what succeeds is
-//! given back. In memory, on each node for itself. The tables are of fixed size: a user's or an
-//! address' place in them is a keyed hash, which nobody outside can choose; who shares a place
-//! shares the allowance.
+//! given back. Who tries to be somebody else uses up what they have where they are. The last allowance
+//! stands against many networks that try one user together (NIST SP 800-63B, 5.2.2: a hundred). It could
+//! be used up to keep the user out, so it does not count where that user has signed in before.
+//!
+//! In memory, on each node for itself. The tables are of fixed size: a place in them is a keyed hash,
+//! which nobody outside can choose; who shares a place shares the allowance.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,8 +27,12 @@ struct Rate {
     pause: Duration,
 }
 
-const USER: Rate = Rate { burst: 10, pause: Duration::from_secs(6) };
-const ADDRESS: Rate = Rate { burst: 30, pause: Duration::from_secs(1) };
+/// As one user, from one network.
+const HERE: Rate = Rate { burst: 10, pause: Duration::from_secs(6) };
+/// From one network.
+const NETWORK: Rate = Rate { burst: 30, pause: Duration::from_secs(1) };
+/// As one user, from networks where they have not signed in.
+const USER: Rate = Rate { burst: 100, pause: Duration::from_secs(6) };
 
 /// Who has tried how often.
 #[derive(Debug)]
@@ -37,18 +45,27 @@ pub struct Attempts {
 /// Of each place: until when what was used is not back yet, in milliseconds since `begin`.
 #[derive(Debug)]
 struct Tables {
+    here: Vec<u64>,
+    networks: Vec<u64>,
     users: Vec<u64>,
-    addresses: Vec<u64>,
+    /// Which user signed in from which network last, of those that share the place: their whole hash.
+    known: Vec<u64>,
+}
+
+/// Where an attempt counts.
+struct Places {
+    here: usize,
+    network: usize,
+    user: usize,
+    /// What is in `known` at `here` if this user has signed in from there.
+    tag: u64,
 }
 
 impl Default for Attempts {
     fn default() -> Attempts {
-        let (users, addresses) = (vec![0; PLACES], vec![0; PLACES]);
-        Attempts {
-            hasher: RandomState::new(),
-            begin: Instant::now(),
-            tables: Mutex::new(Tables { users, addresses }),
-        }
+        let table = || vec![0; PLACES];
+        let tables = Tables { here: table(), networks: table(), users: table(), known: table() };
+        Attempts { hasher: RandomState::new(), begin: Instant::now(), tables: Mutex::new(tables) }
     }
 }
 
@@ -63,43 +80,67 @@ impl Attempts {
 
     fn begin_at(&self, user: &UserId, address: Option<IpAddr>, now: Instant) -> Result<(), Error> {
         let now_ms = self.ms(now);
-        let (user, address) = self.places(user, address);
+        let places = self.places(user, address);
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = [(tables.users[user], USER), (tables.addresses[address], ADDRESS)];
-        let wait_ms = used.into_iter().map(|(until, rate)| rate.wait_ms(until, now_ms)).max();
-        if let Some(wait_ms @ 1..) = wait_ms {
+        let mut allowances = tables.allowances(&places);
+        let waits = allowances.iter().flatten().map(|(until, rate)| rate.wait_ms(**until, now_ms));
+        if let Some(wait_ms @ 1..) = waits.max() {
             let message = "too many attempts to sign in: wait a moment";
             return Err(Error::new(Code::RateLimited, message).retry_after(wait_ms));
         }
-        tables.users[user] = USER.used(tables.users[user], now_ms);
-        tables.addresses[address] = ADDRESS.used(tables.addresses[address], now_ms);
+        for (until, rate) in allowances.iter_mut().flatten() {
+            **until = rate.used(**until, now_ms);
+        }
         Ok(())
     }
 
-    /// Takes an attempt back, which has succeeded, or could not be decided.
+    /// Takes an attempt back that could not be decided.
     pub fn give_back(&self, user: &UserId, address: Option<IpAddr>) {
-        let (user, address) = self.places(user, address);
+        let places = self.places(user, address);
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let less = |until: u64, rate: Rate| until.saturating_sub(rate.pause_ms());
-        tables.users[user] = less(tables.users[user], USER);
-        tables.addresses[address] = less(tables.addresses[address], ADDRESS);
+        for (until, rate) in tables.allowances(&places).into_iter().flatten() {
+            *until = until.saturating_sub(rate.pause_ms());
+        }
     }
 
-    fn places(&self, user: &UserId, address: Option<IpAddr>) -> (usize, usize) {
+    /// Takes an attempt back that has succeeded: it was the user.
+    pub fn succeeded(&self, user: &UserId, address: Option<IpAddr>) {
+        self.give_back(user, address);
+        let places = self.places(user, address);
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.known[places.here] = places.tag;
+    }
+
+    fn places(&self, user: &UserId, address: Option<IpAddr>) -> Places {
         let network = address.map(|address| match address {
             IpAddr::V4(address) => u64::from(u32::from(address)),
             // What one customer is given.
             IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
         });
-        (self.place(user.as_str()), self.place(network))
-    }
-
-    fn place(&self, key: impl Hash) -> usize {
-        (self.hasher.hash_one(key) % PLACES as u64) as usize
+        let here = self.hasher.hash_one((user.as_str(), network));
+        let place = |hash: u64| (hash % PLACES as u64) as usize;
+        Places {
+            here: place(here),
+            network: place(self.hasher.hash_one(network)),
+            user: place(self.hasher.hash_one(user.as_str())),
+            tag: here | 1, // never what an empty place has
+        }
     }
 
     fn ms(&self, now: Instant) -> u64 {
         u64::try_from(now.duration_since(self.begin).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Tables {
+    /// The allowances that an attempt takes of.
+    fn allowances(&mut self, places: &Places) -> [Option<(&mut u64, Rate)>; 3] {
+        let known = self.known[places.here] == places.tag;
+        [
+            Some((&mut self.here[places.here], HERE)),
+            Some((&mut self.networks[places.network], NETWORK)),
+            (!known).then_some((&mut self.users[places.user], USER)),
+        ]
     }
 }
 
@@ -132,20 +173,42 @@ mod tests {
     }
 
     #[test]
-    fn a_user_may_be_tried_ten_times_and_then_every_six_seconds() {
+    fn a_user_may_be_tried_ten_times_from_one_place_and_then_every_six_seconds() {
         let attempts = Attempts::default();
         let now = Instant::now();
-        for n in 0..10 {
-            attempts.begin_at(&user("ann"), ip(n), now).unwrap();
+        for _ in 0..10 {
+            attempts.begin_at(&user("ann"), ip(1), now).unwrap();
         }
-        let refused = attempts.begin_at(&user("ann"), ip(99), now).unwrap_err();
+        let refused = attempts.begin_at(&user("ann"), ip(1), now).unwrap_err();
         assert_eq!(refused.code, Code::RateLimited);
         let wait = refused.retry_after_ms.unwrap();
         assert!((1..=6000).contains(&wait), "{wait}");
         let later = now + Duration::from_millis(wait);
-        attempts.begin_at(&user("ann"), ip(99), later).unwrap();
-        assert!(attempts.begin_at(&user("ann"), ip(99), later).is_err());
-        attempts.begin_at(&user("ann"), ip(99), later + Duration::from_secs(6)).unwrap();
+        attempts.begin_at(&user("ann"), ip(1), later).unwrap();
+        assert!(attempts.begin_at(&user("ann"), ip(1), later).is_err());
+        attempts.begin_at(&user("ann"), ip(1), later + Duration::from_secs(6)).unwrap();
+    }
+
+    /// Or whoever knows a name could keep its owner out.
+    #[test]
+    fn what_is_tried_elsewhere_keeps_nobody_out() {
+        let attempts = Attempts::default();
+        let now = Instant::now();
+        while attempts.begin_at(&user("ann"), ip(66), now).is_ok() {}
+        attempts.begin_at(&user("ann"), ip(1), now).unwrap();
+    }
+
+    #[test]
+    fn many_places_together_may_try_a_user_a_hundred_times() {
+        let attempts = Attempts::default();
+        let now = Instant::now();
+        attempts.begin_at(&user("ann"), ip(1), now).unwrap();
+        attempts.succeeded(&user("ann"), ip(1));
+        let good = (2..=u8::MAX).filter(|n| attempts.begin_at(&user("ann"), ip(*n), now).is_ok());
+        assert_eq!(good.count(), 100);
+        // Where ann has signed in before, it is taken for ann who does it again.
+        attempts.begin_at(&user("ann"), ip(1), now).unwrap();
+        attempts.begin_at(&user("bob"), ip(7), now).unwrap();
     }
 
     #[test]

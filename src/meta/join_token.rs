@@ -18,6 +18,9 @@ const BLOB: &str = "join-tokens";
 const TOKENS_MAX: usize = 100;
 /// For how long a token may be valid, in milliseconds: a second to thirty days.
 pub const TTL_MS: std::ops::RangeInclusive<u64> = 1000..=30 * 86_400_000;
+/// The same, for a person.
+pub const TTL_RULE: &str =
+    "a join token is valid for one second at least, and for thirty days at most";
 
 /// What is kept of a token.
 pub fn hash(token: &str) -> Bytes {
@@ -46,9 +49,7 @@ impl JoinTokens {
             return Err(Rejection::Undecodable);
         }
         if !TTL_MS.contains(&token.ttl_ms) {
-            return Err(Rejection::InvalidArgument(
-                "a join token is valid for one second at least, and for thirty days at most".into(),
-            ));
+            return Err(Rejection::InvalidArgument(TTL_RULE.into()));
         }
         let tokens = &mut self.0.tokens;
         if tokens.iter().any(|known| known.hash == token.hash) {

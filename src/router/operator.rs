@@ -392,11 +392,13 @@ impl<R: Runtime> Router<R> {
             })
         };
         let critical = map.placements().filter(|placement| {
+            // Without a leader nobody knows who has caught up.
+            let leaderless = status.leaderless.contains(&u32::from(placement.shard.0));
             // While members change, each decision takes a majority of those before and of those after.
             [&placement.settled, &placement.target].into_iter().any(|voters| {
                 let others = voters.iter().filter(|id| **id != node);
                 let serving = others.filter(|id| serves(placement.shard, **id)).count();
-                voters.contains(&node) && serving <= voters.len() / 2
+                voters.contains(&node) && (leaderless || serving <= voters.len() / 2)
             })
         });
         Ok(critical.map(|placement| placement.shard).collect())

@@ -222,11 +222,13 @@ fn fill_lag(status: &mut v1::StatusResponse) -> BTreeSet<u32> {
     let mut last = BTreeMap::new();
     for shard in &status.shards {
         if shard.leader == shard.node && shard.state == "leader" {
-            last.insert(shard.shard, shard.last_log);
+            let known = last.entry(shard.shard).or_default();
+            // One that was cut off may take itself for the leader still.
+            *known = std::cmp::max(*known, (shard.term, shard.last_log));
         }
     }
     for shard in &mut status.shards {
-        if let Some(last) = last.get(&shard.shard) {
+        if let Some((_term, last)) = last.get(&shard.shard) {
             shard.lag = last.saturating_sub(shard.applied);
         }
     }

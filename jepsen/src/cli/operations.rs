@@ -37,8 +37,8 @@ pub(super) struct OperationsArgs {
     /// Rooms that are posted to.
     #[arg(long, value_name = "N", default_value_t = 32)]
     rooms: usize,
-    /// Users who post.
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    /// Users who post, one message at a time each: with few, a stall holds back most of what is due.
+    #[arg(long, value_name = "N", default_value_t = 400)]
     workers: usize,
     /// Users who follow.
     #[arg(long, value_name = "N", default_value_t = 100)]

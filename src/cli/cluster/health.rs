@@ -39,8 +39,7 @@ impl Problems {
 /// Runs the command.
 pub(super) async fn run(args: Health) -> Outcome {
     let connection = args.connection;
-    let status = connection.client()?.cluster_status().await;
-    let status = status.map_err(|error| connection.failure(error))?;
+    let status = connection.client()?.cluster_status().await?;
     let problems = problems(&status);
     let verdict = problems.verdict();
     if connection.json {

@@ -51,8 +51,7 @@ struct Verified {
 pub(super) async fn run(args: Verify) -> Outcome {
     let client = args.connection.client()?;
     let shards = args.repair.map_or_else(|| args.shard.clone(), |(_, shard)| vec![shard]);
-    let verified = verify(&client, shards, args.connection.json).await;
-    let verified = verified.map_err(|error| args.connection.failure(error))?;
+    let verified = verify(&client, shards, args.connection.json).await?;
     match args.repair {
         None => report(&verified, args.connection.json),
         Some((node, shard)) => repair(&args, &client, &verified, node, shard).await,
@@ -147,7 +146,7 @@ async fn repair(
     }
     let what = "The replica is set aside and taken from the others.";
     order::confirm(what, &format!("{node}/{shard}"), args.yes)?;
-    client.repair(node, shard).await.map_err(|error| args.connection.failure(error))?;
+    client.repair(node, shard).await?;
     if as_json {
         output::line(json!({ "node": node, "shard": shard, "restart_needed": true }))?;
     } else {

@@ -82,7 +82,7 @@ pub(super) async fn run(command: Command) -> Outcome {
     let connection = &args.connection;
     let client = connection.client()?;
     let sources = source::read_all(&args.files, &args.room_prefix, args.date)?;
-    let failure = |error: Error| connection.failure(error);
+    let failure = |error: Error| Failure::Call(error);
 
     let nicks = source::nicks(&sources);
     let progress = Progress::start("users", nicks.len() as u64, connection.json);
@@ -112,9 +112,9 @@ pub(super) async fn run(command: Command) -> Outcome {
 fn in_file(source: &Source, failure: Failure) -> Failure {
     let name = source.path.display();
     match failure {
-        Failure::Call { mut error, json } => {
+        Failure::Call(mut error) => {
             error.message = format!("{name}: {}", error.message);
-            Failure::Call { error, json }
+            Failure::Call(error)
         }
         Failure::Failed(message) => Failure::Failed(format!("{name}: {message}")),
         other => other,

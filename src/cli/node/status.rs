@@ -25,7 +25,7 @@ pub(in crate::cli) struct Status {
 pub(in crate::cli) async fn run(args: Status) -> Outcome {
     let Status { node: id, connection } = args;
     let client = connection.client()?;
-    let status = client.cluster_status().await.map_err(|error| connection.failure(error))?;
+    let status = client.cluster_status().await?;
     let Some(node) = status.nodes.iter().find(|node| node.id == id) else {
         let known: Vec<String> = status.nodes.iter().map(|node| node.id.to_string()).collect();
         let known = known.join(", ");

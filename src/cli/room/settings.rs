@@ -121,7 +121,6 @@ pub(super) async fn thread(args: Thread) -> Outcome {
         limit: args.limit,
         consistency: pb::Consistency::Linearizable as i32,
     };
-    let page = connection.client()?.thread(&request).await;
-    let page = page.map_err(|error| connection.failure(error))?;
+    let page = connection.client()?.thread(&request).await?;
     history::print(&page, connection.json)
 }

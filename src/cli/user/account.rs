@@ -91,8 +91,7 @@ pub(in crate::cli) struct DropInvite {
 }
 
 async fn update(connection: &Connection, update: pb::UpdateUserRequest) -> Outcome {
-    let user = connection.client()?.update_user(&update).await;
-    let user = user.map_err(|error| connection.failure(error))?;
+    let user = connection.client()?.update_user(&update).await?;
     match connection.json {
         true => output::line(output::user_json(&user))?,
         false => eprintln!("folkmoot: done"),
@@ -124,8 +123,7 @@ pub(super) async fn set_disabled(args: Whom, disabled: bool) -> Outcome {
 
 pub(super) async fn tokens(args: Whom) -> Outcome {
     let connection = args.connection;
-    let tokens = connection.client()?.list_tokens(&args.user).await;
-    let tokens = tokens.map_err(|error| connection.failure(error))?;
+    let tokens = connection.client()?.list_tokens(&args.user).await?;
     let ends = |at_ms: u64| Some(at_ms).filter(|at_ms| *at_ms > 0);
     if connection.json {
         let shown = |token: &pb::Token| {
@@ -154,14 +152,13 @@ pub(super) async fn tokens(args: Whom) -> Outcome {
 pub(super) async fn revoke_token(args: RevokeToken) -> Outcome {
     let connection = args.connection;
     let revoked = connection.client()?.revoke_token(&args.user, &args.id).await;
-    revoked.map_err(|error| connection.failure(error))?;
+    revoked?;
     done(&connection)
 }
 
 pub(super) async fn sessions(args: Own) -> Outcome {
     let connection = args.connection;
-    let sessions = connection.client()?.list_sessions().await;
-    let sessions = sessions.map_err(|error| connection.failure(error))?;
+    let sessions = connection.client()?.list_sessions().await?;
     if connection.json {
         let shown = |session: &pb::Session| {
             json!({
@@ -192,15 +189,14 @@ pub(super) async fn sessions(args: Own) -> Outcome {
 pub(super) async fn end_session(args: EndSession) -> Outcome {
     let connection = args.connection;
     let ended = connection.client()?.end_session(args.id.as_deref().unwrap_or_default()).await;
-    ended.map_err(|error| connection.failure(error))?;
+    ended?;
     done(&connection)
 }
 
 pub(super) async fn invite(args: Invite) -> Outcome {
     let connection = args.connection;
     let ttl_ms = u64::try_from(args.ttl.as_millis()).unwrap_or(u64::MAX);
-    let made = connection.client()?.make_invite(args.uses, ttl_ms).await;
-    let made = made.map_err(|error| connection.failure(error))?;
+    let made = connection.client()?.make_invite(args.uses, ttl_ms).await?;
     if connection.json {
         let expires_at = output::time(made.expires_at_ms);
         output::line(json!({ "invite": made.invite, "expires_at": expires_at }))?;
@@ -212,8 +208,7 @@ pub(super) async fn invite(args: Invite) -> Outcome {
 
 pub(super) async fn invites(args: Own) -> Outcome {
     let connection = args.connection;
-    let invites = connection.client()?.list_invites().await;
-    let invites = invites.map_err(|error| connection.failure(error))?;
+    let invites = connection.client()?.list_invites().await?;
     if connection.json {
         let shown = |invite: &pb::Invite| {
             json!({
@@ -241,6 +236,6 @@ pub(super) async fn invites(args: Own) -> Outcome {
 pub(super) async fn drop_invite(args: DropInvite) -> Outcome {
     let connection = args.connection;
     let dropped = connection.client()?.drop_invite(&args.id).await;
-    dropped.map_err(|error| connection.failure(error))?;
+    dropped?;
     done(&connection)
 }

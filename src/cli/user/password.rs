@@ -43,8 +43,7 @@ pub(in crate::cli) async fn login(args: Login) -> Outcome {
         false => ask("Password: ")?,
     };
     let connection = args.connection;
-    let session = connection.client()?.login(&args.user, &password).await;
-    let session = session.map_err(|error| connection.failure(error))?;
+    let session = connection.client()?.login(&args.user, &password).await?;
     if connection.json {
         output::line(json!({
             "user": args.user.as_str(),
@@ -61,7 +60,7 @@ pub(in crate::cli) async fn login(args: Login) -> Outcome {
 pub(in crate::cli) async fn set(args: Password) -> Outcome {
     let connection = args.connection;
     let client = connection.client()?;
-    let me = client.who_am_i().await.map_err(|error| connection.failure(error))?;
+    let me = client.who_am_i().await?;
     let me = UserId::parse(&me.user.unwrap_or_default().user).map_err(Error::from)?;
     let user = args.user.unwrap_or_else(|| me.clone());
     let (new, old) = match (user == me, args.stdin) {
@@ -77,8 +76,7 @@ pub(in crate::cli) async fn set(args: Password) -> Outcome {
         (false, false) => (None, String::new()),
     };
     let old = Some(old.as_str()).filter(|old| !old.is_empty());
-    let chosen = client.set_password(&user, new.as_deref(), old).await;
-    let chosen = chosen.map_err(|error| connection.failure(error))?;
+    let chosen = client.set_password(&user, new.as_deref(), old).await?;
     if connection.json {
         let password = Some(chosen).filter(|chosen| !chosen.is_empty());
         output::line(json!({ "user": user.as_str(), "password": password }))?;

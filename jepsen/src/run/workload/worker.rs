@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::history::{Admin, F, Name, Process, Value};
 use crate::run::client::{Api, Client, Outcome, Page, id, new_id};
-use crate::run::workload::{User, World, text_of};
+use crate::run::workload::{Mix, User, World, text_of};
 
 /// How long a worker tries to send one message, to join a room, or to create one, before it gives up.
 const TRIES_FOR: Duration = Duration::from_secs(15);
@@ -68,7 +68,10 @@ impl Worker {
     /// Works until the world is over.
     pub async fn run(mut self) -> Worker {
         let mut pace = interval(self.world.interval);
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        pace.set_missed_tick_behavior(match self.world.mix {
+            Mix::All => MissedTickBehavior::Delay,
+            Mix::Posts => MissedTickBehavior::Burst, // what is overdue is posted, too
+        });
         while !self.world.is_over() {
             pace.tick().await;
             if self.rng.random_bool(0.01) {
