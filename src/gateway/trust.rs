@@ -30,8 +30,8 @@ const ASK_EVERY: Duration = Duration::from_millis(250);
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// After a question that failed at once.
 const ASK_PAUSE: Duration = Duration::from_millis(50);
-/// After so long without an answer, callers are told that it cannot be said who they are. A
-/// failover takes about a second.
+/// After so long without an answer, callers are told that it cannot be said who they are; from then
+/// on, each waits for one question more. A failover takes about a second.
 pub const GIVE_UP: Duration = Duration::from_secs(5);
 /// A shard that nobody wants to know about is not asked for longer than this.
 const IDLE: Duration = Duration::from_secs(2);
@@ -98,7 +98,8 @@ impl Trust {
     /// A shard's count of revocations, no older than [`TRUST`].
     ///
     /// # Errors
-    /// [`Code::Unavailable`] when the shard has not answered for `patience`, [`GIVE_UP`] at most.
+    /// [`Code::Unavailable`] when there is no answer for `patience`; when the shard has not answered
+    /// for [`GIVE_UP`], for as long as a question may take.
     pub async fn count(
         &self,
         backend: &Arc<dyn Backend>,
@@ -111,7 +112,9 @@ impl Trust {
             return Ok(known.count);
         }
         let begin = known.as_of.map_or(since, |as_of| as_of.max(since));
-        let deadline = (begin + GIVE_UP).min(Instant::now() + patience);
+        let now = Instant::now();
+        // The shard may have got a leader this very moment.
+        let deadline = (begin + GIVE_UP).max(now + ASK_TIMEOUT).min(now + patience);
         let mut answers = counted.known.subscribe();
         let answer = timeout_at(deadline, answers.wait_for(Known::is_fresh)).await;
         match answer {
@@ -269,6 +272,27 @@ mod tests {
         assert_eq!(trust.count(&backend, SHARD, GIVE_UP).await, Ok(0));
         assert_eq!(times(&trust), before, "and nobody need be verified again");
         drop(stirred);
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_when_the_shard_answers_again_is_let_in() {
+        let fake = Fake::new();
+        let backend: Arc<dyn Backend> = Arc::new(fake.clone());
+        let trust = Trust::default();
+        fake.accounts_cut_off.store(true, Ordering::SeqCst);
+        let _asked = trust.stirred(&backend, SHARD);
+        let begin = Instant::now();
+        trust.count(&backend, SHARD, GIVE_UP).await.unwrap_err();
+        assert!(begin.elapsed() >= GIVE_UP);
+        let begin = Instant::now();
+        trust.count(&backend, SHARD, GIVE_UP).await.unwrap_err();
+        assert!(begin.elapsed() < GIVE_UP / 2, "nobody waits for long who comes later");
+        let answers_again = async {
+            sleep(ASK_PAUSE).await;
+            fake.accounts_cut_off.store(false, Ordering::SeqCst);
+        };
+        let (answer, ()) = tokio::join!(trust.count(&backend, SHARD, GIVE_UP), answers_again);
+        assert_eq!(answer, Ok(0));
     }
 
     #[tokio::test]
