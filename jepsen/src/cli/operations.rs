@@ -25,7 +25,7 @@ pub(super) struct OperationsArgs {
     #[arg(long, value_name = "PATH")]
     bin: Option<PathBuf>,
     /// What to do, with commas between, in this order: nothing, rolling-restart, drain, leaders, grow,
-    /// move, shrink, replace; by default all of it.
+    /// move, shrink, crash, replace; by default all of it.
     #[arg(long, value_name = "NAMES", value_parser = operations::parse)]
     only: Option<std::vec::Vec<Operation>>,
     /// Messages that are there before.

@@ -183,7 +183,17 @@ impl Cluster {
     /// When it cannot be run.
     pub fn folkmoot(&self, arguments: &[&str]) -> Result<Output, String> {
         let mut command = Command::new(&self.bin);
-        command.args(arguments).stdin(Stdio::null());
+        command.args(arguments);
+        self.run(command)
+    }
+
+    /// Runs a program that runs the product's command line, as [`Cluster::folkmoot`] does.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be run.
+    pub fn run(&self, mut command: Command) -> Result<Output, String> {
+        command.stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("FOLKMOOT_") {
                 command.env_remove(name);
@@ -192,11 +202,18 @@ impl Cluster {
         if let Some(admin) = self.admin() {
             command.env("FOLKMOOT_TOKEN", &admin.token);
         }
+        let program = command.get_program().to_owned();
         let output = match &self.clients {
             None => command.output(),
             Some(namespace) => namespace.inside(move || command.output()).and_then(|output| output),
         };
-        output.map_err(|error| format!("{}: {error}", self.bin.display()))
+        output.map_err(|error| format!("{}: {error}", program.display()))
+    }
+
+    /// The program that is tested.
+    #[must_use]
+    pub fn bin(&self) -> &Path {
+        &self.bin
     }
 
     /// The nodes that are part of the cluster, or are to be, by their place.

@@ -24,7 +24,7 @@ const TRIES_FOR: &str = "10s";
 pub struct Operator {
     pub(super) world: Arc<World>,
     pub(in crate::run) cluster: Arc<Cluster>,
-    pub(super) roster: Arc<Roster>,
+    pub(in crate::run) roster: Arc<Roster>,
     /// Connections to every node, as the admin.
     asks: Vec<Grpc>,
     pub(super) rng: SmallRng,
@@ -56,7 +56,7 @@ impl Operator {
     }
 
     /// Those that can be asked, in an order of its own each time.
-    pub(super) fn servers(&mut self) -> Vec<usize> {
+    pub(in crate::run) fn servers(&mut self) -> Vec<usize> {
         let nodes = self.cluster.present();
         let running = |place: &usize| self.cluster.nodes[*place].running().is_some();
         let mut servers: Vec<usize> = nodes.into_iter().filter(running).collect();

@@ -16,12 +16,16 @@ use crate::run::workload::World;
 
 mod perform;
 pub mod prefill;
+mod restart;
 pub mod table;
 
 /// Between two operations.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How long one may take.
 const WITHIN: Duration = Duration::from_secs(600);
+/// Posts are counted for as long as an operation takes, and for so long at least: what it does to them
+/// may come to light a moment later.
+const MEASURED_FOR: Duration = Duration::from_secs(5);
 /// How long clients are measured with nothing else going on.
 const NOTHING_FOR: Duration = Duration::from_secs(20);
 
@@ -42,7 +46,9 @@ pub enum Operation {
     Move,
     /// Removes the last two nodes.
     Shrink,
-    /// Replaces a node that was killed.
+    /// A node is killed, and comes back: no operation, but what precedes one.
+    Crash,
+    /// Replaces a node that was killed before.
     Replace,
 }
 
@@ -56,6 +62,7 @@ impl Operation {
         Operation::Grow,
         Operation::Move,
         Operation::Shrink,
+        Operation::Crash,
         Operation::Replace,
     ];
 
@@ -70,6 +77,7 @@ impl Operation {
             Operation::Grow => "grow",
             Operation::Move => "move",
             Operation::Shrink => "shrink",
+            Operation::Crash => "crash",
             Operation::Replace => "replace",
         }
     }
@@ -80,14 +88,15 @@ impl Operation {
         match self {
             Operation::Nothing => "",
             Operation::RollingRestart => {
-                "of each node: `folkmoot node quorum-critical`, SIGTERM, `folkmoot serve`"
+                "`scripts/rolling-restart`: of each node SIGTERM, `folkmoot serve`"
             }
             Operation::Drain => "`folkmoot node drain`",
             Operation::Leaders => "`folkmoot shard rebalance --leaders`, one node leads all",
             Operation::Grow => "2 × `folkmoot serve --join`, `folkmoot shard rebalance`",
             Operation::Move => "`folkmoot shard move`, from its leader",
             Operation::Shrink => "2 × `folkmoot node remove`",
-            Operation::Replace => "`kill -9`, `folkmoot serve --join`, `folkmoot node replace`",
+            Operation::Crash => "no operation: `kill -9` and, 10 s later, `folkmoot serve`",
+            Operation::Replace => "of a dead node: `folkmoot serve --join`, `folkmoot node replace`",
         }
     }
 
@@ -118,6 +127,8 @@ pub struct Step {
     pub begin: u64,
     /// When it was over.
     pub end: u64,
+    /// Until when posts are counted: at least [`MEASURED_FOR`] from its beginning.
+    pub until: u64,
     /// How many nodes the cluster had when it began.
     pub nodes: usize,
     /// Why it failed, if it did.
@@ -151,6 +162,8 @@ pub async fn run(
             Err(_) => Err(format!("not done within {WITHIN:?}")),
         };
         let end = world.recorder.now();
+        sleep(MEASURED_FOR.saturating_sub(Duration::from_nanos(end - begin))).await;
+        let until = world.recorder.now();
         let outcome = match &done {
             Ok(()) => Outcome::Ok(()),
             Err(why) => Outcome::Unknown(why.clone()),
@@ -160,7 +173,7 @@ pub async fn run(
         problems.extend(error.as_ref().map(|why| format!("{name}: {why}")));
         let failed = error.is_some();
         let commands = operation.commands().into();
-        steps.push(Step { name: name.into(), commands, begin, end, nodes, error });
+        steps.push(Step { name: name.into(), commands, begin, end, until, nodes, error });
         if failed {
             break;
         }

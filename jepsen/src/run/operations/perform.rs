@@ -14,6 +14,8 @@ use crate::run::operations::{NOTHING_FOR, Operation};
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long anything that follows by itself may take, such as a node's start.
 const WITHIN: Duration = Duration::from_secs(120);
+/// How long a node that crashed stays away.
+const DEAD_FOR: Duration = Duration::from_secs(10);
 
 impl Operator {
     /// Brings about what an operation begins with: a cluster at rest, of the nodes that it takes.
@@ -38,7 +40,11 @@ impl Operator {
             Operation::Shrink => self.have(5).await?,
             _ => {}
         }
-        self.rest().await
+        self.rest().await?;
+        if operation == Operation::Replace {
+            self.lose_one().await?;
+        }
+        Ok(())
     }
 
     /// Does it, until it is done.
@@ -81,42 +87,51 @@ impl Operator {
                 }
                 Ok(())
             }
+            Operation::Crash => self.crash().await,
             Operation::Replace => self.replace().await,
         }
     }
 
-    async fn rolling_restart(&mut self) -> Result<(), String> {
-        for known in self.view().await?.nodes {
-            let (id, node) = (known.id, self.cluster.nodes[known.place].clone());
-            let begin = Instant::now();
-            while let Err(why) = self.command(&format!("node quorum-critical {id}")).await {
-                if begin.elapsed() > WITHIN {
-                    return Err(why);
-                }
-                sleep(LOOK_EVERY).await;
-            }
-            let restart = move || {
-                node.stop()?;
-                node.start().map_err(|error| format!("{}: {error}", node.name))
-            };
-            self.blocking(restart).await.ok_or("a thread panicked")??;
-            self.await_ready(known.place).await?;
-        }
-        Ok(())
+    /// Kills the last node that leads something, and brings it back after a while.
+    async fn crash(&mut self) -> Result<(), String> {
+        let place = self.lose_one().await?;
+        sleep(DEAD_FOR).await;
+        self.revive(place).await;
+        self.await_ready(place).await
     }
 
-    async fn replace(&mut self) -> Result<(), String> {
-        let place = *self.away().first().ok_or("no spare node is left")?;
-        // A node that leads something: the last one that does.
+    /// Kills the last node that leads something; its place, once others lead in its stead.
+    async fn lose_one(&mut self) -> Result<usize, String> {
         let view = self.view().await?;
-        let leads = |id: u64| view.groups.iter().any(|group| group.leader == id);
-        let old = view.nodes.iter().rev().find(|node| leads(node.id)).ok_or("nobody leads")?;
-        if !self.kill(old.place).await {
+        let leads = |view: &View, id: u64| view.groups.iter().any(|group| group.leader == id);
+        let last = view.nodes.iter().rev().find(|node| leads(&view, node.id));
+        let (id, place) = last.map(|node| (node.id, node.place)).ok_or("nobody leads")?;
+        if !self.kill(place).await {
             return Err("the node that is to die does not run".into());
         }
+        let begin = Instant::now();
+        loop {
+            let view = self.view().await?;
+            if !leads(&view, id) && !leads(&view, 0) {
+                return Ok(place);
+            }
+            if begin.elapsed() > WITHIN {
+                return Err("nobody leads in the stead of the node that died".into());
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Replaces the node that is dead.
+    async fn replace(&mut self) -> Result<(), String> {
+        let place = *self.away().first().ok_or("no spare node is left")?;
+        let view = self.view().await?;
+        let dead = self.roster.dead();
+        let old = view.nodes.iter().find(|node| dead.contains(&node.place));
+        let (old, its_place) = old.map(|node| (node.id, node.place)).ok_or("no node is dead")?;
         let new = self.enter(place).await?;
-        self.command(&format!("node replace {} {new} --yes", old.id)).await?;
-        self.end_for_good(old.place).await;
+        self.command(&format!("node replace {old} {new} --yes")).await?;
+        self.end_for_good(its_place).await;
         self.show().await.map(drop)
     }
 
@@ -187,7 +202,7 @@ impl Operator {
         Ok(())
     }
 
-    async fn view(&mut self) -> Result<View, String> {
+    pub(super) async fn view(&mut self) -> Result<View, String> {
         self.look().await.ok_or_else(|| "no node answers".into())
     }
 

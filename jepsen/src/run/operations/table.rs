@@ -16,7 +16,7 @@ struct Post {
     end: Option<u64>,
 }
 
-/// Posts that began while a step lasted.
+/// Posts that began while a step was measured.
 #[derive(Debug, PartialEq)]
 struct Posts {
     count: usize,
@@ -48,7 +48,7 @@ fn posts(history: &History) -> Vec<Post> {
 
 impl Posts {
     fn during(all: &[Post], step: &Step) -> Posts {
-        let begun = || all.iter().filter(|post| (step.begin..=step.end).contains(&post.begin));
+        let begun = || all.iter().filter(|post| (step.begin..=step.until).contains(&post.begin));
         let mut took: Vec<f64> = begun()
             .filter_map(|post| Some(post.end?.saturating_sub(post.begin) as f64 / 1e6))
             .collect();
@@ -75,7 +75,8 @@ pub fn markdown(test: &Test, history: &History, results: &Results) -> String {
         let posts = Posts::during(&all, step);
         let seconds = (step.end - step.begin) as f64 / 1e9;
         let [p50, p99, max] = posts.quantiles_ms;
-        let (rate, failed) = (posts.count as f64 / seconds, posts.failed);
+        let measured = (step.until - step.begin) as f64 / 1e9;
+        let (rate, failed) = (posts.count as f64 / measured, posts.failed);
         let name = match &step.error {
             None => step.name.clone(),
             Some(why) => format!("{} ({})", step.name, why.replace(['|', '\n'], " ")),
@@ -144,11 +145,12 @@ mod tests {
         let all = posts(&history);
         assert_eq!(all.len(), 3);
         let (name, commands) = ("drain".to_owned(), String::new());
-        let mut step = Step { name, commands, begin: ms(5), end: ms(80), nodes: 3, error: None };
+        let (begin, end, until) = (ms(5), ms(60), ms(80));
+        let mut step = Step { name, commands, begin, end, until, nodes: 3, error: None };
         let quantiles_ms = [50.0; 3];
         assert_eq!(Posts::during(&all, &step), Posts { count: 2, failed: 1, quantiles_ms });
         step.begin = ms(85);
-        step.end = ms(100);
+        step.until = ms(100);
         let quantiles_ms = [5.0; 3];
         assert_eq!(Posts::during(&all, &step), Posts { count: 1, failed: 0, quantiles_ms });
     }
