@@ -4,9 +4,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use folkmoot::chat::codec;
+use folkmoot::proto::internal as pb;
+use folkmoot::shard::transport::tcp::Tcp;
+use prost::Message;
 use serde_json::Value;
 
-use crate::common::cluster::{TestCluster, succeed};
+use crate::common::cluster::{TestCluster, free_ports, succeed};
 use crate::common::wait_for;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -137,4 +141,68 @@ fn what_is_done_to_the_cluster_is_in_the_audit_log_on_every_node() {
     let table = String::from_utf8(succeed(&mut cluster.cli(1, &["cluster", "audit"]))).unwrap();
     assert_eq!(table.lines().count(), more.len() + 1, "{table}");
     assert!(table.starts_with("TIME (UTC)") && table.contains("resume node 2"), "{table}");
+}
+
+#[test]
+fn a_node_of_a_release_that_is_too_far_is_refused_and_a_neighbour_is_not() {
+    let cluster = TestCluster::start(3);
+    let token = cluster.join_token("10m");
+    let (host, port) = ("127.0.0.1", free_ports(2));
+    // What a node of that release asks: there is no program of it.
+    let ask = |member: usize, version: &str| {
+        let hello = pb::Hello {
+            client_address: format!("{host}:{port}"),
+            peer_address: format!("{host}:{}", port + 1),
+            version: version.into(),
+            instance: "07".repeat(16),
+            join_token: token.clone(),
+            ..Default::default()
+        };
+        let request = pb::Bootstrap { request: Some(pb::bootstrap::Request::Admit(hello)) };
+        let address = cluster.peer(member).to_string();
+        let asked = async { Tcp::ask(&address, &request).await.unwrap() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        pb::AdmitReply::decode(runtime.block_on(asked)).unwrap()
+    };
+    for (version, why) in [("0.3.0", "too new"), ("2.0.0", "too new"), ("new", "no version")] {
+        for member in 0..3 {
+            let refused = codec::decode_error(ask(member, version).refused).unwrap();
+            assert!(refused.message.contains(why), "{version}: {refused:?}");
+            assert!(!refused.may_have_applied, "{refused:?}");
+        }
+        assert_eq!(nodes(&cluster), 3);
+    }
+    let said = codec::decode_error(ask(0, "0.3.0").refused).unwrap().message;
+    assert!(said.contains("upgrade the other nodes first"), "{said}");
+    // The token was not spent on them.
+    let admitted = ask(1, "0.2.0");
+    assert!(admitted.refused.is_empty(), "{admitted:?}");
+    assert_eq!((admitted.node_id, nodes(&cluster)), (4, 4));
+}
+
+#[test]
+fn an_emptied_directory_at_the_address_of_a_node_is_refused() {
+    let mut cluster = TestCluster::start(3);
+    cluster.room("general");
+    let token = cluster.join_token("10m");
+    cluster.stop(2);
+    let aside = cluster.directory().join("aside");
+    std::fs::rename(cluster.data_dir(2), &aside).unwrap();
+    cluster.set_arguments(2, &["--join-token", &token]);
+    let from = cluster.log(2).len();
+    cluster.restart(2);
+    // As a new node it would vote a second time, without what the old one has acknowledged.
+    wait_said(&cluster, 2, from, "that of node 3");
+    wait_said(&cluster, 2, from, "folkmoot node replace");
+    assert_eq!(nodes(&cluster), 3);
+    cluster.kill(2);
+    std::fs::remove_dir_all(cluster.data_dir(2)).unwrap();
+    std::fs::rename(&aside, cluster.data_dir(2)).unwrap();
+    cluster.set_arguments(2, &[]);
+    cluster.restart(2);
+    cluster.wait_ready();
+    // It has spent no token either.
+    let four = cluster.add_node_of(&["--join-token", &token]);
+    cluster.wait_ready_node(four);
+    assert_eq!(nodes(&cluster), 4);
 }

@@ -269,3 +269,58 @@ fn who_does_not_want_to_wait_is_told_how_to_take_it_back() {
     assert!(replicas.iter().any(|replica| replica["shard"] == shard), "{of_one}");
     assert!(refused(&cluster, &["node", "status", "9"]).contains("the nodes are 1, 2, 3, 4"));
 }
+
+#[test]
+fn who_trails_neither_leads_nor_votes() {
+    let mut cluster = TestCluster::start(3);
+    let rooms: Vec<_> = (0..32).map(|i| format!("room-{i}")).collect();
+    rooms.iter().for_each(|room| cluster.room(room));
+    add_fourth(&mut cluster);
+    let last_logs = || -> Vec<u64> {
+        let shards = cluster.shards(0);
+        let last = |shard: u64| {
+            shards.iter().filter(|s| s["shard"] == shard).filter_map(|s| s["last_log"].as_u64()).max()
+        };
+        (1..=8).map(|shard| last(shard).unwrap_or(0)).collect()
+    };
+    cluster.signal(3, Signal::STOP);
+    let urls = &cluster.client_urls()[..3];
+    let load = Load::start(urls, cluster.admin_token(), &rooms, 6);
+    let before = last_logs();
+    wait_for("every shard to have left node 4 behind", PATIENCE, || {
+        let now = last_logs();
+        let far = now.iter().zip(&before).all(|(now, before)| *now > before + 200);
+        if far { Ok(()) } else { Err(format!("{before:?}, {now:?}")) }
+    });
+
+    let votes = (1..=8).find(|shard| voters(&cluster, *shard).contains(&4)).expect("4 votes");
+    let votes_text = votes.to_string();
+    let transfer = ["shard", "transfer-leader", &votes_text, "4"];
+    let said = refused(&cluster, &transfer);
+    // Whoever has led since it was stopped has not heard of it at all.
+    let why = said.contains("node 4 trails by ") || said.contains("node 4 has not answered");
+    assert!(why && said.contains("cannot lead"), "{said}");
+    assert_ne!(placed(&cluster, votes, "leader"), 4);
+
+    let lacks = (1..=8).find(|shard| spare(&cluster, *shard) == 4).expect("4 has not all of them");
+    let before = voters(&cluster, lacks);
+    let [shard, from] = [lacks, before[0]].map(|number| number.to_string());
+    let mut command = cluster.cli(0, &["shard", "move", &shard, &from, "4"]);
+    let mut moving = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the move to begin", PATIENCE, || {
+        let incoming = cluster.json(0, &["node", "status", "4"])["incoming"].clone();
+        if incoming == serde_json::json!([lacks]) { Ok(()) } else { Err(incoming.to_string()) }
+    });
+    // The log of the shard grows on: its voters are those that they were.
+    load.wait_more(500);
+    assert_eq!(voters(&cluster, lacks), before);
+    assert!(moving.try_wait().unwrap().is_none(), "it is not done");
+
+    cluster.signal(3, Signal::CONT);
+    assert!(moving.wait().unwrap().success());
+    assert!(voters(&cluster, lacks).contains(&4));
+    cluster.json(0, &transfer);
+    let acked = load.finish();
+    cluster.wait_ready();
+    load::check_everywhere(&cluster, &rooms, &acked);
+}

@@ -32,10 +32,7 @@ impl ClusterMap {
                 // The answer to an earlier request was lost.
                 Ok(Change::None(taken.id))
             } else {
-                Err(Rejection::AlreadyExists(format!(
-                    "peer address {} or its data directory, of node {},",
-                    node.peer_address, taken.id
-                )))
+                Err(taken_by(taken, &node.peer_address))
             };
         }
         // Two that are known by one address would be taken for each other, by clients and operators.
@@ -234,6 +231,18 @@ fn entry(id: u64, state: pb::NodeState, node: pb::RegisterNode) -> pb::ClusterNo
         successor: 0,
         gateway: node.gateway,
     }
+}
+
+/// Of a node that comes without the id of the one whose address or data directory it has.
+fn taken_by(owner: &pb::ClusterNode, peer_address: &str) -> Rejection {
+    let id = owner.id;
+    Rejection::Forbidden(match owner.peer_address == peer_address {
+        true => format!(
+            "peer address {peer_address} is that of node {id}: if that node has lost its data, start it \
+             at another address as a new one, and `folkmoot node replace {id} NEW`"
+        ),
+        false => format!("this data directory is that of node {id}, which it does not say to be"),
+    })
 }
 
 fn unknown(map: &ClusterMap, id: NodeId) -> Rejection {

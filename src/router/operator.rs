@@ -264,7 +264,7 @@ impl<R: Runtime> Router<R> {
     /// it leads.
     ///
     /// # Errors
-    /// When the node has not taken the lead within ten seconds.
+    /// When the node trails, or has not taken the lead within ten seconds.
     pub async fn transfer_leader(&self, shard: ShardId, to: NodeId) -> Result<(), Error> {
         let began = R::Instant::now();
         loop {
@@ -298,7 +298,8 @@ impl<R: Runtime> Router<R> {
         }
     }
 
-    /// Hands over the lead of a replica here, if it leads; well if it is the one that is to.
+    /// Hands over the lead of a replica here, if it leads, to one that has caught up; well if it is the
+    /// one that is to.
     pub(super) async fn hand_over(&self, shard: &Shard<R>, to: NodeId) -> Result<(), Refused> {
         let refused = |error| Refused { error, leader: None };
         match shard.leader() {
@@ -309,6 +310,10 @@ impl<R: Runtime> Router<R> {
         if !shard.has_voter(to) {
             let why = format!("node {to} does not vote in shard {}", shard.id());
             return Err(refused(Error::invalid(why)));
+        }
+        if let Some(why) = shard.trails(to.0) {
+            let why = format!("{why}, and cannot lead shard {} yet: try again later", shard.id());
+            return Err(refused(Error::new(Code::Forbidden, why)));
         }
         if !shard.hand_over_to(to).await {
             let why = format!("node {to} has not taken the lead of shard {}", shard.id());

@@ -170,17 +170,17 @@ impl<R: Runtime> Shard<R> {
         self.change("change the voters", ChangeMembers::ReplaceAllVoters(wanted)).await
     }
 
-    /// Why a learner may not vote yet, if it may not.
-    fn trails(&self, learner: u64) -> Option<String> {
+    /// Why a node may not vote yet, or lead, as far as its leader knows: it has not what the others have.
+    pub fn trails(&self, node: u64) -> Option<String> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let matched = metrics.replication.as_ref().and_then(|all| all.get(&learner).copied());
+        let matched = metrics.replication.as_ref().and_then(|all| all.get(&node).copied());
         let matched = matched.flatten().map(|log_id| log_id.index());
         let last = metrics.last_log_index.unwrap_or(0);
         match matched {
             Some(matched) if matched + CAUGHT_UP_LAG_MAX >= last => None,
-            Some(matched) => Some(format!("node {learner} trails by {} entries", last - matched)),
-            None => Some(format!("node {learner} has not answered yet")),
+            Some(matched) => Some(format!("node {node} trails by {} entries", last - matched)),
+            None => Some(format!("node {node} has not answered yet")),
         }
     }
 
