@@ -279,7 +279,11 @@ fn who_trails_neither_leads_nor_votes() {
     let last_logs = || -> Vec<u64> {
         let shards = cluster.shards(0);
         let last = |shard: u64| {
-            shards.iter().filter(|s| s["shard"] == shard).filter_map(|s| s["last_log"].as_u64()).max()
+            shards
+                .iter()
+                .filter(|s| s["shard"] == shard)
+                .filter_map(|s| s["last_log"].as_u64())
+                .max()
         };
         (1..=8).map(|shard| last(shard).unwrap_or(0)).collect()
     };

@@ -366,13 +366,7 @@ fn what_was_interrupted_is_finished_or_taken_back() {
 
     // A drain, whenever that is interrupted.
     for (after, verb) in [(0, "drain"), (20, "resume"), (60, "drain"), (150, "resume")] {
-        let mut command = cluster.cli(0, &["node", verb, "2"]);
-        let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(after));
-        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-        // Before it could catch the signal; interrupted; or done by then.
-        let code = child.wait().unwrap().code();
-        assert!([None, Some(130), Some(0)].contains(&code), "{verb}: {code:?}");
+        interrupt(&cluster, after, &["node", verb, "2"]);
         let again = cluster.json(0, &["node", verb, "2"]);
         assert_eq!(again["done"], true, "{again}");
         let standing = if verb == "drain" { "draining" } else { "active" };
@@ -386,4 +380,51 @@ fn what_was_interrupted_is_finished_or_taken_back() {
     cluster.wait_ready_node(five);
     wait_settled(&cluster, 0);
     assert_eq!(nodes(&cluster, 0).len(), 5);
+}
+
+/// Runs a command, and interrupts it after so many milliseconds.
+fn interrupt(cluster: &TestCluster, after: u64, arguments: &[&str]) {
+    let mut command = cluster.cli(0, arguments);
+    let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(after));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    // Before it could catch the signal; interrupted; or done by then.
+    let code = child.wait().unwrap().code();
+    assert!([None, Some(130), Some(0)].contains(&code), "{arguments:?}: {code:?}");
+}
+
+#[test]
+fn a_second_run_finishes_whatever_moves_replicas() {
+    let mut cluster = TestCluster::start(3);
+    // Interrupted before and after the cluster has heard of it, and in the middle.
+    for after in [5, 60, 400] {
+        let new = cluster.add_node();
+        cluster.wait_ready_node(new);
+        interrupt(&cluster, after, &["shard", "rebalance"]);
+        cluster.json(0, &["shard", "rebalance"]);
+        let id = cluster.node_id(0, new).to_string();
+        let spread = cluster.json(0, &["node", "status", &id]);
+        assert!(spread["replicas"].as_array().unwrap().len() > 4, "{spread}");
+
+        interrupt(&cluster, after, &["node", "remove", &id, "--yes"]);
+        cluster.json(0, &["node", "remove", &id, "--yes"]);
+        cluster.kill(new);
+        assert_eq!(nodes(&cluster, 0).len(), 3);
+    }
+    let mut old = 2;
+    for after in [5, 60, 400] {
+        let new = cluster.add_node();
+        cluster.wait_ready_node(new);
+        let [old_id, id] = [old, new].map(|node| cluster.node_id(0, node).to_string());
+        let replace = ["node", "replace", &old_id, &id, "--yes"];
+        interrupt(&cluster, after, &replace);
+        cluster.json(0, &replace);
+        cluster.kill(old);
+        let left = nodes(&cluster, 0);
+        assert!(
+            left.len() == 3 && left.iter().all(|node| node["id"].to_string() != old_id),
+            "{left:?}"
+        );
+        old = new;
+    }
 }

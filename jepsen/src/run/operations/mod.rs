@@ -96,7 +96,9 @@ impl Operation {
             Operation::Move => "`folkmoot shard move`, from its leader",
             Operation::Shrink => "2 × `folkmoot node remove`",
             Operation::Crash => "no operation: `kill -9` and, 10 s later, `folkmoot serve`",
-            Operation::Replace => "of a dead node: `folkmoot serve --join`, `folkmoot node replace`",
+            Operation::Replace => {
+                "of a dead node: `folkmoot serve --join`, `folkmoot node replace`"
+            }
         }
     }
 
