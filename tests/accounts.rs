@@ -293,6 +293,27 @@ fn the_command_line_sets_passwords_and_signs_in() {
     assert_eq!(cluster.json(0, &["user", "invites"])["invites"], json!([]));
     let sessions = cluster.json(0, &["user", "sessions"]);
     assert_eq!(sessions["sessions"], json!([]), "all have ended with the old password");
+
+    // What was done to others, and what lets others in, is in the audit log.
+    let audit = cluster.json(0, &["cluster", "audit"])["actions"].clone();
+    let done: Vec<(&str, &str)> = (audit.as_array().unwrap().iter())
+        .map(|a| (a["action"].as_str().unwrap(), a["outcome"].as_str().unwrap()))
+        .collect();
+    let take_back = format!("take back invite {}", invites["invites"][0]["id"].as_str().unwrap());
+    for action in [
+        "set the password of bob",
+        "issue a token for bob",
+        "revoke a token of bob",
+        "disable bob",
+        "enable bob",
+        "make an invite for 2 people",
+        &take_back,
+    ] {
+        for outcome in ["begun", "done"] {
+            assert!(done.contains(&(action, outcome)), "{action}, {outcome}: {done:?}");
+        }
+    }
+    assert!(!done.iter().any(|(action, _)| action.ends_with("of admin")), "{done:?}");
 }
 
 #[test]

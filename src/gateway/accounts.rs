@@ -277,10 +277,10 @@ impl App {
         let chosen = new.is_none().then(passwords::choose);
         let password = new.or_else(|| chosen.clone()).unwrap_or_default();
         let password = self.passwords.hash(&password).await?;
-        self.record_for_another(caller, &user, "set the password of").await?;
         let keep = own.then(|| *caller.credentials().hash());
         let change = Change::SetPassword { password, previous, keep };
-        self.change(&caller.actor, &user, None, change).await?;
+        let change = self.change(&caller.actor, &user, None, change);
+        self.audited_for_another(caller, &user, "set the password of", change).await?;
         Ok(chosen)
     }
 
@@ -345,8 +345,8 @@ impl App {
             require_admin(actor)?;
             let what = if disabled { "disable" } else { "enable" };
             let action = format!("{what} {user}");
-            self.backend.record(actor.user.as_str(), &action, "begun").await?;
-            self.change(actor, &user, id, Change::SetDisabled { disabled }).await?;
+            let change = self.change(actor, &user, id, Change::SetDisabled { disabled });
+            self.audited(actor, &action, change).await?;
         } else if profile {
             let change = Change::SetProfile { display_name, status };
             self.change(actor, &user, id, change).await?;
@@ -385,36 +385,34 @@ impl App {
             (None, ttl) => ttl,
         };
         one_line("label", &label, limits::LABEL_BYTES_MAX)?;
-        self.record_for_another(caller, &user, "issue a token for").await?;
+        let wish = TokenWish { label, scopes, ttl_ms };
+        let issue = self.issue_any_token(caller, &user, wish, id);
+        self.audited_for_another(caller, &user, "issue a token for", issue).await
+    }
+
+    async fn issue_any_token(
+        &self,
+        caller: &Caller,
+        user: &UserId,
+        wish: TokenWish,
+        id: Option<RequestId>,
+    ) -> Result<String, Error> {
+        let TokenWish { label, scopes, ttl_ms } = wish;
         if scopes == Scopes::ALL && ttl_ms == 0 {
-            return self.issue_token(&caller.actor, user, label, id).await;
+            return self.issue_token(&caller.actor, user.clone(), label, id).await;
         }
         let issue = |hash, label: &str| {
             let ttl_ms = Some(ttl_ms).filter(|ttl_ms| *ttl_ms > 0);
             Change::IssueToken { hash, label: label.to_owned(), scopes, ttl_ms }
         };
-        let (token, hash) = mint_token(&user);
-        if !self.change(&caller.actor, &user, id, issue(hash, &label)).await?.duplicate {
+        let (token, hash) = mint_token(user);
+        if !self.change(&caller.actor, user, id, issue(hash, &label)).await?.duplicate {
             return Ok(token);
         }
         // The token of the first attempt got lost with its answer: only its hash is known.
-        let (token, hash) = mint_token(&user);
-        self.change(&caller.actor, &user, None, issue(hash, &label)).await?;
+        let (token, hash) = mint_token(user);
+        self.change(&caller.actor, user, None, issue(hash, &label)).await?;
         Ok(token)
-    }
-
-    /// Audits what an administrator does to somebody else's account.
-    async fn record_for_another(
-        &self,
-        caller: &Caller,
-        user: &UserId,
-        what: &str,
-    ) -> Result<(), Error> {
-        let actor = &caller.actor;
-        if !actor.admin || actor.user == *user {
-            return Ok(());
-        }
-        self.backend.record(actor.user.as_str(), &format!("{what} {user}"), "begun").await
     }
 
     /// A user's tokens that are still good, oldest first.
@@ -441,7 +439,7 @@ impl App {
         let row = self.own_account(caller, user).await?;
         let token = row.tokens.iter().find(|token| id_of(&token.hash) == id);
         let token = token.ok_or_else(|| not_found("token"))?;
-        self.record_for_another(caller, user, "revoke a token of").await?;
-        self.revoke(&caller.actor, user, &token.hash).await
+        let revoke = self.revoke(&caller.actor, user, &token.hash);
+        self.audited_for_another(caller, user, "revoke a token of", revoke).await
     }
 }

@@ -27,6 +27,7 @@
 pub mod accounts;
 pub mod app;
 pub mod attempts;
+mod audited;
 pub mod auth;
 pub mod authenticator;
 pub mod backend;

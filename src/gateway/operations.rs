@@ -78,10 +78,21 @@ impl App {
     ) -> Result<(Arc<User>, String, bool), Error> {
         require_admin(actor)?;
         convert::at_most("display_name", &display_name, limits::DISPLAY_NAME_BYTES_MAX)?;
-        if admin {
-            let action = format!("create administrator {user}");
-            self.backend.record(actor.user.as_str(), &action, "begun").await?;
+        let create = self.create_user_as_wished(actor, user.clone(), display_name, admin, id);
+        match admin {
+            true => self.audited(actor, &format!("create administrator {user}"), create).await,
+            false => create.await,
         }
+    }
+
+    async fn create_user_as_wished(
+        &self,
+        actor: &Actor,
+        user: UserId,
+        display_name: String,
+        admin: bool,
+        id: Option<RequestId>,
+    ) -> Result<(Arc<User>, String, bool), Error> {
         let (mut token, hash) = mint_token(&user);
         let command =
             Command::CreateUser { user: user.clone(), display_name, admin, token_hash: Some(hash) };
@@ -354,14 +365,9 @@ impl App {
     pub async fn compact(&self, actor: &Actor) -> Result<(u64, u64), Error> {
         require_admin(actor)?;
         let node = self.backend.node_id().unwrap_or_default();
-        let (who, action) = (actor.user.as_str(), format!("compact node {node}"));
-        // It must be possible while disks are full, and nothing can be recorded.
-        self.backend.try_record(who, &action, "begun").await;
-        let done = self.backend.compact().await;
-        if let Err(error) = &done {
-            self.backend.try_record(who, &action, &format!("failed: {}", error.message)).await;
-        }
-        done
+        // It must be possible while disks are full.
+        self.audited_if_possible(actor, &format!("compact node {node}"), self.backend.compact())
+            .await
     }
 
     /// Where replicas and leaders are.
@@ -419,16 +425,10 @@ impl App {
     /// [`Code::Forbidden`] unless the caller is an administrator, and the router's.
     pub async fn repair(&self, actor: &Actor, shard: ShardId, node: NodeId) -> Result<(), Error> {
         require_admin(actor)?;
-        let who = actor.user.as_str();
         let action =
             format!("set the state of shard {shard} on node {node} aside at its next start");
         // It must be possible while the meta group is what is broken.
-        self.backend.try_record(who, &action, "begun").await;
-        let done = self.backend.repair(shard, node).await;
-        if let Err(error) = &done {
-            self.backend.try_record(who, &action, &format!("failed: {}", error.message)).await;
-        }
-        done
+        self.audited_if_possible(actor, &action, self.backend.repair(shard, node)).await
     }
 
     /// The shards that would lose their quorum if a node stopped.

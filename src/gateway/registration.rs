@@ -97,7 +97,9 @@ impl App {
         let user = &caller.actor.user;
         let (invite, hash) = mint_invite(user);
         let change = Change::MakeInvite { hash, uses_max, ttl_ms };
-        let done = self.change(&caller.actor, user, None, change).await?;
+        let action = format!("make an invite for {uses_max} people");
+        let change = self.change(&caller.actor, user, None, change);
+        let done = self.audited(&caller.actor, &action, change).await?;
         Ok((invite, done.at_ms.saturating_add(ttl_ms)))
     }
 
@@ -123,6 +125,8 @@ impl App {
         let row = self.user(&caller.actor, user.clone()).await?;
         let invite = row.invites.iter().find(|invite| id_of(&invite.hash) == id);
         let hash = invite.ok_or_else(|| not_found("invite"))?.hash;
-        self.change(&caller.actor, user, None, Change::DropInvite { hash }).await.map(|_| ())
+        let change = self.change(&caller.actor, user, None, Change::DropInvite { hash });
+        let action = format!("take back invite {id}");
+        self.audited(&caller.actor, &action, change).await.map(|_| ())
     }
 }

@@ -250,10 +250,13 @@ impl<R: Runtime> Router<R> {
             Decided::Transfer { shard, to } => {
                 self.record(who, action, "begun").await?;
                 let done = self.transfer_leader(shard, to).await;
-                if let Err(error) = &done
-                    && error.temporary()
-                {
-                    self.try_record(who, action, &format!("failed: {}", error.message)).await;
+                match &done {
+                    Ok(()) => self.try_record(who, action, "done").await,
+                    Err(error) if error.temporary() => {
+                        self.try_record(who, action, &format!("failed: {}", error.message)).await;
+                    }
+                    // Refused, and recorded as such.
+                    Err(_) => {}
                 }
                 done
             }
