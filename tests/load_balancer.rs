@@ -1,5 +1,5 @@
-//! HAProxy and nginx, with our files, in front of a cluster: a node is killed and another one
-//! stopped behind them, and clients that know nothing but the proxy lose and repeat nothing.
+//! HAProxy and nginx, with our files, in front of a cluster: a node is killed and another one drained
+//! and stopped behind them, and clients that know nothing but the proxy lose and repeat nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ fn start() -> TestCluster {
     TestCluster::start_with(3, Options { arguments, ..Default::default() })
 }
 
-/// Kills a node and stops another one behind a proxy, under load.
+/// Kills a node, and drains and stops another one behind a proxy, under load.
 fn nodes_come_and_go_behind(kind: Kind) {
     if !kind.is_here() {
         return;
@@ -60,10 +60,16 @@ fn nodes_come_and_go_behind(kind: Kind) {
     cluster.restart(0);
     cluster.wait_ready_node(0);
     load.wait_more(100);
+    // As an operator does it: drained, then stopped, and back again.
+    let id = cluster.node_id(2, 1).to_string();
+    let drained = cluster.json(2, &["node", "drain", &id]);
+    assert_eq!(drained["quorum_critical"], json!([]), "it is safe to stop: {drained}");
+    load.wait_more(100);
     let status = cluster.stop(1);
     assert!(status.success(), "{status}");
     load.wait_more(100);
     cluster.restart(1);
+    cluster.json(2, &["node", "resume", &id]);
     cluster.wait_ready_node(1);
     load.wait_more(100);
 
