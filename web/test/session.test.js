@@ -1,0 +1,263 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Outbox } from '../client/outbox.js';
+import { RoomLog } from '../client/roomlog.js';
+import { SILENCE_MS, Session } from '../client/session.js';
+import { FakeSocket, FakeStorage, FakeTimers, event } from './fake.js';
+
+/** @import { Failure } from '../client/types.js' */
+
+const FAILURE = { message: '', temporary: true, may_have_applied: false };
+
+/** A session whose one room, `tea`, is kept in a log. @param {{ token?: string }} [more] */
+const setup = (more = {}) => {
+  const timers = new FakeTimers();
+  /** @type {FakeSocket[]} */
+  const sockets = [];
+  /** @type {string[]} */
+  const standings = [];
+  /** @type {[string, Failure][]} */
+  const ended = [];
+  const log = new RoomLog('e', 0);
+  const storage = new FakeStorage();
+  const outbox = new Outbox({ user: 'ann', storage, timers, random: () => 0.5, onChange: () => {} });
+  const session = new Session({
+    connect: () => {
+      const socket = new FakeSocket();
+      sockets.push(socket);
+      return socket;
+    },
+    timers,
+    random: () => 0.5,
+    outbox,
+    listener: {
+      onStanding: ({ at }) => standings.push(at),
+      onFollowed: () => {},
+      onEvent: (room, event) => {
+        if (log.add(event) === 'gap') session.refollow(room);
+        outbox.seen(room, event);
+      },
+      onCaughtUp: () => {},
+      onEnded: (room, error) => ended.push([room, error]),
+    },
+    ...more,
+  });
+  const socket = () => sockets[sockets.length - 1] ?? assert.fail('there is no socket');
+  const open = () => {
+    socket().onopen?.();
+    socket().says({ type: 'hello', user: 'ann', node: 1, server_time_ms: timers.now() });
+  };
+  /** Answers the last `follow`. */
+  const followed = (room = 'tea') => {
+    const { ref } = socket().of('follow').at(-1);
+    socket().says({ type: 'followed', ref, room, epoch: 'e', first_seq: 1, head: 9, recovered: true });
+  };
+  /** @param {number} seq */
+  const says = (seq, rest = {}) => socket().says({ type: 'event', room: 'tea', event: event(seq, rest) });
+  const seqs = () => log.events.map(({ seq }) => seq);
+  /** The connection fails, and there is another one as soon as it is tried. */
+  const failAndComeBack = () => {
+    const { length } = sockets;
+    socket().ends(1006);
+    while (sockets.length === length) timers.pass(100);
+  };
+  return { failAndComeBack, timers, sockets, standings, ended, log, storage, outbox, session, socket, open, followed, says, seqs };
+};
+
+/** The same, with `tea` being followed from its cursor. */
+const following = () => {
+  const all = setup();
+  all.session.follow('tea', () => all.log.cursor);
+  all.session.start();
+  all.open();
+  all.followed();
+  return all;
+};
+
+test('it signs in with its token first, or lets the cookie do', () => {
+  const { session, socket } = setup({ token: 'fm_x' });
+  session.start();
+  socket().onopen?.();
+  assert.deepEqual(socket().sent, [{ type: 'sign_in', token: 'fm_x' }]);
+  const cookie = setup();
+  cookie.session.start();
+  cookie.socket().onopen?.();
+  assert.deepEqual(cookie.socket().sent, [{ type: 'ping' }]);
+});
+
+test('it follows its rooms after hello, and on other connections from where it was', () => {
+  const { timers, sockets, socket, open, followed, says, seqs } = following();
+  assert.deepEqual(socket().of('follow')[0].rooms, [{ room: 'tea', after: 'e:0' }]);
+  says(1);
+  says(2);
+  socket().ends(1006);
+  timers.pass(500);
+  assert.equal(sockets.length, 2);
+  open();
+  assert.deepEqual(socket().of('follow')[0].rooms, [{ room: 'tea', after: 'e:2' }]);
+  followed();
+  says(2);
+  says(3);
+  assert.deepEqual(seqs(), [1, 2, 3]);
+});
+
+test('a room without a cursor begins at its head', () => {
+  const { session, open, socket } = setup();
+  session.follow('tea', () => null);
+  session.start();
+  open();
+  assert.deepEqual(socket().of('follow')[0].rooms, [{ room: 'tea' }]);
+});
+
+test('a gap is filled by following again from the cursor; what comes meanwhile is not taken', () => {
+  const { socket, followed, says, seqs } = following();
+  says(1);
+  says(3);
+  says(4);
+  assert.equal(socket().of('follow').length, 2, 'once');
+  assert.deepEqual(socket().of('follow')[1].rooms, [{ room: 'tea', after: 'e:1' }]);
+  assert.deepEqual(seqs(), [1]);
+  followed();
+  says(2);
+  says(3);
+  says(4);
+  assert.deepEqual(seqs(), [1, 2, 3, 4]);
+});
+
+test('a message without an answer is sent again on the next connection, and is on its way once', () => {
+  const { timers, socket, open, followed, says, outbox, storage } = following();
+  outbox.post('tea', 'hello');
+  const [first] = socket().of('post');
+  assert.equal(first.text, 'hello');
+  socket().ends(1006);
+  timers.pass(500);
+  open();
+  const [second] = socket().of('post');
+  assert.equal(second.client_msg_id, first.client_msg_id);
+  socket().says({ type: 'ack', ref: second.ref, seq: 1, epoch: 'e', at: '', duplicate: true, client_msg_id: second.client_msg_id });
+  assert.equal(storage.length, 0);
+  followed();
+  says(1, { client_msg_id: second.client_msg_id });
+  assert.deepEqual(outbox.of('tea'), []);
+  socket().ends(1006);
+  timers.pass(500);
+  open();
+  assert.equal(socket().of('post').length, 0);
+});
+
+test('an error with a ref is of that post, and the connection goes on', () => {
+  const { socket, outbox, standings } = following();
+  outbox.post('tea', 'hello');
+  const [{ ref }] = socket().of('post');
+  socket().says({ type: 'error', ref, error: { ...FAILURE, code: 'muted', temporary: false } });
+  assert.equal(outbox.of('tea')[0]?.state, 'failed');
+  assert.equal(standings.at(-1), 'open');
+});
+
+test('the last error says when to come back', () => {
+  const { timers, sockets, socket } = following();
+  socket().says({ type: 'error', error: { ...FAILURE, code: 'too_many_connections', retry_after_ms: 8000 } });
+  socket().ends(4101);
+  timers.pass(7999);
+  assert.equal(sockets.length, 1);
+  timers.pass(1000);
+  assert.equal(sockets.length, 2);
+});
+
+test('pauses grow while nobody answers, and begin anew after a hello', () => {
+  const { timers, sockets, socket, open, failAndComeBack } = following();
+  for (let i = 0; i < 8; i++) failAndComeBack();
+  assert.equal(sockets.length, 9);
+  socket().ends(1006);
+  timers.pass(10_000);
+  assert.equal(sockets.length, 9, 'not within ten seconds');
+  while (sockets.length === 9) timers.pass(100);
+  open();
+  socket().ends(1006);
+  timers.pass(500);
+  assert.equal(sockets.length, 11);
+});
+
+test('whoever looks does not wait', () => {
+  const { timers, sockets, session, socket, standings, failAndComeBack } = following();
+  for (let i = 0; i < 8; i++) failAndComeBack();
+  socket().ends(1006);
+  assert.equal(standings.at(-1), 'waiting');
+  session.wake();
+  assert.equal(sockets.length, 10);
+  timers.pass(15_000);
+  assert.equal(sockets.length, 10, 'the timer is gone');
+});
+
+test('44xx ends it', () => {
+  const { timers, sockets, socket, standings } = following();
+  socket().ends(4401);
+  timers.pass(600_000);
+  assert.equal(sockets.length, 1);
+  assert.equal(standings.at(-1), 'signed_out');
+});
+
+test('a silent node is asked, and given up when it stays silent', () => {
+  const { timers, sockets, socket } = following();
+  timers.pass(SILENCE_MS);
+  assert.equal(socket().of('ping').length, 2);
+  socket().says({ type: 'pong' });
+  timers.pass(SILENCE_MS);
+  assert.equal(socket().of('ping').length, 3);
+  timers.pass(SILENCE_MS);
+  assert.ok(sockets[0]?.closed);
+  timers.pass(500);
+  assert.equal(sockets.length, 2);
+});
+
+test('a node that never answers the connection is given up', () => {
+  const { timers, sockets, session } = setup();
+  session.start();
+  timers.pass(SILENCE_MS + 500);
+  assert.equal(sockets.length, 2);
+});
+
+test('what a connection says after it was given up counts for nothing', () => {
+  const { timers, sockets, open, followed, seqs } = following();
+  timers.pass(2 * SILENCE_MS + 500);
+  assert.equal(sockets.length, 2);
+  open();
+  followed();
+  sockets[0]?.says({ type: 'event', room: 'tea', event: event(1) });
+  sockets[0]?.ends(4401);
+  assert.deepEqual(seqs(), []);
+  timers.pass(1000);
+  assert.equal(sockets.length, 2);
+});
+
+test('a room that ends for a while is followed again; one that ends for good is not', () => {
+  const { timers, socket, ended } = following();
+  socket().says({ type: 'ended', room: 'tea', seq: 0, error: { ...FAILURE, code: 'unavailable', retry_after_ms: 300 } });
+  assert.equal(socket().of('follow').length, 1);
+  timers.pass(600);
+  assert.equal(socket().of('follow').length, 2);
+  const { ref } = socket().of('follow')[1];
+  socket().says({ type: 'error', ref, room: 'tea', error: { ...FAILURE, code: 'banned', temporary: false } });
+  timers.pass(10_000);
+  assert.equal(socket().of('follow').length, 2);
+  assert.deepEqual(ended.map(([room, error]) => [room, error.code]), [['tea', 'banned']]);
+});
+
+test('what is no frame, or of a type that is not known, is ignored', () => {
+  const { socket, says, seqs, standings } = following();
+  socket().onmessage?.({ data: 'not json' });
+  socket().onmessage?.({ data: 'null' });
+  socket().says({ type: 'of_tomorrow', room: 'tea' });
+  says(1);
+  assert.deepEqual(seqs(), [1]);
+  assert.equal(standings.at(-1), 'open');
+});
+
+test('stopped, it says and does nothing more', () => {
+  const { timers, sockets, session, socket, standings } = following();
+  session.stop();
+  socket().ends(1006);
+  timers.pass(600_000);
+  assert.equal(sockets.length, 1);
+  assert.equal(standings.at(-1), 'stopped');
+});
