@@ -17,5 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("folkmoot.bin"), prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure().bytes(".").build_transport(true).compile_fds(descriptors)?;
     println!("cargo:rerun-if-changed=proto");
+    // The web page is embedded by a macro, which cargo does not tell of files that are new.
+    println!("cargo:rerun-if-changed=web/page");
+    println!("cargo:rerun-if-changed=web/client");
     Ok(())
 }

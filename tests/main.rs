@@ -34,6 +34,7 @@ mod lost_node;
 mod membership;
 mod million;
 mod operations;
+mod page;
 mod permissions;
 mod readme;
 mod recover;

@@ -288,8 +288,10 @@ fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = entry.path();
-        let skipped = ["target", ".git", "folkmoot-data", "proptest-regressions"];
-        let texts = [".rs", ".toml", ".md", ".proto", ".lock", ".sh", ".yml"];
+        let skipped = ["target", ".git", "folkmoot-data", "proptest-regressions", "node_modules"];
+        let texts = [
+            ".rs", ".toml", ".md", ".proto", ".lock", ".sh", ".yml", ".js", ".css", ".html", ".svg",
+        ];
         let script =
             path.components().any(|c| [".ci", "scripts"].map(OsStr::new).contains(&c.as_os_str()));
         if entry.file_type().unwrap().is_dir() {

@@ -70,6 +70,9 @@ const below = (room) => `/v1/rooms/${encodeURIComponent(room)}`;
 /** @returns {Promise<User>} */
 export const me = () => get('/v1/me');
 
+/** Somebody's profile. @param {string} user @returns {Promise<User>} */
+export const user = (user) => get(`/v1/users/${encodeURIComponent(user)}`);
+
 /** @param {string} user @param {string} password @returns {Promise<User>} */
 export const login = (user, password) => once('POST', '/v1/login', { user, password, cookie: true });
 

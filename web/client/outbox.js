@@ -108,6 +108,16 @@ export class Outbox {
     return [...this.#drafts.values()].filter((draft) => draft.room === room);
   }
 
+  /** How many messages are not acknowledged. */
+  get size() {
+    return [...this.#drafts.values()].filter(({ state }) => state !== 'sent').length;
+  }
+
+  /** Gives everything up, and leaves nothing of it on this machine: its writer signs out. */
+  clear() {
+    for (const draft of this.#drafts.values()) this.#forget(draft);
+  }
+
   /**
    * Takes a message, and sends it when there is a connection.
    * @param {string} room

@@ -19,8 +19,8 @@ export const SILENCE_MS = 20_000;
  * @property {(text: string) => void} send
  * @property {(code?: number) => void} close
  * @property {((event: any) => void) | null} onopen
- * @property {((event: { data: any }) => void) | null} onmessage
- * @property {((event: { code: number }) => void) | null} onclose
+ * @property {((event: any) => void) | null} onmessage With the frame's text as `data`.
+ * @property {((event: any) => void) | null} onclose With the close `code`.
  */
 
 /**
@@ -83,6 +83,10 @@ export class Session {
   #later = new Map();
   /** @type {Standing} */
   #standing = { at: 'stopped' };
+  /** The node that answered last. @type {number | undefined} */
+  node;
+  /** What it takes. @type {Frame['limits']} */
+  limits;
 
   /** @param {Options} options */
   constructor(options) {
@@ -154,13 +158,13 @@ export class Session {
       // waits for a token: any other frame lets it say so.
       this.#say(token === undefined ? { type: 'ping' } : { type: 'sign_in', token });
     };
-    socket.onmessage = ({ data }) => {
+    socket.onmessage = (/** @type {{ data: unknown }} */ { data }) => {
       if (!current()) return;
       this.#watchSilence();
       const frame = parse(data);
       if (frame) this.#take(frame);
     };
-    socket.onclose = ({ code }) => {
+    socket.onclose = (/** @type {{ code: number }} */ { code }) => {
       if (current()) this.#ended(code);
     };
     this.#watchSilence();
@@ -272,6 +276,8 @@ export class Session {
   #hello(hello) {
     this.#signedIn = true;
     this.#failures = 0;
+    this.node = hello.node;
+    this.limits = hello.limits;
     this.#stand({ at: 'open' });
     this.#ask([...this.#rooms.keys()]);
     this.#options.outbox.connected((draft) => {

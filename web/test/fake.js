@@ -44,9 +44,9 @@ export class FakeSocket {
   closed = false;
   /** @type {(() => void) | null} */
   onopen = null;
-  /** @type {((event: { data: any }) => void) | null} */
+  /** @type {((event: any) => void) | null} */
   onmessage = null;
-  /** @type {((event: { code: number }) => void) | null} */
+  /** @type {((event: any) => void) | null} */
   onclose = null;
 
   /** @param {string} text */

@@ -10,6 +10,7 @@ pub mod events;
 pub mod extract;
 pub mod messages;
 pub mod moderation;
+pub mod page;
 pub mod rooms;
 pub mod sse;
 pub mod users;
@@ -83,9 +84,10 @@ routes! {
     "/v1/node/compact" { post cluster::compact, }
 }
 
-/// The REST half of the gateway, with the answers for unknown paths and methods, gRPC's included.
+/// The REST half of the gateway and the web page, with the answers for unknown paths and methods, gRPC's included.
 pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
     paths()
+        .merge(page::router())
         .route_layer(axum::middleware::from_fn_with_state(app.clone(), count))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)

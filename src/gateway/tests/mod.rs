@@ -11,6 +11,7 @@ mod connections;
 mod drains;
 pub(super) mod fake;
 mod grpc;
+mod page;
 mod rest;
 mod rules;
 mod server;
