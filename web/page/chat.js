@@ -49,7 +49,10 @@ export class Chat {
   #ids = new Ids();
   #ends = new AbortController();
   #header = h('header', { class: 'room-header' });
-  #banner = h('div', { class: 'banner', role: 'status', hidden: true });
+  // What changes each second is not read out each second.
+  #lost = h('span', { role: 'status' });
+  #when = h('span');
+  #banner = h('div', { class: 'banner', hidden: true }, this.#lost, this.#when);
   #foot = h('div', { class: 'foot' });
   #room = h('main', { class: 'room', id: 'room' });
   #app = h('div', { class: 'chat' });
@@ -207,14 +210,18 @@ export class Chat {
   /** @param {Standing} standing */
   #bannerOf(standing) {
     this.#banner.hidden = standing.at === 'open';
+    const said = {
+      open: '',
+      refused: 'The server does not understand this page.',
+    }[/** @type {string} */ (standing.at)] ?? 'No connection. What you write is kept, and sent later.';
+    if (this.#lost.textContent !== said) this.#lost.textContent = said;
     if (standing.at === 'refused') {
-      fill(this.#banner, 'The server does not understand this page. ', h('button', { class: 'plain', onclick: () => location.reload() }, 'Load it again'));
+      fill(this.#when, h('button', { class: 'plain', onclick: () => location.reload() }, 'Load it again'));
       return;
     }
     const left = standing.at === 'waiting' ? Math.max(0, Math.ceil((standing.until - Date.now()) / 1000)) : 0;
-    const when = left > 1 ? `Trying again in ${left} s.` : 'Trying again…';
     const now = left > 1 && h('button', { class: 'plain', onclick: () => this.#session.wake() }, 'Try now');
-    fill(this.#banner, h('span', {}, `No connection. ${when} What you write is kept, and sent then.`), now);
+    fill(this.#when, left > 1 ? `Trying again in ${left} s` : 'Trying again…', now);
   }
 
   /** @param {Entry['room']} room */
