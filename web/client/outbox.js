@@ -181,7 +181,6 @@ export class Outbox {
   connected(send, serverTimeMs) {
     if (serverTimeMs !== undefined) this.#aheadMs = serverTimeMs - this.#options.timers.now();
     this.#send = send;
-    this.#inFlight.clear();
     for (const timer of this.#paused.values()) this.#options.timers.cancel(timer);
     this.#paused.clear();
     for (const room of new Set([...this.#drafts.values()].map((draft) => draft.room))) this.#pump(room);
