@@ -49,6 +49,8 @@ export const SILENCE_MS = 20_000;
 /**
  * @typedef {object} Options
  * @property {() => Socket} connect Opens a socket to `/v1/ws`, of any node.
+ * @property {string} user Who is to be signed in. A browser has one cookie for all its windows: where somebody else
+ *   has signed in since, nothing is sent in their name.
  * @property {string} [token] What to sign in with; without, a browser's cookie does.
  * @property {Timers} timers
  * @property {() => number} random
@@ -274,6 +276,11 @@ export class Session {
 
   /** @param {Frame} hello */
   #hello(hello) {
+    if (hello.user !== this.#options.user) {
+      this.#drop();
+      this.#stand({ at: 'signed_out' });
+      return;
+    }
     this.#signedIn = true;
     this.#failures = 0;
     this.node = hello.node;

@@ -35,6 +35,15 @@ const connect = () => {
   return new WebSocket(url, 'folkmoot.v1');
 };
 
+/** What a part of an address stands for; nothing, where it is none. @param {string} part */
+const unescaped = (part) => {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return '';
+  }
+};
+
 export class Chat {
   #page;
   #me;
@@ -80,6 +89,7 @@ export class Chat {
     this.#marks = new Marks(me.user, localStorage);
     this.#outbox = new Outbox({ user: me.user, storage: localStorage, timers, random: Math.random, onChange: () => this.#draw() });
     this.#session = new Session({
+      user: me.user,
       connect,
       timers,
       random: Math.random,
@@ -129,6 +139,11 @@ export class Chat {
     };
     addEventListener('hashchange', () => this.#open(), { signal });
     addEventListener('online', again, { signal });
+    // One cookie signs all windows of a browser in: they show one user at a time.
+    localStorage.setItem('folkmoot.user', this.#me.user);
+    addEventListener('storage', ({ key, newValue }) => {
+      if (key === 'folkmoot.user' && newValue !== this.#me.user) this.#end('Somebody else has signed in, in another window.');
+    }, { signal });
     addEventListener('focus', again, { signal });
     document.addEventListener('visibilitychange', again, { signal });
     const listing = setInterval(() => document.visibilityState === 'visible' && this.#list(), LIST_EVERY_MS);
@@ -276,7 +291,7 @@ export class Chat {
 
   /** Opens the room that the address names. */
   #open() {
-    const room = decodeURIComponent(location.hash.replace(/^#\/?/u, ''));
+    const room = unescaped(location.hash.replace(/^#\/?/u, ''));
     const before = this.#rooms.get(this.#current);
     if (before && room !== this.#current) {
       before.newAfter = null;

@@ -22,6 +22,7 @@ const setup = (more = {}) => {
   const storage = new FakeStorage();
   const outbox = new Outbox({ user: 'ann', storage, timers, random: () => 0.5, onChange: () => {} });
   const session = new Session({
+    user: 'ann',
     connect: () => {
       const socket = new FakeSocket();
       sockets.push(socket);
@@ -199,6 +200,20 @@ test('44xx ends it', () => {
   timers.pass(600_000);
   assert.equal(sockets.length, 1);
   assert.equal(standings.at(-1), 'signed_out');
+});
+
+test("where somebody else's cookie signs in, nothing is sent in their name", () => {
+  const { timers, sockets, socket, standings, outbox } = following();
+  outbox.post('tea', 'hello');
+  socket().ends(1006);
+  timers.pass(500);
+  socket().says({ type: 'hello', user: 'bob', node: 1, server_time_ms: timers.now() });
+  assert.deepEqual(socket().sent, []);
+  assert.ok(socket().closed);
+  timers.pass(600_000);
+  assert.equal(sockets.length, 2);
+  assert.equal(standings.at(-1), 'signed_out');
+  assert.equal(outbox.of('tea').length, 1, 'it is kept for its writer');
 });
 
 test('a silent node is asked, and given up when it stays silent', () => {
