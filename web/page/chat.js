@@ -7,7 +7,7 @@ import { isMessage } from '../client/roomlog.js';
 import { Session } from '../client/session.js';
 import { Ids } from '../client/uuid.js';
 import { Composer } from './composer.js';
-import { announce, fill, h } from './dom.js';
+import { announce, fill, h, refill } from './dom.js';
 import { Rooms, isIn } from './rooms.js';
 import { Sidebar, signOf, titleOf } from './sidebar.js';
 import { count } from './text.js';
@@ -61,7 +61,8 @@ export class Chat {
   // What changes each second is not read out each second.
   #lost = h('span', { role: 'status' });
   #when = h('span');
-  #banner = h('div', { class: 'banner', hidden: true }, this.#lost, this.#when);
+  #now = h('button', { class: 'plain' });
+  #banner = h('div', { class: 'banner', hidden: true }, this.#lost, this.#when, this.#now);
   #foot = h('div', { class: 'foot' });
   #room = h('main', { class: 'room', id: 'room' });
   #app = h('div', { class: 'chat' });
@@ -230,13 +231,12 @@ export class Chat {
       refused: 'The server does not understand this page.',
     }[/** @type {string} */ (standing.at)] ?? 'No connection. What you write is kept, and sent later.';
     if (this.#lost.textContent !== said) this.#lost.textContent = said;
-    if (standing.at === 'refused') {
-      fill(this.#when, h('button', { class: 'plain', onclick: () => location.reload() }, 'Load it again'));
-      return;
-    }
     const left = standing.at === 'waiting' ? Math.max(0, Math.ceil((standing.until - Date.now()) / 1000)) : 0;
-    const now = left > 1 && h('button', { class: 'plain', onclick: () => this.#session.wake() }, 'Try now');
-    fill(this.#when, left > 1 ? `Trying again in ${left} s` : 'Trying again…', now);
+    const isRefused = standing.at === 'refused';
+    this.#when.textContent = isRefused ? '' : left > 1 ? `Trying again in ${left} s` : 'Trying again…';
+    this.#now.textContent = isRefused ? 'Load it again' : 'Try now';
+    this.#now.onclick = () => (isRefused ? location.reload() : this.#session.wake());
+    this.#now.hidden = !isRefused && left <= 1;
   }
 
   /** @param {Entry['room']} room */
@@ -331,13 +331,11 @@ export class Chat {
     document.title = fresh ? `(${fresh}) ${title}` : title;
     if (!entry) {
       const words = this.#rooms.loaded ? 'Choose a room, or make one.' : '';
-      fill(this.#room, this.#banner, h('div', { class: 'nothing' }, h('p', {}, words)));
+      refill(this.#room, ['nothing', words], () => [this.#banner, h('div', { class: 'nothing' }, h('p', {}, words))]);
       return;
     }
     this.#drawHeader(entry);
-    if (this.#timeline.element.parentElement !== this.#room) {
-      fill(this.#room, this.#header, this.#banner, this.#timeline.element, this.#foot);
-    }
+    refill(this.#room, ['room'], () => [this.#header, this.#banner, this.#timeline.element, this.#foot]);
     this.#drawFoot(entry);
     this.#timeline.show({ entry, drafts: this.#outbox.of(this.#current), mayPost: this.#mayPost(entry) });
   }
@@ -351,25 +349,23 @@ export class Chat {
   #drawHeader({ room, part }) {
     const people = room.kind === 'direct' ? '' : count(room.participant_count, 'person', 'people');
     const canLeave = isIn(part) && room.kind !== 'direct';
-    fill(
-      this.#header,
+    const title = this.#titleOf(room);
+    refill(this.#header, [room.room, room.kind, title, room.topic, people, canLeave], () => [
       h('a', { class: 'back', href: '#/', 'aria-label': 'All rooms' }, '‹'),
-      h('div', { class: 'title' }, h('h1', {}, signOf(room), this.#titleOf(room)), room.topic && h('p', { class: 'topic', title: room.topic }, room.topic)),
+      h('div', { class: 'title' }, h('h1', {}, signOf(room), title), room.topic && h('p', { class: 'topic', title: room.topic }, room.topic)),
       h('span', { class: 'people' }, people),
       canLeave && h('button', { class: 'plain', onclick: () => this.#leave(room.room) }, 'Leave'),
-    );
+    ]);
   }
 
   /** @param {Entry} entry */
   #drawFoot(entry) {
     const { room, part } = entry;
-    const problem = this.#problem && h('p', { class: 'problem', role: 'alert' }, this.#problem);
+    const problem = () => this.#problem && h('p', { class: 'problem', role: 'alert' }, this.#problem);
     if (this.#mayPost(entry)) {
       this.#composer.show(room.room, this.#titleOf(room));
-      // Moving the composer would take the focus, and what is being composed, away.
-      if (this.#composer.element.parentElement !== this.#foot) fill(this.#foot, this.#composer.element);
-      this.#foot.querySelector(':scope > .problem')?.remove();
-      if (problem) this.#foot.prepend(problem);
+      // The composer stays where it is, for the focus, and what is being composed, to stay in it.
+      refill(this.#foot, ['composer', this.#problem], () => [problem(), this.#composer.element]);
       return;
     }
     const joining = part === 'none' || part === 'invited';
@@ -378,8 +374,8 @@ export class Chat {
       : part === 'banned' ? 'You are banned from this room.'
       : part === 'invited' ? 'You are invited to this room.'
       : 'You are reading this room without being in it.';
-    const button = joining && !room.archived && h('button', { class: 'primary', onclick: () => this.#join(room.room) }, 'Join');
-    fill(this.#foot, problem, h('div', { class: 'notice-bar' }, h('p', {}, words), button));
+    const button = () => joining && !room.archived && h('button', { class: 'primary', onclick: () => this.#join(room.room) }, 'Join');
+    refill(this.#foot, [room.room, words, this.#problem], () => [problem(), h('div', { class: 'notice-bar' }, h('p', {}, words), button())]);
   }
 
   /** @param {string} room */

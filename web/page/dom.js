@@ -32,6 +32,23 @@ export const fill = (element, ...children) => {
   element.replaceChildren(...nodes.map((child) => (child instanceof Node ? child : String(child))));
 };
 
+/** @type {WeakMap<Element, string>} */
+const shown = new WeakMap();
+
+/**
+ * The same, when it shows something else than it did. What is made anew under a finger, or a reader's
+ * cursor, is not clicked.
+ * @param {Element} element
+ * @param {unknown} of What it shows.
+ * @param {() => Child[]} make
+ */
+export const refill = (element, of, make) => {
+  const key = JSON.stringify(of);
+  if (shown.get(element) === key) return;
+  shown.set(element, key);
+  fill(element, ...make());
+};
+
 /** Says something to those who do not see the page. @param {string} text */
 export const announce = (text) => {
   const announcer = document.getElementById('announcer');

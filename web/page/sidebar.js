@@ -2,7 +2,7 @@
 
 import { ApiError, createRoom } from '../client/api.js';
 import { Ids } from '../client/uuid.js';
-import { fill, h } from './dom.js';
+import { fill, h, refill } from './dom.js';
 import { isIn } from './rooms.js';
 import { hue, initial } from './text.js';
 
@@ -83,14 +83,14 @@ export class Sidebar {
     const invited = all.filter(({ part }) => part === 'invited');
     const others = all.filter(({ part }) => part === 'none');
     const empty = !all.length && h('p', { class: 'empty' }, this.#rooms.loaded ? 'No rooms here yet.' : 'Loading…');
-    fill(
-      this.#list,
+    const of = all.map((entry) => [entry.room.room, entry.room.kind, entry.part, name(entry), this.#rooms.unread(entry)]);
+    refill(this.#list, [of, current, this.#rooms.loaded], () => [
       this.#section('Invitations', invited),
       this.#section('Rooms', mine),
       this.#section('People', people),
       this.#section('More rooms', others),
       empty,
-    );
+    ]);
     if (focused) for (const link of this.#list.querySelectorAll('a')) if (link.getAttribute('href') === focused) link.focus();
   }
   #current = '';
