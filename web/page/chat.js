@@ -229,7 +229,7 @@ export class Chat {
     const said = {
       open: '',
       refused: 'The server does not understand this page.',
-    }[/** @type {string} */ (standing.at)] ?? 'No connection. What you write is kept, and sent later.';
+    }[/** @type {string} */ (standing.at)] ?? 'No connection. What you write is sent later.';
     if (this.#lost.textContent !== said) this.#lost.textContent = said;
     const left = standing.at === 'waiting' ? Math.max(0, Math.ceil((standing.until - Date.now()) / 1000)) : 0;
     const isRefused = standing.at === 'refused';
