@@ -271,6 +271,6 @@ mod tests {
         assert!(said(false, true).contains("nothing was changed"));
         assert!(may_stop(2, &[], true).is_ok());
         let why = may_stop(2, &[1, 4], false).unwrap_err().to_string();
-        assert!(why.contains("must not stop now: shards 1, 4"), "{why}");
+        assert!(why.contains("must not stop now: shard 1, shard 4 "), "{why}");
     }
 }
