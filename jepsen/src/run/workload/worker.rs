@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use uuid::Uuid;
 
 use crate::history::{Admin, F, Name, Process, Value};
@@ -67,7 +67,9 @@ impl Worker {
 
     /// Works until the world is over.
     pub async fn run(mut self) -> Worker {
-        let mut pace = interval(self.world.interval);
+        // Each at a moment of its own, or all would be at once.
+        let phase = self.rng.random_range(Duration::ZERO..self.world.interval);
+        let mut pace = interval_at(Instant::now() + phase, self.world.interval);
         pace.set_missed_tick_behavior(match self.world.mix {
             Mix::All => MissedTickBehavior::Delay,
             Mix::Posts => MissedTickBehavior::Burst, // what is overdue is posted, too
