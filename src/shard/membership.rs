@@ -155,6 +155,10 @@ impl<R: Runtime> Shard<R> {
         let missing = target.iter().filter(|(node, _)| !is_member(&node.0));
         let missing: std::collections::BTreeMap<u64, Member> =
             missing.map(|(node, address)| (node.0, Member::new(address))).collect();
+        if mutant!(RemovedFirst) && !now.voters.is_subset(&wanted) {
+            let stay = now.voters.intersection(&wanted).copied().collect();
+            return self.change("remove voters", ChangeMembers::ReplaceAllVoters(stay)).await;
+        }
         if !missing.is_empty() {
             return self.change("add learners", ChangeMembers::AddNodes(missing)).await;
         }
@@ -178,6 +182,7 @@ impl<R: Runtime> Shard<R> {
         let matched = matched.flatten().map(|log_id| log_id.index());
         let last = metrics.last_log_index.unwrap_or(0);
         match matched {
+            _ if mutant!(LearnerTrusted) => None,
             Some(matched) if matched + CAUGHT_UP_LAG_MAX >= last => None,
             Some(matched) => Some(format!("node {learner} trails by {} entries", last - matched)),
             None => Some(format!("node {learner} has not answered yet")),

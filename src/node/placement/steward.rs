@@ -32,7 +32,10 @@ pub(in crate::node) async fn run<R: Runtime>(router: Arc<Router<R>>) {
 async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
     let map = router.map();
     let Some(placement) = map.placement(shard.id()) else { return };
-    let is_active = |id: NodeId| map.node(id).is_some_and(|node| node.state == NodeState::Active);
+    let is_active = |id: NodeId| {
+        let ignored = |state| mutant!(DrainIgnored) && state == NodeState::Draining;
+        map.node(id).is_some_and(|node| node.state == NodeState::Active || ignored(node.state))
+    };
     if let Some(node) = router.node_id()
         && !is_active(node)
         && let Some(to) = shard.successor(|other| is_active(other) && shard.reaches(other))
