@@ -332,7 +332,8 @@ impl Life {
                 }
             }
         }
-        None
+        // A learner that is not wanted any more goes when its group's leader looks next.
+        placement::misplaced(&self.cluster).into_iter().next()
     }
 
     /// Waits until nothing is wrong any more; for so long that it is a failure, what still is.

@@ -270,12 +270,7 @@ async fn remove(world: Arc<World>, lost: NodeId, mut rng: SmallRng) {
 
 /// The same with a successor, another one after each refusal; or takes the order back after a while.
 /// What was replaced is switched off, at once or at the end of the life.
-async fn replace(
-    world: Arc<World>,
-    old: NodeId,
-    taken_back: Option<Duration>,
-    mut rng: SmallRng,
-) {
+async fn replace(world: Arc<World>, old: NodeId, taken_back: Option<Duration>, mut rng: SmallRng) {
     let _open = Open::new(&world, format!("{LOSS} {old} to another one"));
     let mut named: Option<NodeId> = None;
     loop {

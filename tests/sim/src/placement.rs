@@ -269,8 +269,8 @@ fn nonsense(map: &ClusterMap) -> Vec<String> {
     wrong
 }
 
-/// Whether there is no node that could take a lost node's place in some group, so that nobody replaces
-/// it unasked.
+/// Whether nobody replaces a lost node unasked: it has no replica, or there is no node that could take its
+/// place in some group.
 pub fn cannot_be_replaced(cluster: &Cluster, map: &ClusterMap, lost: NodeId) -> bool {
     let is_gone = |id| cluster.nodes.get(&id).is_none_or(|node| node.is_gone());
     let spares: Vec<NodeId> = map
@@ -278,9 +278,11 @@ pub fn cannot_be_replaced(cluster: &Cluster, map: &ClusterMap, lost: NodeId) -> 
         .filter(|node| node.takes_replicas() && !is_gone(node.id))
         .map(|node| node.id)
         .collect();
-    let mut its = map.placements().filter(|placement| placement.members().contains(&lost));
-    cluster.replaces()
-        && its.any(|placement| spares.iter().all(|spare| placement.members().contains(spare)))
+    let its: Vec<Placement> =
+        map.placements().filter(|placement| placement.members().contains(&lost)).collect();
+    let has_spare =
+        |placement: &Placement| spares.iter().any(|spare| !placement.members().contains(spare));
+    cluster.replaces() && (its.is_empty() || !its.iter().all(has_spare))
 }
 
 /// What is ordered, and not done yet.
@@ -310,22 +312,28 @@ pub fn unsettled(cluster: &Cluster) -> Option<String> {
         return Some(format!("node {} is to be removed", leaving.id));
     }
     // Nothing is spread without a node that may be starting.
-    let mut waited = map.nodes().map(|node| node.id).filter(|id| {
-        cluster.nodes.get(id).is_some_and(|node| node.is_gone()) && stays(*id)
-    });
+    let mut waited = map
+        .nodes()
+        .map(|node| node.id)
+        .filter(|id| cluster.nodes.get(id).is_some_and(|node| node.is_gone()) && stays(*id));
     (map.rebalance() != (false, false) && waited.next().is_none())
         .then(|| "replicas or leaders are to be spread evenly".into())
 }
 
-/// What is wrong once nothing is left to be done: each group is where the map wants it, on enough nodes,
-/// each of which there is.
+/// Which groups are not where the map wants them, each on enough nodes, each of which there is.
+pub fn misplaced(cluster: &Cluster) -> Vec<String> {
+    let Some(map) = cluster.newest_map() else {
+        return vec!["placement: no node has a map".into()];
+    };
+    let placements = map.placements();
+    let wrong = placements.flat_map(|placement| misplaced_in(cluster, &map, &placement));
+    wrong.map(|wrong| format!("placement: {wrong}")).collect()
+}
+
+/// What is wrong once nothing is left to be done: what is misplaced, groups or rows.
 pub fn amiss(cluster: &Cluster) -> Vec<String> {
-    let Some(map) = cluster.newest_map() else { return vec!["placement: no node has a map".into()] };
-    let mut wrong: Vec<String> = map
-        .placements()
-        .flat_map(|placement| misplaced(cluster, &map, &placement))
-        .map(|wrong| format!("placement: {wrong}"))
-        .collect();
+    let mut wrong = misplaced(cluster);
+    let Some(map) = cluster.newest_map() else { return wrong };
     for node in cluster.nodes.values() {
         let Some(running) = node.running() else { continue };
         for shard in running.router.host().all() {
@@ -346,7 +354,7 @@ pub fn amiss(cluster: &Cluster) -> Vec<String> {
     wrong
 }
 
-fn misplaced(cluster: &Cluster, map: &ClusterMap, placement: &Placement) -> Vec<String> {
+fn misplaced_in(cluster: &Cluster, map: &ClusterMap, placement: &Placement) -> Vec<String> {
     let (shard, mut wrong) = (placement.shard, vec![]);
     let settled = BTreeSet::from_iter(placement.settled.iter().copied());
     if !placement.is_settled() || settled.len() < VOTERS_MIN {
