@@ -31,6 +31,9 @@ use crate::workload::World;
 const ORDER_WITHIN: Duration = Duration::from_secs(5);
 /// For how long a join token is valid: a life is shorter, however wrong its clocks are.
 const TOKEN_TTL_MS: u64 = 600_000;
+/// How often, and at what intervals, it is looked whether a node may go.
+const LOSS_LOOKS: u32 = 40;
+const LOSS_LOOK: Duration = Duration::from_millis(50);
 /// What an order is called that takes a node out of the cluster.
 const LOSS: &str = "lose node";
 
@@ -98,7 +101,7 @@ impl Operator {
             Fault::Wipe => self.wipe(on[0], rng),
             Fault::Drain => self.drain(strike, on[0], rng),
             Fault::Rebalance => self.rebalance(on, rng).await,
-            Fault::Replace => self.replace(strike, on[0], rng),
+            Fault::Replace => self.replace(strike, on[0], rng).await,
             Fault::Absence => self.leave(on[0], rng).await,
             Fault::Join => {
                 let rng = SmallRng::seed_from_u64(rng.random());
@@ -181,17 +184,27 @@ impl Operator {
             return self.is_formed() && joined && nodes.iter().all(|node| !node.is_gone());
         }
         let Some(map) = cluster.newest_map().filter(|_| self.is_formed()) else { return false };
-        let in_step = |node: &&Arc<Node>| {
-            node.running().is_some_and(|running| running.router.map().version() == map.version())
-        };
+        let is_up = |node: &&Arc<Node>| node.running().is_some();
         let is_lost = |id| cluster.nodes.get(&id).is_none_or(|node| node.is_gone());
         let active = map.nodes().filter(|node| node.state == NodeState::Active);
         let stays = map.nodes().all(|node| node.state != NodeState::Leaving && !is_lost(node.id));
         let here = map.node(id).is_some_and(|node| node.state == NodeState::Active);
-        nodes.iter().filter(|node| map.node(node.id).is_some()).all(in_step)
+        nodes.iter().filter(|node| map.node(node.id).is_some()).all(is_up)
             && cluster.orders.open(LOSS).is_none()
             && (stays && here)
             && active.count() as u64 > self.plan.replicas
+    }
+
+    /// Waits for that, for a while.
+    async fn until_can_lose(&self, id: NodeId) -> bool {
+        for _ in 0..LOSS_LOOKS {
+            if self.can_lose(id) {
+                return true;
+            }
+            Sim::sleep(LOSS_LOOK).await;
+        }
+        self.world.cluster.trace.say(format_args!("n{} cannot be done without", id.0));
+        false
     }
 
     /// Drains a node, and resumes it; leaves it drained now and then, where no other one goes that would
@@ -208,8 +221,10 @@ impl Operator {
             }
             Sim::sleep(lasts).await;
             let drains = || {
-                let node = world.cluster.newest_map().and_then(|map| map.node(id));
-                node.is_none_or(|node| node.state == NodeState::Draining)
+                let is_draining = |map: Arc<ClusterMap>| {
+                    map.node(id).is_some_and(|node| node.state == NodeState::Draining)
+                };
+                world.cluster.newest_map().is_none_or(is_draining)
             };
             while !stays && !insist(&world, &Order::Resume(id), &mut rng).await && drains() {}
         }));
@@ -224,22 +239,23 @@ impl Operator {
     }
 
     /// Has a node replaced: one that runs, or one whose disk is gone.
-    fn replace(&self, strike: &Strike, id: NodeId, rng: &mut SmallRng) {
-        if !self.can_lose(id) {
+    async fn replace(&self, strike: &Strike, id: NodeId, rng: &mut SmallRng) {
+        if !self.until_can_lose(id).await {
             return;
         }
+        let open = Open::new(&self.world, format!("{LOSS} {id} to another one"));
         let lost = rng.random_bool(0.4);
         if lost {
             self.lose(id);
         }
         let taken_back = (!lost && rng.random_bool(0.25)).then_some(strike.lasts / 8);
         let rng = SmallRng::seed_from_u64(rng.random());
-        drop(Sim::spawn(replace(self.world.clone(), id, taken_back, rng)));
+        drop(Sim::spawn(replace(open, id, taken_back, rng)));
     }
 
     /// Takes a node away, for good or until the cluster has waited for it: that replaces it unasked.
     async fn leave(&self, id: NodeId, rng: &mut SmallRng) {
-        if !self.can_lose(id) {
+        if !self.until_can_lose(id).await {
             return;
         }
         if rng.random_bool(0.4) {
@@ -270,8 +286,8 @@ async fn remove(world: Arc<World>, lost: NodeId, mut rng: SmallRng) {
 
 /// The same with a successor, another one after each refusal; or takes the order back after a while.
 /// What was replaced is switched off, at once or at the end of the life.
-async fn replace(world: Arc<World>, old: NodeId, taken_back: Option<Duration>, mut rng: SmallRng) {
-    let _open = Open::new(&world, format!("{LOSS} {old} to another one"));
+async fn replace(open: Open, old: NodeId, taken_back: Option<Duration>, mut rng: SmallRng) {
+    let world = open.0.clone();
     let mut named: Option<NodeId> = None;
     loop {
         Sim::sleep(between((Duration::from_millis(50), Duration::from_millis(400)))).await;

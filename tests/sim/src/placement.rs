@@ -28,7 +28,7 @@ const ON_THEIR_WAY: u64 = 64;
 /// What was seen so far.
 #[derive(Default)]
 pub struct Placements {
-    /// Each version of the map, and who had it first.
+    /// Each version of the map, and who was seen with it first.
     maps: BTreeMap<u64, (Arc<ClusterMap>, NodeId)>,
     /// The map in the meta group's state once an entry (term, index) was applied, and where.
     states: BTreeMap<(u64, u64), (Option<bytes::Bytes>, NodeId)>,
@@ -64,10 +64,7 @@ impl Placements {
         if !map.is_formed() {
             return;
         }
-        let first_slots = self.maps.values().next().map(|(first, _)| slots(first));
-        let known = self.maps.entry(map.version());
-        if let std::collections::btree_map::Entry::Occupied(known) = &known {
-            let (known, first) = known.get();
+        if let Some((known, first)) = self.maps.get(&map.version()) {
             if !Arc::ptr_eq(known, &map) && **known != *map {
                 cluster.violation(format!(
                     "placement: nodes {first} and {node} have different maps of version {}",
@@ -77,13 +74,14 @@ impl Placements {
             return;
         }
         let mut wrong = nonsense(&map);
-        if first_slots.is_some_and(|first| first != slots(&map)) {
+        let first = self.maps.values().next();
+        if first.is_some_and(|(first, _)| slots(first) != slots(&map)) {
             wrong.push("slots have moved, and nothing moves slots".into());
         }
         for wrong in wrong {
             cluster.violation(format!("placement: map {} of node {node}: {wrong}", map.version()));
         }
-        known.or_insert((map, node));
+        self.maps.insert(map.version(), (map, node));
     }
 
     /// What has applied the same of the meta group has the same map.
