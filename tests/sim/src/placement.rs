@@ -267,20 +267,33 @@ fn nonsense(map: &ClusterMap) -> Vec<String> {
     wrong
 }
 
-/// Whether nobody replaces a lost node unasked: it has no replica, or there is no node that could take its
-/// place in some group.
-pub fn cannot_be_replaced(cluster: &Cluster, map: &ClusterMap, lost: NodeId) -> bool {
+/// Whether there is no node that could take a node's place in some group.
+fn lacks_spare(cluster: &Cluster, map: &ClusterMap, id: NodeId) -> bool {
     let is_gone = |id| cluster.nodes.get(&id).is_none_or(|node| node.is_gone());
     let spares: Vec<NodeId> = map
         .nodes()
         .filter(|node| node.takes_replicas() && !is_gone(node.id))
         .map(|node| node.id)
         .collect();
-    let its: Vec<Placement> =
-        map.placements().filter(|placement| placement.members().contains(&lost)).collect();
-    let has_spare =
-        |placement: &Placement| spares.iter().any(|spare| !placement.members().contains(spare));
-    cluster.replaces() && (its.is_empty() || !its.iter().all(has_spare))
+    let mut its = map.placements().filter(|placement| placement.members().contains(&id));
+    its.any(|placement| spares.iter().all(|spare| placement.members().contains(spare)))
+}
+
+/// Whether a node is on its way out, and stays so until an operator does something: it was away, came
+/// back, and the one that was to take its place is gone meanwhile.
+fn is_stuck(cluster: &Cluster, map: &ClusterMap, node: &folkmoot::meta::Node) -> bool {
+    let leaves = node.state == NodeState::Leaving;
+    leaves && cluster.replaces() && lacks_spare(cluster, map, node.id)
+}
+
+/// Whether nobody replaces a lost node unasked: it has no replica, there is no node that could take its
+/// place in some group, or another one is to be replaced before it.
+pub fn cannot_be_replaced(cluster: &Cluster, map: &ClusterMap, lost: NodeId) -> bool {
+    let has_none = || map.placements().all(|placement| !placement.members().contains(&lost));
+    cluster.replaces()
+        && (has_none()
+            || lacks_spare(cluster, map, lost)
+            || map.nodes().any(|node| is_stuck(cluster, map, &node)))
 }
 
 /// What is ordered, and not done yet.
@@ -306,7 +319,8 @@ pub fn unsettled(cluster: &Cluster) -> Option<String> {
         }
     }
     let stays = |id| cannot_be_replaced(cluster, &map, id);
-    if let Some(leaving) = map.nodes().find(|node| node.state == NodeState::Leaving) {
+    let mut leaving = map.nodes().filter(|node| node.state == NodeState::Leaving);
+    if let Some(leaving) = leaving.find(|node| !is_stuck(cluster, &map, node)) {
         return Some(format!("node {} is to be removed", leaving.id));
     }
     // Nothing is spread without a node that may be starting.
