@@ -131,6 +131,8 @@ mod planted {
             "of a joint membership only the voters that are to come are kept"
         RemovedTooSoon "removed-too-soon" "placement"
             "a node is removed from the cluster as soon as its groups are to be elsewhere"
+        GivenUpForgotten "given-up-forgotten" "placement"
+            "a node to which a move was taken back counts as without a replica at once"
         TwoOnOneNode "two-on-one-node" "placement"
             "a replica is given to a node that has one of the same group"
         DrainIgnored "drain-ignored" "placement"

@@ -133,6 +133,17 @@ impl<R: Runtime> Shard<R> {
         step.unwrap_or_else(|_| Step::Waits("a quorum does not answer in time".into()))
     }
 
+    /// Sets the voters that there are once more, as a later entry. Does nothing while they change.
+    pub async fn state_voters(&self) -> Step {
+        let Some(settled) = self.settled() else {
+            return Step::Waits("the membership is not committed yet".into());
+        };
+        let same = settled.voters.iter().map(|node| node.0).collect();
+        let stating = self.change("state the voters", ChangeMembers::ReplaceAllVoters(same));
+        let step = R::timeout(STEP_TIMEOUT, stating).await;
+        step.unwrap_or_else(|_| Step::Waits("a quorum does not answer in time".into()))
+    }
+
     async fn step(&self, target: &[(NodeId, String)]) -> Step {
         let now = self.members_now();
         let wanted: BTreeSet<u64> = target.iter().map(|(node, _)| node.0).collect();

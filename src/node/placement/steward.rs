@@ -44,7 +44,9 @@ async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
         return;
     }
     let rests = |settled: Settled| {
-        settled.voters == placement.target && settled.log_index <= placement.log_index
+        placement.given_up.is_empty()
+            && settled.voters == placement.target
+            && settled.log_index <= placement.log_index
     };
     if shard.settled().is_some_and(rests) {
         return;
@@ -77,6 +79,12 @@ async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
                     Err(error) => tracing::debug!(shard = %shard.id(), %error, "cannot report"),
                 }
                 return;
+            }
+            // Nothing was changed before the move was taken back. From this entry on nothing of it can be.
+            Step::Settled(_) if !placement.given_up.is_empty() => {
+                if let Step::Waits(why) = shard.state_voters().await {
+                    return tracing::debug!(shard = %shard.id(), why, "a move back waits");
+                }
             }
             Step::Settled(_) => return,
         }

@@ -411,6 +411,8 @@ mod tests {
         pb::ClusterMap::decode(ClusterMap::of_seed(&seed).encode()).expect("it was encoded")
     }
 
+    type Change<'a> = &'a dyn Fn(&mut pb::ClusterMap);
+
     fn said(change: impl Fn(&mut pb::ClusterMap)) -> String {
         let mut map = map();
         change(&mut map);
@@ -422,8 +424,8 @@ mod tests {
     fn a_map_that_makes_no_sense_is_found_out() {
         assert_eq!(said(|_| {}), "");
         let settled = |voters: &[u64]| pb::Settled { voters: voters.into(), log_index: 5, term: 1 };
-        for (change, why) in [
-            (&(|map| map.slots[7] = 9) as &dyn Fn(&mut pb::ClusterMap), "slot 7 is of shard 9"),
+        let cases: [(Change<'_>, &str); 10] = [
+            (&|map| map.slots[7] = 9, "slot 7 is of shard 9"),
             (&|map| map.slots[7] = 0, "slot 7 is of shard 0"),
             (&|map| drop(map.slots.pop()), "1023 slots have an owner"),
             (&|map| map.shards[2].shard = 1, "twice"),
@@ -436,7 +438,8 @@ mod tests {
                 &|map| map.removed.push(pb::RemovedNode { id: 2, instance: "i2".into() }),
                 "node 2 was removed, and is there",
             ),
-        ] {
+        ];
+        for (change, why) in cases {
             let found = said(change);
             assert!(found.contains(why), "{why}: {found}");
         }
