@@ -208,7 +208,9 @@ impl ClusterMap {
                 node.state.name()
             )));
         }
-        if let Some((shard, _)) = self.shards().find(|(_, members)| members.contains(&id)) {
+        if let Some((shard, _)) = self.shards().find(|(_, members)| members.contains(&id))
+            && !mutant!(RemovedTooSoon)
+        {
             return Err(Rejection::Forbidden(format!(
                 "node {id} still has a replica of shard {shard}"
             )));

@@ -187,7 +187,8 @@ fn least_loaded(
     counts: impl Fn(NodeId) -> bool,
 ) -> Option<NodeId> {
     let loads = loads(map);
-    let free = takers(map).map(|node| node.id).filter(|id| !placement.members().contains(id));
+    let has_none = |id: &NodeId| !placement.members().contains(id) || mutant!(TwoOnOneNode);
+    let free = takers(map).map(|node| node.id).filter(has_none);
     free.filter(|id| counts(*id)).min_by_key(|id| (loads[id], *id))
 }
 
@@ -258,7 +259,8 @@ fn leave(map: &ClusterMap, facts: &Facts) -> Option<Action> {
     for node in map.nodes().filter(|node| node.state == NodeState::Leaving) {
         let mut has_none = true;
         for placement in map.placements() {
-            if !placement.members().contains(&node.id) {
+            let going = mutant!(RemovedTooSoon) && !placement.target.contains(&node.id);
+            if going || !placement.members().contains(&node.id) {
                 continue;
             }
             has_none = false;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::error::Error;
 use crate::id::{NodeId, ShardId};
 use crate::meta::{self, ClusterMap};
 use crate::node::{placement, registration};
@@ -201,6 +202,14 @@ impl<R: Runtime> Groups<R> {
     /// Tells the meta group of this node's addresses and version, in case they changed.
     pub fn register(&self, hello: pb::Hello) {
         self.watch(registration::enter_self(self.router.clone(), hello));
+    }
+
+    /// Admits another node that shows a join token.
+    ///
+    /// # Errors
+    /// The rules' refusal; or why the meta group could not be reached.
+    pub async fn admit(&self, hello: pb::Hello) -> Result<pb::AdmitReply, Error> {
+        registration::admit(&self.router, hello).await
     }
 
     /// Runs a task until the node stops.

@@ -133,6 +133,17 @@ impl<R: Runtime> Shard<R> {
         step.unwrap_or_else(|_| Step::Waits("a quorum does not answer in time".into()))
     }
 
+    /// Sets the voters that there are once more, as a later entry. Does nothing while they change.
+    pub async fn state_voters(&self) -> Step {
+        let Some(settled) = self.settled() else {
+            return Step::Waits("the membership is not committed yet".into());
+        };
+        let same = settled.voters.iter().map(|node| node.0).collect();
+        let stating = self.change("state the voters", ChangeMembers::ReplaceAllVoters(same));
+        let step = R::timeout(STEP_TIMEOUT, stating).await;
+        step.unwrap_or_else(|_| Step::Waits("a quorum does not answer in time".into()))
+    }
+
     async fn step(&self, target: &[(NodeId, String)]) -> Step {
         let now = self.members_now();
         let wanted: BTreeSet<u64> = target.iter().map(|(node, _)| node.0).collect();
@@ -155,6 +166,10 @@ impl<R: Runtime> Shard<R> {
         let missing = target.iter().filter(|(node, _)| !is_member(&node.0));
         let missing: std::collections::BTreeMap<u64, Member> =
             missing.map(|(node, address)| (node.0, Member::new(address))).collect();
+        if mutant!(RemovedFirst) && !now.voters.is_subset(&wanted) {
+            let stay = now.voters.intersection(&wanted).copied().collect();
+            return self.change("remove voters", ChangeMembers::ReplaceAllVoters(stay)).await;
+        }
         if !missing.is_empty() {
             return self.change("add learners", ChangeMembers::AddNodes(missing)).await;
         }
@@ -178,6 +193,7 @@ impl<R: Runtime> Shard<R> {
         let matched = matched.flatten().map(|log_id| log_id.index());
         let last = metrics.last_log_index.unwrap_or(0);
         match matched {
+            _ if mutant!(LearnerTrusted) => None,
             Some(matched) if matched + CAUGHT_UP_LAG_MAX >= last => None,
             Some(matched) => Some(format!("node {node} trails by {} entries", last - matched)),
             None => Some(format!("node {node} has not answered yet")),

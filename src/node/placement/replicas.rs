@@ -36,7 +36,7 @@ pub(in crate::node) async fn run<R: Runtime>(groups: Arc<Groups<R>>) {
 async fn add<R: Runtime>(groups: &Groups<R>, map: &ClusterMap, node: NodeId) {
     let router = groups.router();
     for placement in map.placements() {
-        let wanted = placement.target.contains(&node) || placement.settled.contains(&node);
+        let wanted = placement.members().contains(&node);
         if !wanted || router.host().get(placement.shard).is_some() {
             continue;
         }

@@ -32,7 +32,10 @@ pub(in crate::node) async fn run<R: Runtime>(router: Arc<Router<R>>) {
 async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
     let map = router.map();
     let Some(placement) = map.placement(shard.id()) else { return };
-    let is_active = |id: NodeId| map.node(id).is_some_and(|node| node.state == NodeState::Active);
+    let is_active = |id: NodeId| {
+        let ignored = |state| mutant!(DrainIgnored) && state == NodeState::Draining;
+        map.node(id).is_some_and(|node| node.state == NodeState::Active || ignored(node.state))
+    };
     if let Some(node) = router.node_id()
         && !is_active(node)
         && let Some(to) = shard.successor(|other| is_active(other) && shard.reaches(other))
@@ -41,7 +44,9 @@ async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
         return;
     }
     let rests = |settled: Settled| {
-        settled.voters == placement.target && settled.log_index <= placement.log_index
+        placement.given_up.is_empty()
+            && settled.voters == placement.target
+            && settled.log_index <= placement.log_index
     };
     if shard.settled().is_some_and(rests) {
         return;
@@ -74,6 +79,12 @@ async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
                     Err(error) => tracing::debug!(shard = %shard.id(), %error, "cannot report"),
                 }
                 return;
+            }
+            // Nothing was changed before the move was taken back. From this entry on nothing of it can be.
+            Step::Settled(_) if !placement.given_up.is_empty() => {
+                if let Step::Waits(why) = shard.state_voters().await {
+                    return tracing::debug!(shard = %shard.id(), why, "a move back waits");
+                }
             }
             Step::Settled(_) => return,
         }

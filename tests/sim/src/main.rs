@@ -75,6 +75,9 @@ struct Args {
     /// How long load and faults last, in virtual milliseconds.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(100..=600_000))]
     time: Option<u64>,
+    /// Only lives in which nodes join, are drained and replaced, and all is spread anew.
+    #[arg(long)]
+    changes: bool,
     /// Let disks say that they synced, and not do it, as no disk may: so lives fail, to see what
     /// that looks like.
     #[arg(long)]
@@ -171,6 +174,7 @@ impl Args {
             replicas: self.nodes,
             clients_max: self.clients.map(|clients| clients as usize),
             lying_disks: self.lying_disks,
+            changes: self.changes,
         }
     }
 
@@ -296,6 +300,9 @@ fn command(seed: u64, wishes: &Wishes) -> String {
     }
     if let Some(time) = wishes.time {
         command += &format!(" --time {}", time.as_millis());
+    }
+    if wishes.changes {
+        command += " --changes";
     }
     if wishes.lying_disks {
         command += " --lying-disks";
