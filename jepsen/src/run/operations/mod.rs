@@ -129,7 +129,7 @@ pub struct Step {
     pub begin: u64,
     /// When it was over.
     pub end: u64,
-    /// Until when posts are counted: at least [`MEASURED_FOR`] from its beginning.
+    /// Until when posts are counted: five seconds from its beginning at least.
     pub until: u64,
     /// How many nodes the cluster had when it began.
     pub nodes: usize,
