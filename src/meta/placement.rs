@@ -110,6 +110,12 @@ impl ClusterMap {
             // A repeat; or a change is given up, which the group's leader then takes back.
             return Ok(());
         }
+        if placement.target == placement.settled && !placement.given_up.is_empty() {
+            return Err(Rejection::Forbidden(format!(
+                "a move of shard {shard} to nodes {} is being taken back: one change at a time",
+                list(&placement.given_up)
+            )));
+        }
         if !placement.is_settled() {
             return Err(Rejection::Forbidden(format!(
                 "shard {shard} is on its way from nodes {} to nodes {}: one change at a time",
@@ -319,8 +325,12 @@ mod tests {
         set(&mut map, 1, &[1, 2, 4]).unwrap();
         let refused = set(&mut map, 1, &[1, 2, 5]).unwrap_err().to_string();
         assert!(refused.contains("one change at a time"), "{refused}");
-        // It may be given up, though.
+        // It may be given up, though, and another one made once the leader has said who votes.
         set(&mut map, 1, &[1, 2, 3]).unwrap();
+        let refused = set(&mut map, 1, &[1, 2, 3, 4, 5]).unwrap_err().to_string();
+        assert!(refused.contains("to nodes 4 is being taken back"), "{refused}");
+        report(&mut map, 1, &[1, 2, 3], 5).unwrap();
+        report(&mut map, 1, &[1, 2, 3], 6).unwrap();
         set(&mut map, 1, &[1, 2, 3, 4, 5]).unwrap();
         assert!(report(&mut map, 9, &[1], 1).is_err());
         assert!(report(&mut map, 1, &[], 1).is_err());
