@@ -111,6 +111,8 @@ pub struct Router<R: Runtime = TokioRuntime> {
     stopping: AtomicBool,
     /// Why the cluster does not take this node, if it does not.
     refused: Mutex<Option<String>>,
+    /// When each shard was last seen to have a leader.
+    led: Mutex<BTreeMap<ShardId, R::Instant>>,
     disk_full: AtomicBool,
     /// How many requests to the meta group there were; tells them apart.
     meta_requests: AtomicU32,
@@ -144,6 +146,7 @@ impl<R: Runtime> Router<R> {
             control: OnceLock::new(),
             stopping: AtomicBool::new(false),
             refused: Mutex::default(),
+            led: Mutex::default(),
             disk_full: AtomicBool::new(false),
             meta_requests: AtomicU32::new(0),
         })

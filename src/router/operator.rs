@@ -402,8 +402,15 @@ impl<R: Runtime> Router<R> {
         let critical = map.placements().filter(|placement| {
             // Without a leader nobody knows who has caught up.
             let leaderless = status.leaderless.contains(&u32::from(placement.shard.0));
-            // While members change, each decision takes a majority of those before and of those after.
-            [&placement.settled, &placement.target].into_iter().any(|voters| {
+            // While members change, each decision takes a majority of those before and of those after;
+            // and the leader knows of what the map has not heard yet.
+            let leads = |replica: &&v1::ShardStatus| {
+                replica.shard == u32::from(placement.shard.0) && replica.state == "leader"
+            };
+            let leader = status.shards.iter().filter(leads).max_by_key(|replica| replica.term);
+            let voting: Vec<NodeId> =
+                leader.iter().flat_map(|replica| &replica.voters).map(|id| NodeId(*id)).collect();
+            [&placement.settled, &placement.target, &voting].into_iter().any(|voters| {
                 let others = voters.iter().filter(|id| **id != node);
                 let serving = others.filter(|id| serves(placement.shard, **id)).count();
                 voters.contains(&node) && (leaderless || serving <= voters.len() / 2)

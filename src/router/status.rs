@@ -14,7 +14,7 @@ use crate::meta::NodeState;
 use crate::proto::internal as pb;
 use crate::proto::v1;
 use crate::router::{Router, forward};
-use crate::shard::runtime::Runtime;
+use crate::shard::runtime::{Instant, Runtime};
 
 /// How long a peer may take to say how it stands.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// Whether this node can serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
-    /// Every group of this node has a leader and is caught up.
+    /// Every group of this node has a leader, or had one a moment ago, and is caught up.
     pub ready: bool,
     /// For a person: what is missing.
     pub reason: String,
@@ -71,7 +71,7 @@ impl<R: Runtime> Router<R> {
             if status.state == "stopped" {
                 return Some(format!("shard {shard} has stopped"));
             }
-            if !replica.has_leader() {
+            if !replica.has_leader() && !self.was_led_lately(shard) {
                 return Some(format!("shard {shard} has no leader"));
             }
             // Not `commit`: of entries that a lagging replica has yet to receive it knows nothing.
@@ -84,6 +84,13 @@ impl<R: Runtime> Router<R> {
             }
         }
         None
+    }
+
+    /// Whether a shard had a leader a moment ago, and so is having one elected. Who waits for that is
+    /// served; and one node's death must not make all others unready at once.
+    fn was_led_lately(&self, shard: ShardId) -> bool {
+        let led = self.led.lock().expect("no holder of the lock panics");
+        led.get(&shard).is_some_and(|at| at.elapsed() < self.options.stall_after)
     }
 
     /// This node and its replicas.
@@ -203,6 +210,8 @@ impl<R: Runtime> Router<R> {
                         hub.resume();
                     }
                     *waited = Duration::ZERO;
+                    let mut led = self.led.lock().expect("no holder of the lock panics");
+                    led.insert(shard.id(), R::Instant::now());
                 } else {
                     let before = *waited;
                     *waited += WATCH_EVERY;
