@@ -4,6 +4,7 @@
 //! map is done by whoever leads the groups (`node/placement/`), also if whoever gave the order is
 //! gone by then. Giving the same order again does nothing more.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::error::{Code, Error};
@@ -361,10 +362,14 @@ impl<R: Runtime> Router<R> {
             leaders: facts.leaders.values().filter(|leader| **leader == node.id).count() as u32,
         };
         let raw = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+        // Those to whom a move was taken back may vote until the leader has said who does.
+        let may_vote = |placement: &crate::meta::Placement| {
+            BTreeSet::from_iter(placement.settled.iter().chain(&placement.given_up).copied())
+        };
         let shard = |placement: crate::meta::Placement| v1::PlacedShard {
             shard: placement.shard.0.into(),
             target: raw(&placement.target),
-            settled: raw(&placement.settled),
+            settled: may_vote(&placement).into_iter().map(|node| node.0).collect(),
             leader: facts.leaders.get(&placement.shard).map_or(0, |leader| leader.0),
         };
         Ok(v1::PlacementResponse {
