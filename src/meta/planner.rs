@@ -149,10 +149,14 @@ fn imagine(map: &mut ClusterMap, facts: &mut Facts, action: &Action) -> Result<(
     }
     match action {
         Action::SetTarget { shard, target } => {
-            let log_index = map.placement(*shard).map_or(0, |placement| placement.log_index) + 1;
-            let voters = target.iter().map(|id| id.0).collect();
-            let report = pb::ReportSettled { shard: shard.0.into(), voters, log_index, term: 0 };
-            map.carry_out(Command::ReportSettled(report))?;
+            // A first report does not end a move back.
+            while let Some(placement) = map.placement(*shard).filter(|p| !p.is_settled()) {
+                let voters = target.iter().map(|id| id.0).collect();
+                let log_index = placement.log_index + 1;
+                let report =
+                    pb::ReportSettled { shard: shard.0.into(), voters, log_index, term: 0 };
+                map.carry_out(Command::ReportSettled(report))?;
+            }
             if let Some(leader) = facts.leaders.get_mut(shard).filter(|l| !target.contains(l)) {
                 *leader = target[0];
             }

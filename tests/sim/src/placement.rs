@@ -14,6 +14,7 @@ use folkmoot::shard::Shard;
 use prost::Message;
 
 use crate::cluster::Cluster;
+use crate::node::Excuse;
 use crate::runtime::Sim;
 
 /// Sets of voters, of which an entry needs a majority each: one; two while they change.
@@ -373,7 +374,9 @@ fn misplaced_in(cluster: &Cluster, map: &ClusterMap, placement: &Placement) -> V
         wrong.push(format!("shard {shard} is on too few nodes, or to move: {placement:?}"));
     }
     for node in cluster.nodes.values() {
-        let gone = node.is_gone() && !cannot_be_replaced(cluster, map, node.id);
+        // One that was damaged is lost for good, and nobody was told to replace it.
+        let stays = node.excused(Excuse::Damage) && !cluster.replaces();
+        let gone = node.is_gone() && !stays && !cannot_be_replaced(cluster, map, node.id);
         if settled.contains(&node.id) && gone {
             wrong.push(format!("shard {shard} is on node {}, which is gone", node.id));
         }
