@@ -3,6 +3,7 @@
 //! Like the layers below, this takes runtime, clock, network and disk as parameters: a simulated
 //! node is wired by the same code.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -230,8 +231,8 @@ impl<R: Runtime> Groups<R> {
         self.writer.get().expect("groups have started")
     }
 
-    /// Starts the groups that this node is known to vote in; returns the newest map that is here.
-    /// Those that are to come, or were removed from here, are the mover's affair (`placement/`).
+    /// Starts the groups that have a replica here; returns the newest map that is here. Those that are
+    /// to come, or are to go, are the mover's affair (`placement/`).
     async fn start_groups(&self, mut map: ClusterMap) -> Result<ClusterMap, GroupsError> {
         let Ground { node, base, .. } = self.ground();
         let node = *node;
@@ -247,14 +248,15 @@ impl<R: Runtime> Groups<R> {
             let cleared = retire::clear::<R>(base.clone(), shard).await;
             cleared.map_err(|error| GroupsError::Start { shard, error })?;
         }
-        let mut waiting = shards_of(&map, node);
-        waiting.reverse();
-        while let Some(shard) = waiting.pop() {
-            if log.group(shard).forgotten {
-                continue;
-            }
+        let mut waiting = replicas_here(&log, &map, node);
+        while let Some(shard) = waiting.pop_first() {
             let failed = |error| GroupsError::Start { shard, error };
             let state = self.open_state(shard).await.map_err(failed)?;
+            let lost = log.group(shard).purged.is_some() && state.applied().log_id.is_none();
+            if lost && !is_settled(&map, shard, node) {
+                // It may be that nobody has this any more: not a reason to wait.
+                continue;
+            }
             if shard == ShardId::META
                 && let Some(blob) = state.blob(meta::MAP_BLOB)
                 && let Ok(newer) = ClusterMap::decode(&blob)
@@ -262,9 +264,8 @@ impl<R: Runtime> Groups<R> {
                 && newer.version() > map.version()
             {
                 map = newer;
-                waiting = shards_of(&map, node);
-                waiting.retain(|id| *id != shard);
-                waiting.reverse();
+                waiting = replicas_here(&log, &map, node);
+                waiting.remove(&shard);
             }
             self.start_group(shard, state, &map).await.map_err(failed)?;
         }
@@ -448,10 +449,18 @@ async fn stop<R: Runtime>(shard: Arc<Shard<R>>) {
     shard.stop().await;
 }
 
-/// The groups that a node votes in, by the map.
-fn shards_of(map: &ClusterMap, node: NodeId) -> Vec<ShardId> {
-    let voting = map.placements().filter(|placement| placement.settled.contains(&node));
-    voting.map(|placement| placement.shard).collect()
+/// The groups that a node votes in by the map; and those whose log is here, as it may vote in them for
+/// longer than the map of a node that was away for a while says.
+fn replicas_here(log: &Log, map: &ClusterMap, node: NodeId) -> BTreeSet<ShardId> {
+    let settled = map.placements().map(|placement| placement.shard);
+    let settled = settled.filter(|shard| is_settled(map, *shard, node));
+    let mut here: BTreeSet<_> = settled.chain(log.groups()).collect();
+    here.retain(|shard| !log.group(*shard).forgotten);
+    here
+}
+
+fn is_settled(map: &ClusterMap, shard: ShardId, node: NodeId) -> bool {
+    map.placement(shard).is_some_and(|placement| placement.settled.contains(&node))
 }
 
 /// Until it is done, or nobody is left to take over.

@@ -86,6 +86,11 @@ impl<R: Runtime> Shard<R> {
         committed.map(|log_id| log_id_parts(&log_id))
     }
 
+    /// Where the log on disk ends; 0 when it never had an entry.
+    pub fn last_on_disk(&self) -> u64 {
+        self.log.last_on_disk()
+    }
+
     /// Up to which entry the log on disk is purged; 0 when it never was.
     pub fn purged_on_disk(&self) -> u64 {
         self.log.purged_on_disk()

@@ -51,6 +51,9 @@ struct Args {
     /// Print everything that happens, on standard error.
     #[arg(long)]
     trace: bool,
+    /// Print what the nodes log as well, as in "folkmoot=debug,openraft=info", on standard error.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
     /// Look for a smaller life that fails, too.
     #[arg(long)]
     shrink: bool,
@@ -202,6 +205,14 @@ fn main() -> ExitCode {
         Args::command().error(ErrorKind::ArgumentConflict, why).exit();
     }
     runtime::quiet_panics();
+    if let Some(filter) = &args.log {
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(io::stderr)
+            .without_time()
+            .with_ansi(false)
+            .init();
+    }
     if args.mutants_list || args.mutant.is_some() {
         let (from, to) = args.seed.map_or(args.seeds, |seed| (seed, seed + 1));
         let wishes = args.wishes();

@@ -35,8 +35,8 @@ pub struct Placements {
     states: BTreeMap<(u64, u64), (Option<bytes::Bytes>, NodeId)>,
     /// The membership that each committed entry set.
     memberships: BTreeMap<(ShardId, u64), Voters>,
-    /// Memberships on their way to others that were looked at.
-    joint: BTreeSet<(ShardId, u64)>,
+    /// Memberships on their way to others, and those of their new voters that were looked at.
+    joint: BTreeSet<(ShardId, u64, NodeId)>,
     /// Rooms that are where they belong.
     rooms: BTreeSet<(RoomId, ShardId)>,
 }
@@ -108,16 +108,17 @@ impl Placements {
     fn promoted(&mut self, cluster: &Cluster, shard: &Shard<Sim>) {
         let [(index, voters), _] = shard.memberships();
         let [before, after] = &voters[..] else { return };
-        if !self.joint.insert((shard.id(), index)) {
-            return;
-        }
         for new in after.difference(before) {
             // It has what it had, also while it is down.
             let Some(running) = cluster.nodes.get(new).and_then(|node| node.running()) else {
                 continue;
             };
-            let replica = running.router.host().get(shard.id());
-            let has = replica.map_or(0, |replica| replica.status().last_log);
+            // And while its replica starts: that is looked at once it has.
+            let Some(replica) = running.router.host().get(shard.id()) else { continue };
+            if !self.joint.insert((shard.id(), index, *new)) {
+                continue;
+            }
+            let has = replica.last_on_disk();
             if has == 0 || has + CAUGHT_UP_LAG_MAX + ON_THEIR_WAY < index {
                 cluster.violation(format!(
                     "placement: node {new} is to vote in shard {} by entry {index}, and its log \
