@@ -443,6 +443,7 @@ async fn reload(limits: SharedLimits, groups: Arc<Groups>, mut configs: watch::R
         let config = configs.borrow_and_update().clone();
         limits.set(gateway_limits(&config));
         groups.set_replace_after(config.placement.replace_after);
+        groups.set_pace(config.store.snapshot_bytes_per_second.0);
     }
 }
 

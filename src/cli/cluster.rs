@@ -70,7 +70,8 @@ pub(super) struct Audit {
 /// Options of `cluster init`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Init {
-    /// How many nodes to wait for: 1, 3 or 5.
+    /// How many nodes to wait for: 1, 3 or 5. Each has a replica of everything; of nodes that join
+    /// later, three have one of each shard.
     #[arg(long, default_value_t = 3)]
     nodes: u32,
     /// A cluster of one node: no copies, no failover.

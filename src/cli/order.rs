@@ -68,7 +68,8 @@ async fn give_and_wait(
             output::line(step)?;
         }
         if steps.is_empty() {
-            output::line("nothing to do")?;
+            let placement = client.placement().await?;
+            output::line(without_steps(&placement, is_done(&placement)))?;
         }
     }
     let waits = !options.dry_run && !options.no_wait;
@@ -132,13 +133,24 @@ async fn wait(
     Ok(())
 }
 
+/// What an order comes to that has no steps: it is carried out; it was given before, and is under way; or
+/// it stands, and nothing of it can be done now.
+fn without_steps(placement: &pb::PlacementResponse, is_done: bool) -> String {
+    match waits_for(placement) {
+        _ if is_done => "nothing to do".into(),
+        Some(reason) => format!("no new step: {reason}"),
+        None => "no new step: the cluster is at it".into(),
+    }
+}
+
 /// What the cluster is at, or cannot go on without; `None` when it is just deciding.
 fn waits_for(placement: &pb::PlacementResponse) -> Option<String> {
     let is_up = |id: &u64| placement.nodes.iter().any(|node| node.id == *id && node.up);
     if let Some(shard) = placement.shards.iter().find(|shard| shard.leader == 0) {
         return Some(format!("waiting for {} to have a leader", output::shard(shard.shard)));
     }
-    let moving = placement.shards.iter().find(|shard| shard.target != shard.settled)?;
+    let moving = placement.shards.iter().find(|shard| shard.target != shard.settled);
+    let Some(moving) = moving else { return waits_for_nodes(placement) };
     let mut coming = moving.target.iter().filter(|id| !moving.settled.contains(id));
     let what = format!("{} moves to nodes {}", output::shard(moving.shard), ids(&moving.target));
     Some(match coming.clone().find(|id| !is_up(id)) {
@@ -147,6 +159,23 @@ fn waits_for(placement: &pb::PlacementResponse) -> Option<String> {
             Some(node) => format!("{what}: node {node} is being caught up"),
             None => what,
         },
+    })
+}
+
+/// What is to be spread while no shard moves, and the nodes without which that does not go on.
+fn waits_for_nodes(placement: &pb::PlacementResponse) -> Option<String> {
+    let leaving = placement.nodes.iter().find(|node| node.membership == "leaving");
+    let what = match leaving {
+        Some(node) => format!("node {} is to leave, with {} replicas", node.id, node.replicas),
+        None if placement.rebalancing => "replicas and leaders are to be spread".into(),
+        None => return None,
+    };
+    let stays = placement.nodes.iter().filter(|node| node.membership != "leaving");
+    let away: Vec<u64> = stays.filter(|node| !node.up).map(|node| node.id).collect();
+    Some(match away[..] {
+        [] => what,
+        [node] => format!("{what}: waiting for node {node}, which does not answer"),
+        _ => format!("{what}: waiting for nodes {}, which do not answer", ids(&away)),
     })
 }
 
@@ -249,6 +278,14 @@ mod tests {
         assert_eq!(says(&placement), "waiting for the meta group to have a leader");
         placement.shards = vec![shard(1, &[1, 2, 3], 2)];
         assert_eq!(waits_for(&placement), None);
+        assert_eq!(without_steps(&placement, true), "nothing to do");
+        assert!(without_steps(&placement, false).contains("at it"));
+        placement.rebalancing = true;
+        assert!(says(&placement).ends_with("spread: waiting for nodes 3,4, which do not answer"));
+        placement.nodes[2].membership = "leaving".into();
+        let said = without_steps(&placement, false);
+        assert!(said.contains("no new step: node 3 is to leave"), "{said}");
+        assert!(said.ends_with("waiting for node 4, which does not answer"), "{said}");
     }
 
     #[test]

@@ -150,6 +150,11 @@ impl<R: Runtime> Groups<R> {
         })
     }
 
+    /// Sends snapshots at so many bytes a second from now on; 0 = as fast as can be.
+    pub fn set_pace(&self, bytes_per_second: u64) {
+        self.options.pace.set(bytes_per_second);
+    }
+
     /// Changes how long a node may be away until it is replaced.
     pub fn set_replace_after(&self, replace_after: Duration) {
         self.replace_after.send(replace_after);

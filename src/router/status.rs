@@ -58,8 +58,10 @@ impl<R: Runtime> Router<R> {
         if map.is_removed(node) {
             return Some("the node was removed from the cluster".into());
         }
-        if map.node(node).is_some_and(|own| own.state == NodeState::Draining) {
-            return Some("the node is draining".into());
+        match map.node(node).map(|own| own.state) {
+            Some(NodeState::Draining) => return Some("the node is draining".into()),
+            Some(NodeState::Leaving) => return Some("the node is being removed".into()),
+            _ => {}
         }
         // A replica that is being caught up serves nothing yet.
         for placement in map.placements().filter(|p| p.settled.contains(&node)) {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,8 +31,8 @@ const HAVE_ROOMS: usize = 1000;
 /// however many shards move, a node sends no more than that.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    /// Bytes a second at most; 0 = as fast as can be.
-    bytes_per_second: u64,
+    /// Bytes a second at most; 0 = as fast as can be. It may change while snapshots are sent.
+    bytes_per_second: Arc<AtomicU64>,
     /// Held while time is let pass for what was sent; never while something is sent, as a receiver may
     /// hang.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -46,7 +47,12 @@ impl Default for Pace {
 impl Pace {
     /// So many bytes a second; 0 = as fast as can be.
     pub fn new(bytes_per_second: u64) -> Pace {
-        Pace { bytes_per_second, turn: Arc::default() }
+        Pace { bytes_per_second: Arc::new(bytes_per_second.into()), turn: Arc::default() }
+    }
+
+    /// So many bytes a second from the next block on, of all clones.
+    pub fn set(&self, bytes_per_second: u64) {
+        self.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
     }
 
     /// Waits for as long as so many bytes should take, after those who wait for theirs.
@@ -60,7 +66,7 @@ impl Pace {
 
     /// How long so many bytes should take.
     fn takes(&self, bytes: u64) -> Duration {
-        match self.bytes_per_second {
+        match self.bytes_per_second.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
             rate => Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate),
         }

@@ -3,11 +3,17 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::history::{F, History, Id, Kind, Value};
-use crate::run::operations::Step;
+use crate::run::operations::{Operation, Step};
 use crate::run::store::Test;
 use crate::run::verdict::Results;
+
+/// How long 99 % of the posts may take during an operation, in milliseconds.
+const P99_MS_MAX: f64 = 500.0;
+/// How long a dead node may take to be replaced.
+const REPLACED_WITHIN: Duration = Duration::from_secs(60);
 
 /// When a message was first sent, and when it was first acknowledged, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,16 +69,37 @@ impl Posts {
     }
 }
 
-/// The table, with what it was measured on and by.
+/// What was not reached (docs/operations.md): a p99 under 500 ms and no failed post during each
+/// operation, and a replacement within a minute. A crash is none.
+fn missed(step: &Step, posts: &Posts) -> Vec<String> {
+    let (name, took) = (&step.name, Duration::from_nanos(step.end - step.begin));
+    let [_, p99, _] = posts.quantiles_ms;
+    let is = |operation: Operation| name == operation.name();
+    let mut missed = vec![];
+    if posts.failed > 0 {
+        missed.push(format!("{name}: {} posts failed for good", posts.failed));
+    }
+    if p99 >= P99_MS_MAX && !is(Operation::Crash) {
+        missed.push(format!("{name}: a p99 of {p99:.0} ms, which is to be under {P99_MS_MAX}"));
+    }
+    if is(Operation::Replace) && took >= REPLACED_WITHIN {
+        missed.push(format!("{name}: took {took:.1?}, which is to be under {REPLACED_WITHIN:?}"));
+    }
+    missed
+}
+
+/// The table, with what it was measured on and by; and what was not reached.
 #[must_use]
-pub fn markdown(test: &Test, history: &History, results: &Results) -> String {
+pub fn markdown(test: &Test, history: &History, results: &Results) -> (String, Vec<String>) {
     let all = posts(history);
     let mut text = String::from(
         "| operation | commands | nodes before | took, s | posts/s | p50, ms | p99, ms | max, ms | \
          failed |\n|---|---|--:|--:|--:|--:|--:|--:|--:|\n",
     );
+    let mut not_reached = vec![];
     for step in &results.outside.steps {
         let posts = Posts::during(&all, step);
+        not_reached.extend(missed(step, &posts));
         let seconds = (step.end - step.begin) as f64 / 1e9;
         let [p50, p99, max] = posts.quantiles_ms;
         let measured = (step.until - step.begin) as f64 / 1e9;
@@ -105,7 +132,7 @@ pub fn markdown(test: &Test, history: &History, results: &Results) -> String {
         test.date,
         command(&test.command),
     );
-    text
+    (text, not_reached)
 }
 
 /// The command without the path of the program.
@@ -152,6 +179,14 @@ mod tests {
         step.begin = ms(85);
         step.until = ms(100);
         let quantiles_ms = [5.0; 3];
-        assert_eq!(Posts::during(&all, &step), Posts { count: 1, failed: 0, quantiles_ms });
+        let posts = Posts::during(&all, &step);
+        assert_eq!(posts, Posts { count: 1, failed: 0, quantiles_ms });
+        assert_eq!(missed(&step, &posts), Vec::<String>::new());
+        let bad = Posts { count: 9, failed: 2, quantiles_ms: [1.0, 500.0, 900.0] };
+        step.name = "replace".into();
+        (step.begin, step.end) = (0, ms(60_000));
+        assert_eq!(missed(&step, &bad).len(), 3);
+        step.name = "crash".into();
+        assert_eq!(missed(&step, &bad), ["crash: 2 posts failed for good"]);
     }
 }
