@@ -19,9 +19,7 @@ impl App {
         doing: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         self.backend.record(actor.user.as_str(), action, "begun").await?;
-        let done = doing.await;
-        self.note_outcome(actor, action, &done).await;
-        done
+        self.with_outcome(actor, action, doing).await
     }
 
     /// The same of what must be possible while nothing can be recorded: this node's own log has it then.
@@ -35,9 +33,7 @@ impl App {
         doing: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         self.backend.try_record(actor.user.as_str(), action, "begun").await;
-        let done = doing.await;
-        self.note_outcome(actor, action, &done).await;
-        done
+        self.with_outcome(actor, action, doing).await
     }
 
     /// The same of what is done to an account, which is audited when an administrator does it to
@@ -59,12 +55,19 @@ impl App {
         }
     }
 
-    async fn note_outcome<T>(&self, actor: &Actor, action: &str, done: &Result<T, Error>) {
-        let outcome = match done {
+    async fn with_outcome<T>(
+        &self,
+        actor: &Actor,
+        action: &str,
+        doing: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        let done = doing.await;
+        let outcome = match &done {
             Ok(_) => "done".to_owned(),
             Err(error) if error.may_have_applied => format!("unknown: {}", error.message),
             Err(error) => format!("failed: {}", error.message),
         };
         self.backend.try_record(actor.user.as_str(), action, &outcome).await;
+        done
     }
 }
