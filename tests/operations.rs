@@ -5,11 +5,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::cluster::{TestCluster, folkmoot, free_port, succeed};
 use crate::common::load::{self, Load};
-use crate::common::wait_for;
+use crate::common::sse::Sse;
+use crate::common::{new_id, wait_for};
 
 /// How long a change may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -161,9 +162,16 @@ fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
     let five = cluster.add_node();
     cluster.wait_ready_node(five);
     wait_settled(&cluster, 0);
+    let mut follower = Sse::open(&cluster.admin(1), &rooms[0], Some(0), None).unwrap();
     cluster.json(0, &["node", "remove", "2", "--yes"]);
     wait_settled(&cluster, 0);
     load.wait_more(100);
+    // Nobody stays with it: streams end there, and whoever comes is sent away.
+    while follower.next().is_ok() {}
+    let body = json!({ "text": "to nobody", "client_msg_id": new_id() });
+    let refused =
+        cluster.admin(1).post(&format!("/v1/rooms/{}/messages", rooms[0]), &body).unwrap();
+    assert_eq!(refused.status, 503, "{:?}", refused.json());
     let urls: Vec<String> = nodes(&cluster, 0)
         .iter()
         .map(|node| format!("http://{}", node["client_address"].as_str().unwrap()))

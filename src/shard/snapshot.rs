@@ -255,4 +255,15 @@ mod tests {
         assert!(begin.elapsed() >= Duration::from_millis(3 * 50), "{:?}", begin.elapsed());
         Pace::new(0).wait::<TokioRuntime>(u64::MAX).await;
     }
+
+    #[test]
+    fn a_rate_that_is_changed_is_that_of_all_clones() {
+        let pace = Pace::new(10_000);
+        let clone = pace.clone();
+        assert_eq!(clone.takes(500), Duration::from_millis(50));
+        pace.set(1_000);
+        assert_eq!(clone.takes(500), Duration::from_millis(500));
+        pace.set(0);
+        assert_eq!(clone.takes(u64::MAX), Duration::ZERO);
+    }
 }

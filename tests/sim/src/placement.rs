@@ -118,7 +118,8 @@ impl Placements {
             if !self.joint.insert((shard.id(), index, *new)) {
                 continue;
             }
-            let has = replica.last_on_disk();
+            // One that has just started has not looked at its log yet; a snapshot is in no log.
+            let has = replica.last_on_disk().max(replica.status().last_log);
             if has == 0 || has + CAUGHT_UP_LAG_MAX + ON_THEIR_WAY < index {
                 cluster.violation(format!(
                     "placement: node {new} is to vote in shard {} by entry {index}, and its log \
