@@ -214,11 +214,12 @@ impl ClusterMap {
             return Ok(Change::None(0));
         }
         let pb::ReportSettled { voters, log_index, term, .. } = report;
-        placement.settled = Some(pb::Settled { voters, log_index, term });
-        // The first report may be of the membership that the group began with, from before a move.
-        if known > 0 {
+        // The first report may be of the membership that the group began with, from before a move; one of
+        // other voters than are wanted is of a move that is to be undone.
+        if known > 0 && sorted(&voters) == sorted(&placement.replicas) {
             placement.given_up.clear();
         }
+        placement.settled = Some(pb::Settled { voters, log_index, term });
         Ok(Change::Made(0))
     }
 
@@ -357,6 +358,30 @@ mod tests {
         report(&mut map, 1, &[1, 2, 3], 9).unwrap();
         assert!(map.placement(ShardId(1)).unwrap().is_settled());
         apply(&mut map, remove()).unwrap();
+    }
+
+    #[test]
+    fn a_move_that_ended_before_it_was_taken_back_stays_if_the_way_back_is_closed() {
+        let mut map = map(3);
+        add(&mut map, "four");
+        report(&mut map, 1, &[1, 2, 3], 1).unwrap();
+        set(&mut map, 1, &[1, 2, 4]).unwrap();
+        set(&mut map, 1, &[1, 2, 3]).unwrap();
+        // Node 3 does not answer, so its leader says that node 4 votes.
+        report(&mut map, 1, &[1, 2, 4], 7).unwrap();
+        let placement = map.placement(ShardId(1)).unwrap();
+        assert_eq!(placement.incoming().collect::<Vec<_>>(), nodes(&[3]));
+        assert_eq!(placement.given_up, nodes(&[4]), "it is to go, and has not");
+        let leaving = pb::SetNodeState { node: 3, state: 2, successor: 0 };
+        apply(&mut map, Command::SetNodeState(leaving)).unwrap();
+        set(&mut map, 1, &[1, 2, 4]).unwrap();
+        let placement = map.placement(ShardId(1)).unwrap();
+        assert_eq!(placement.target, placement.settled);
+        assert_eq!(placement.given_up, nodes(&[3, 4]), "a leader may have let node 3 vote");
+        report(&mut map, 1, &[1, 2, 4], 9).unwrap();
+        assert!(map.placement(ShardId(1)).unwrap().is_settled());
+        apply(&mut map, Command::RemoveNode(pb::RemoveNode { node: 3 })).unwrap_err();
+        assert_eq!(map.replicas(ShardId(1)), nodes(&[1, 2, 4]));
     }
 
     #[test]

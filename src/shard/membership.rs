@@ -82,6 +82,12 @@ impl<R: Runtime> Shard<R> {
         now.settled.filter(|_| now.learners.is_empty() && self.is_leader())
     }
 
+    /// Who votes by the committed membership, learners or not, as its leader knows it; `None` while
+    /// another one is on its way, and on other replicas.
+    pub fn voting(&self) -> Option<Settled> {
+        self.members_now().settled.filter(|_| self.is_leader())
+    }
+
     /// Whether this replica votes, as far as it knows.
     pub fn is_voter(&self) -> bool {
         self.has_voter(self.node)

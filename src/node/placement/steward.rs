@@ -66,19 +66,18 @@ async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
     for _ in 0..STEPS_MAX {
         match shard.step_to(&target).await {
             Step::Taken => {}
-            Step::Waits(why) => return tracing::debug!(shard = %shard.id(), why, "a move waits"),
-            Step::Settled(settled) if settled.log_index > placement.log_index => {
-                let report = Command::ReportSettled(pb::ReportSettled {
-                    shard: shard.id().0.into(),
-                    voters: settled.voters.iter().map(|node| node.0).collect(),
-                    log_index: settled.log_index,
-                    term: settled.term,
-                });
-                match router.propose_meta(report).await {
-                    Ok(_) => tracing::info!(shard = %shard.id(), "reported where it is"),
-                    Err(error) => tracing::debug!(shard = %shard.id(), %error, "cannot report"),
+            Step::Waits(why) => {
+                tracing::debug!(shard = %shard.id(), why, "a move waits");
+                // It may have come to an end before it was taken back, and the way back be closed: that
+                // is known only when it is said.
+                let voting = shard.voting().filter(|_| !placement.given_up.is_empty());
+                if let Some(voting) = voting.filter(|v| v.log_index > placement.log_index) {
+                    report(&router, &shard, voting).await;
                 }
                 return;
+            }
+            Step::Settled(settled) if settled.log_index > placement.log_index => {
+                return report(&router, &shard, settled).await;
             }
             // Nothing was changed before the move was taken back. From this entry on nothing of it can be.
             Step::Settled(_) if !placement.given_up.is_empty() => {
@@ -88,5 +87,18 @@ async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
             }
             Step::Settled(_) => return,
         }
+    }
+}
+
+async fn report<R: Runtime>(router: &Router<R>, shard: &Shard<R>, settled: Settled) {
+    let report = Command::ReportSettled(pb::ReportSettled {
+        shard: shard.id().0.into(),
+        voters: settled.voters.iter().map(|node| node.0).collect(),
+        log_index: settled.log_index,
+        term: settled.term,
+    });
+    match router.propose_meta(report).await {
+        Ok(_) => tracing::info!(shard = %shard.id(), "reported where it is"),
+        Err(error) => tracing::debug!(shard = %shard.id(), %error, "cannot report"),
     }
 }
