@@ -136,7 +136,7 @@ fn what_is_done_to_the_cluster_is_in_the_audit_log_on_every_node() {
     let more = actions(&cluster, gateway);
     assert_eq!(more[..done.len()], done[..]);
     let [token, joined] = &more[done.len()..] else { panic!("{more:?}") };
-    assert_eq!(token[1], "make a join token that is valid for 60 minutes");
+    assert_eq!(token[1], "make a join token that is valid for 1h");
     assert!(joined[0] == "the cluster" && joined[1].contains("join with its token"), "{joined:?}");
     let table = String::from_utf8(succeed(&mut cluster.cli(1, &["cluster", "audit"]))).unwrap();
     assert_eq!(table.lines().count(), more.len() + 1, "{table}");

@@ -247,6 +247,19 @@ fn taken_by(owner: &pb::ClusterNode, peer_address: &str) -> Rejection {
     })
 }
 
+impl ClusterMap {
+    /// Whether a node is of the cluster, or was.
+    ///
+    /// # Errors
+    /// That there never was one.
+    pub fn check_known(&self, id: NodeId) -> Result<(), Rejection> {
+        match self.node(id).is_some() || self.is_removed(id) {
+            true => Ok(()),
+            false => Err(unknown(self, id)),
+        }
+    }
+}
+
 fn unknown(map: &ClusterMap, id: NodeId) -> Rejection {
     let known: Vec<String> = map.nodes().map(|node| node.id.to_string()).collect();
     Rejection::InvalidArgument(match map.is_removed(id) {

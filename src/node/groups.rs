@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::id::{NodeId, ShardId};
-use crate::meta::{self, ClusterMap};
+use crate::meta::{self, ClusterMap, NodeState};
 use crate::node::{placement, registration};
 use crate::proto::internal as pb;
 use crate::router::Router;
@@ -405,7 +405,8 @@ impl<R: Runtime> Groups<R> {
 
     /// Hands the lead of every group to another voter, while requests are still served.
     pub async fn hand_over(&self) {
-        future::join_all(self.shards().into_iter().map(hand_over)).await;
+        let map = self.router.map();
+        future::join_all(self.shards().into_iter().map(|shard| hand_over(shard, &map))).await;
     }
 
     /// Takes a last checkpoint, then stops the groups and the log.
@@ -469,9 +470,12 @@ fn is_settled(map: &ClusterMap, shard: ShardId, node: NodeId) -> bool {
 }
 
 /// Until it is done, or nobody is left to take over.
-async fn hand_over<R: Runtime>(shard: Arc<Shard<R>>) {
+async fn hand_over<R: Runtime>(shard: Arc<Shard<R>>, map: &ClusterMap) {
+    // One that drains or leaves would hand it on at once.
+    let stays = |node| map.node(node).is_some_and(|node| node.state == NodeState::Active);
     while shard.is_leader() {
-        let Some(to) = shard.successor(|node| shard.reaches(node)) else { return };
+        let to = shard.successor(|node| stays(node) && shard.reaches(node));
+        let Some(to) = to.or_else(|| shard.successor(|node| shard.reaches(node))) else { return };
         shard.hand_over_to(to).await;
     }
 }

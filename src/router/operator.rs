@@ -207,7 +207,10 @@ impl<R: Runtime> Router<R> {
                 }
                 Ok((command, plan))
             }
-            Order::Remove { node, .. } if map.is_removed(node) => Ok((None, Plan::default())),
+            Order::Remove { node, successor } if map.is_removed(node) => {
+                successor.map_or(Ok(()), |node| map.check_known(node))?;
+                Ok((None, Plan::default()))
+            }
             Order::Remove { node, successor } => {
                 self.set_state(map, node, pb::NodeState::Leaving, successor).await
             }
