@@ -321,7 +321,7 @@ fn status_json(status: &pb::StatusResponse) -> Value {
            "cluster_id": status.cluster_id,
            "node_id": status.node_id,
     "stale": status.stale,
-           "leaderless": status.leaderless,
+        "leaderless": status.leaderless,
            "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
            "shards": status.shards.iter().map(replica).collect::<Vec<_>>(),
        })

@@ -63,22 +63,26 @@ async fn give_and_wait(
     let client = connection.client()?;
     let steps = client.order(order, options.dry_run).await?;
     is_given.store(true, Ordering::Relaxed);
-    if !connection.json {
-        for step in &steps {
-            output::line(step)?;
+    let stands = |error: Error| match options.dry_run {
+        true => Failure::Call(error),
+        false => {
+            let message = format!("{}; {}", error.message, goes_on(&order));
+            Failure::Call(Error { message, ..error })
         }
-        if steps.is_empty() {
-            let placement = client.placement().await?;
-            output::line(without_steps(&placement, is_done(&placement)))?;
+    };
+    let mut state = None;
+    if steps.is_empty() {
+        let placement = client.placement().await.map_err(stands)?;
+        state = Some(without_steps(&placement, is_done(&placement)));
+    }
+    if !connection.json {
+        for step in steps.iter().chain(&state) {
+            output::line(step)?;
         }
     }
     let waits = !options.dry_run && !options.no_wait;
     let mut critical = None;
     if waits {
-        let stands = |error: Error| {
-            let message = format!("{}; {}", error.message, goes_on(&order));
-            Failure::Call(Error { message, ..error })
-        };
         wait(&client, steps.len(), connection.json, is_done).await.map_err(stands)?;
         if let Order::Drain(node) = order {
             critical = Some(client.quorum_critical(node).await.map_err(stands)?);
@@ -86,6 +90,9 @@ async fn give_and_wait(
     }
     if connection.json {
         let mut said = json!({ "steps": steps, "dry_run": options.dry_run, "done": waits });
+        if let Some(state) = state {
+            said["state"] = json!(state);
+        }
         if let Some(shards) = &critical {
             said["quorum_critical"] = json!(shards);
         }
@@ -170,12 +177,12 @@ fn waits_for_nodes(placement: &pb::PlacementResponse) -> Option<String> {
         None if placement.rebalancing => "replicas and leaders are to be spread".into(),
         None => return None,
     };
-    let stays = placement.nodes.iter().filter(|node| node.membership != "leaving");
+    let stays = placement.nodes.iter().filter(|node| node.membership == "active");
     let away: Vec<u64> = stays.filter(|node| !node.up).map(|node| node.id).collect();
     Some(match away[..] {
         [] => what,
-        [node] => format!("{what}: waiting for node {node}, which does not answer"),
-        _ => format!("{what}: waiting for nodes {}, which do not answer", ids(&away)),
+        [node] => format!("{what}: it may wait for node {node}, which does not answer"),
+        _ => format!("{what}: it may wait for nodes {}, which do not answer", ids(&away)),
     })
 }
 
@@ -258,7 +265,8 @@ mod tests {
 
     #[test]
     fn what_is_waited_for_is_named() {
-        let node = |id, up| pb::PlacedNode { id, up, ..Default::default() };
+        let node =
+            |id, up| pb::PlacedNode { id, up, membership: "active".into(), ..Default::default() };
         let shard = |shard, target: &[u64], leader| pb::PlacedShard {
             shard,
             target: target.to_vec(),
@@ -281,11 +289,13 @@ mod tests {
         assert_eq!(without_steps(&placement, true), "nothing to do");
         assert!(without_steps(&placement, false).contains("at it"));
         placement.rebalancing = true;
-        assert!(says(&placement).ends_with("spread: waiting for nodes 3,4, which do not answer"));
+        assert!(says(&placement).ends_with("it may wait for nodes 3,4, which do not answer"));
+        placement.nodes[2].membership = "draining".into();
+        assert!(says(&placement).ends_with("it may wait for node 4, which does not answer"));
         placement.nodes[2].membership = "leaving".into();
         let said = without_steps(&placement, false);
         assert!(said.contains("no new step: node 3 is to leave"), "{said}");
-        assert!(said.ends_with("waiting for node 4, which does not answer"), "{said}");
+        assert!(said.ends_with("it may wait for node 4, which does not answer"), "{said}");
     }
 
     #[test]

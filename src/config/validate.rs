@@ -84,13 +84,6 @@ impl Config {
                 JOIN_TOKEN_PREFIX
             ));
         }
-        if node.join_token.is_some() && node.join.is_empty() {
-            problems.push(
-                "node.join_token: nobody is asked to let this node in; set node.join to the peer \
-                 addresses of nodes of the cluster"
-                    .into(),
-            );
-        }
         let shutdown = node.shutdown_timeout;
         at_least(problems, "node.shutdown_timeout", shutdown, Duration::from_secs(1));
         if node.drain_grace >= shutdown {
@@ -155,14 +148,6 @@ impl Config {
             if value > longest {
                 problems.push(format!("accounts.{field}: use at most ten years"));
             }
-        }
-        if accounts.session_idle > accounts.session_max {
-            problems.push(format!(
-                "accounts.session_idle: {} is longer than accounts.session_max ({}), at which a \
-                 session ends anyway; use a shorter one, or a longer accounts.session_max",
-                humantime::format_duration(accounts.session_idle),
-                humantime::format_duration(accounts.session_max)
-            ));
         }
     }
 
@@ -270,14 +255,7 @@ mod tests {
         );
         check(|c| c.node.peer_advertise = Some("http://a:1".into()), "node.peer_advertise:");
         check(|c| c.node.join = vec!["a".into()], "node.join:");
-        check(
-            |c| {
-                c.node.join = vec!["a:1".into()];
-                c.node.join_token = Some("fm_ann_00".into());
-            },
-            "node.join_token: it is none",
-        );
-        check(|c| c.node.join_token = Some("fmjoin_00".into()), "node.join_token: nobody");
+        check(|c| c.node.join_token = Some("fm_ann_00".into()), "node.join_token:");
         check(|c| c.node.drain_grace = c.node.shutdown_timeout, "node.drain_grace:");
         check(|c| c.limits.text_bytes_max = Size(65 * 1024), "limits.text_bytes_max:");
         check(|c| c.limits.connections_max = 0, "limits.connections_max:");
@@ -285,7 +263,6 @@ mod tests {
         check(|c| c.limits.keep_alive = Duration::MAX, "limits.keep_alive:");
         check(|c| c.limits.request_timeout = MILLISECOND * 500, "limits.request_timeout:");
         check(|c| c.accounts.session_idle = MILLISECOND, "accounts.session_idle:");
-        check(|c| c.accounts.session_idle = c.accounts.session_max * 2, "accounts.session_idle:");
         check(|c| c.accounts.session_max = MILLISECOND * u32::MAX * 100, "accounts.session_max:");
         check(|c| c.raft.election_timeout_min = MILLISECOND * 150, "raft.election_timeout_min:");
         check(|c| c.raft.election_timeout_max = MILLISECOND * 300, "raft.election_timeout_max:");

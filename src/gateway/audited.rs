@@ -24,8 +24,10 @@ impl App {
         action: &str,
         doing: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        self.backend.record(actor.user.as_str(), action, "begun").await?;
-        self.with_outcome(actor, action, doing).await
+        let mut begun = Begun::new(self.backend.clone(), actor, action);
+        let recorded = self.backend.record(actor.user.as_str(), action, "begun").await;
+        recorded.inspect_err(|_| begun.has_ended = true)?;
+        begun.with_outcome(doing).await
     }
 
     /// The same of what must be possible while nothing can be recorded: this node's own log has it then.
@@ -38,8 +40,9 @@ impl App {
         action: &str,
         doing: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
+        let begun = Begun::new(self.backend.clone(), actor, action);
         self.backend.try_record(actor.user.as_str(), action, "begun").await;
-        self.with_outcome(actor, action, doing).await
+        begun.with_outcome(doing).await
     }
 
     /// The same of what is done to an account, which is audited when an administrator does it to
@@ -60,23 +63,6 @@ impl App {
             false => doing.await,
         }
     }
-
-    async fn with_outcome<T>(
-        &self,
-        actor: &Actor,
-        action: &str,
-        doing: impl Future<Output = Result<T, Error>> + Send,
-    ) -> Result<T, Error> {
-        let begun = Begun::new(self.backend.clone(), actor, action);
-        let done = doing.await;
-        let outcome = match &done {
-            Ok(_) => "done".to_owned(),
-            Err(error) if error.may_have_applied => format!("unknown: {}", error.message),
-            Err(error) => format!("failed: {}", error.message),
-        };
-        begun.end(outcome).await;
-        done
-    }
 }
 
 /// Something that is begun. Records that nobody knows its outcome when it is dropped before its end, as
@@ -92,6 +78,20 @@ impl Begun {
     fn new(backend: Arc<dyn Backend>, actor: &Actor, action: &str) -> Begun {
         let (who, action) = (actor.user.as_str().into(), action.into());
         Begun { backend, who, action, has_ended: false }
+    }
+
+    async fn with_outcome<T>(
+        self,
+        doing: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        let done = doing.await;
+        let outcome = match &done {
+            Ok(_) => "done".to_owned(),
+            Err(error) if error.may_have_applied => format!("unknown: {}", error.message),
+            Err(error) => format!("failed: {}", error.message),
+        };
+        self.end(outcome).await;
+        done
     }
 
     /// Records the outcome, also if nobody waits for that any more.
@@ -117,7 +117,7 @@ impl Begun {
 impl Drop for Begun {
     fn drop(&mut self) {
         if !self.has_ended {
-            let outcome = "unknown: the caller went away before it was answered".into();
+            let outcome = "unknown: nobody waited for the answer".into();
             drop(self.record(outcome));
         }
     }
@@ -125,6 +125,8 @@ impl Drop for Begun {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::gateway::tests::fake::Fake;
 
@@ -135,7 +137,10 @@ mod tests {
         let actor = Actor { user: UserId::parse("root").unwrap(), admin: true };
         drop(Begun::new(backend.clone(), &actor, "one"));
         let begun = Begun::new(backend, &actor, "two");
-        drop(begun.end("done".into()));
+        assert!(
+            begun.end("done".into()).now_or_never().is_none(),
+            "it is recorded in its own task"
+        );
         let said = || {
             let records = fake.audit.lock().unwrap();
             records.iter().map(|r| (r.action.clone(), r.outcome.clone())).collect::<Vec<_>>()
@@ -143,7 +148,7 @@ mod tests {
         while said().len() < 2 {
             tokio::task::yield_now().await;
         }
-        let gone = "unknown: the caller went away before it was answered";
-        assert_eq!(said(), [("one", gone), ("two", gone)].map(|(a, o)| (a.into(), o.into())));
+        let outcomes = [("one", "unknown: nobody waited for the answer"), ("two", "done")];
+        assert_eq!(said(), outcomes.map(|(action, outcome)| (action.into(), outcome.into())));
     }
 }

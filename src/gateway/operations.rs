@@ -388,7 +388,14 @@ impl App {
     /// [`Code::Forbidden`] unless the caller is an administrator, and the router's.
     pub async fn operate(&self, actor: &Actor, order: Order, dry_run: bool) -> Result<Plan, Error> {
         require_admin(actor)?;
-        self.backend.operate(actor.user.as_str(), order, dry_run).await
+        let (backend, who) = (self.backend.clone(), actor.user.clone());
+        // In a task of its own: whoever asks may go away in the middle, and what is begun has an end.
+        let operating =
+            tokio::spawn(async move { backend.operate(who.as_str(), order, dry_run).await });
+        operating.await.unwrap_or_else(|error| {
+            let message = format!("nobody knows whether it is carried out: {error}");
+            Err(Error::new(Code::Internal, message).maybe_applied())
+        })
     }
 
     /// Makes a token that lets one more node join within a time, and says until when, in milliseconds

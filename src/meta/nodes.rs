@@ -109,6 +109,17 @@ impl ClusterMap {
         self.0.rebalance = Some(pb::Rebalance { replicas: replicas || so_far, leaders: true });
     }
 
+    /// Whether a node is of the cluster, or was.
+    ///
+    /// # Errors
+    /// That there never was one.
+    pub fn check_known(&self, id: NodeId) -> Result<(), Rejection> {
+        match self.node(id).is_some() || self.is_removed(id) {
+            true => Ok(()),
+            false => Err(unknown(self, id)),
+        }
+    }
+
     /// Whether a node may be given a state, and why not.
     ///
     /// # Errors
@@ -245,19 +256,6 @@ fn taken_by(owner: &pb::ClusterNode, peer_address: &str) -> Rejection {
         ),
         false => format!("this data directory is that of node {id}, which it does not say to be"),
     })
-}
-
-impl ClusterMap {
-    /// Whether a node is of the cluster, or was.
-    ///
-    /// # Errors
-    /// That there never was one.
-    pub fn check_known(&self, id: NodeId) -> Result<(), Rejection> {
-        match self.node(id).is_some() || self.is_removed(id) {
-            true => Ok(()),
-            false => Err(unknown(self, id)),
-        }
-    }
 }
 
 fn unknown(map: &ClusterMap, id: NodeId) -> Rejection {

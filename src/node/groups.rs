@@ -3,7 +3,6 @@
 //! Like the layers below, this takes runtime, clock, network and disk as parameters: a simulated
 //! node is wired by the same code.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::id::{NodeId, ShardId};
 use crate::meta::{self, ClusterMap, NodeState};
+use crate::node::placement::replicas;
 use crate::node::{placement, registration};
 use crate::proto::internal as pb;
 use crate::router::Router;
@@ -253,28 +253,39 @@ impl<R: Runtime> Groups<R> {
             let cleared = retire::clear::<R>(base.clone(), shard).await;
             cleared.map_err(|error| GroupsError::Start { shard, error })?;
         }
-        let mut waiting = replicas_here(&log, &map, node);
+        let mut waiting = replicas::here(&log, &map, node);
         while let Some(shard) = waiting.pop_first() {
-            let failed = |error| GroupsError::Start { shard, error };
-            let state = self.open_state(shard).await.map_err(failed)?;
-            let lost = log.group(shard).purged.is_some() && state.applied().log_id.is_none();
-            if lost && !is_settled(&map, shard, node) {
-                // It may be that nobody has this any more: not a reason to wait.
-                continue;
+            let counts = replicas::counts(&map, shard, node);
+            match self.start_replica(shard, &mut map).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    waiting = replicas::here(&log, &map, node);
+                    waiting.remove(&shard);
+                }
+                Err(error) if counts => return Err(GroupsError::Start { shard, error }),
+                Err(error) => tracing::warn!(%shard, %error,
+                    "cannot start a replica; trying again if a newer map wants it"),
             }
-            if shard == ShardId::META
-                && let Some(blob) = state.blob(meta::MAP_BLOB)
-                && let Ok(newer) = ClusterMap::decode(&blob)
-                && newer.is_formed()
-                && newer.version() > map.version()
-            {
-                map = newer;
-                waiting = replicas_here(&log, &map, node);
-                waiting.remove(&shard);
-            }
-            self.start_group(shard, state, &map).await.map_err(failed)?;
         }
         Ok(map)
+    }
+
+    /// Starts a group that has a replica here; whether it has brought a newer map. One whose state is lost is
+    /// left alone unless the map says that it votes: it may be that nobody else has it any more.
+    async fn start_replica(&self, shard: ShardId, map: &mut ClusterMap) -> io::Result<bool> {
+        let state = self.open_state(shard).await?;
+        let lost = self.log_writer().log().group(shard).purged.is_some()
+            && state.applied().log_id.is_none();
+        if lost && !replicas::counts(map, shard, self.ground().node) {
+            return Ok(false);
+        }
+        let stored = state.blob(meta::MAP_BLOB).filter(|_| shard == ShardId::META);
+        let newer = stored.and_then(|blob| ClusterMap::decode(&blob).ok());
+        let newer = newer.filter(|newer| newer.is_formed() && newer.version() > map.version());
+        let is_newer = newer.is_some();
+        *map = newer.unwrap_or_else(|| map.clone());
+        self.start_group(shard, state, map).await?;
+        Ok(is_newer)
     }
 
     async fn open_state(&self, shard: ShardId) -> io::Result<ShardState> {
@@ -455,26 +466,13 @@ async fn stop<R: Runtime>(shard: Arc<Shard<R>>) {
     shard.stop().await;
 }
 
-/// The groups that a node votes in by the map; and those whose log is here, as it may vote in them for
-/// longer than the map of a node that was away for a while says.
-fn replicas_here(log: &Log, map: &ClusterMap, node: NodeId) -> BTreeSet<ShardId> {
-    let settled = map.placements().map(|placement| placement.shard);
-    let settled = settled.filter(|shard| is_settled(map, *shard, node));
-    let mut here: BTreeSet<_> = settled.chain(log.groups()).collect();
-    here.retain(|shard| !log.group(*shard).forgotten);
-    here
-}
-
-fn is_settled(map: &ClusterMap, shard: ShardId, node: NodeId) -> bool {
-    map.placement(shard).is_some_and(|placement| placement.settled.contains(&node))
-}
-
 /// Until it is done, or nobody is left to take over.
 async fn hand_over<R: Runtime>(shard: Arc<Shard<R>>, map: &ClusterMap) {
     // One that drains or leaves would hand it on at once.
     let stays = |node| map.node(node).is_some_and(|node| node.state == NodeState::Active);
     while shard.is_leader() {
-        let to = shard.successor(|node| stays(node) && shard.reaches(node));
+        let may = |node| stays(node) && shard.reaches(node) && shard.trails(node.0).is_none();
+        let to = shard.successor(may);
         let Some(to) = to.or_else(|| shard.successor(|node| shard.reaches(node))) else { return };
         shard.hand_over_to(to).await;
     }

@@ -208,7 +208,7 @@ impl<R: Runtime> Router<R> {
                 Ok((command, plan))
             }
             Order::Remove { node, successor } if map.is_removed(node) => {
-                successor.map_or(Ok(()), |node| map.check_known(node))?;
+                successor.map_or(Ok(()), |successor| map.check_known(successor))?;
                 Ok((None, Plan::default()))
             }
             Order::Remove { node, successor } => {

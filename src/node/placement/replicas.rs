@@ -5,6 +5,7 @@
 //! later one than the replica knows of, if by that one it votes. Else it may be one that a quorum
 //! counts on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::meta::ClusterMap;
 use crate::node::groups::Groups;
 use crate::shard::Shard;
 use crate::shard::runtime::Runtime;
+use crate::store::log::Log;
 
 /// How often replicas are compared with the map, if it does not change.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -90,4 +92,48 @@ fn may_go<R: Runtime>(map: &ClusterMap, replica: &Shard<R>, node: NodeId) -> boo
     }
     !placement.members().contains(&node)
         && (!replica.is_voter() || placement.log_index > replica.membership_index())
+}
+
+/// The groups that a start finds here: those in which a node votes by its map, and those whose log it has.
+/// It may vote in them, too: while it was away its map has grown old.
+pub(in crate::node) fn here(log: &Log, map: &ClusterMap, node: NodeId) -> BTreeSet<ShardId> {
+    let voting = map.placements().map(|placement| placement.shard);
+    let voting = voting.filter(|shard| counts(map, *shard, node));
+    let mut here: BTreeSet<_> = voting.chain(log.groups()).collect();
+    here.retain(|shard| !log.group(*shard).forgotten);
+    here
+}
+
+/// Whether a node votes in a group by the map.
+pub(in crate::node) fn counts(map: &ClusterMap, shard: ShardId, node: NodeId) -> bool {
+    map.placement(shard).is_some_and(|placement| placement.settled.contains(&node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::internal as pb;
+    use crate::store::log::{LogOptions, Write};
+
+    #[test]
+    fn a_start_finds_what_votes_by_the_map_and_what_has_a_log_and_nothing_that_was_removed() {
+        let node = |id: u64| pb::SeedNode { id, ..Default::default() };
+        let nodes = vec![node(1), node(2), node(3)];
+        let mut map = ClusterMap::of_seed(&pb::Seed { cluster_id: "c".into(), shards: 4, nodes });
+        let directory = tempfile::tempdir().unwrap();
+        let log = Log::open(LogOptions::new(directory.path().to_owned())).unwrap();
+        let all = BTreeSet::from([0, 1, 2, 3, 4].map(ShardId));
+        assert_eq!(here(&log, &map, NodeId(1)), all);
+        assert_eq!(here(&log, &map, NodeId(4)), BTreeSet::new());
+        let vote = |group| Write::Vote { group: ShardId(group), vote: vec![1].into() };
+        log.write(&[vote(1), vote(2), vote(3)]).unwrap();
+        log.write(&[Write::Forget { group: ShardId(3), applied: None }]).unwrap();
+        assert_eq!(here(&log, &map, NodeId(4)), BTreeSet::from([1, 2].map(ShardId)));
+        assert!(!here(&log, &map, NodeId(1)).contains(&ShardId(3)), "it was removed from here");
+        // What has moved away by the map, and is here still, is the mover's to remove.
+        let away = pb::ReportSettled { shard: 1, voters: vec![2, 3], log_index: 1, term: 1 };
+        map.carry_out(pb::request::Command::ReportSettled(away)).unwrap();
+        assert!(!counts(&map, ShardId(1), NodeId(1)));
+        assert!(here(&log, &map, NodeId(1)).contains(&ShardId(1)));
+    }
 }

@@ -70,8 +70,11 @@ async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
                 tracing::debug!(shard = %shard.id(), why, "a move waits");
                 // It may have come to an end before it was taken back, and the way back be closed: that
                 // is known only when it is said.
+                let gone_ahead = |voting: &Settled| {
+                    voting.voters != placement.target && voting.log_index > placement.log_index
+                };
                 let voting = shard.voting().filter(|_| !placement.given_up.is_empty());
-                if let Some(voting) = voting.filter(|v| v.log_index > placement.log_index) {
+                if let Some(voting) = voting.filter(gone_ahead) {
                     report(&router, &shard, voting).await;
                 }
                 return;

@@ -137,6 +137,14 @@ pub struct Step {
     pub error: Option<String>,
 }
 
+impl Step {
+    /// For how long posts are counted, in seconds.
+    #[must_use]
+    pub fn measured(&self) -> f64 {
+        (self.until - self.begin) as f64 / 1e9
+    }
+}
+
 /// Does all of it; what was done, and what went wrong.
 pub async fn run(
     plan: &Plan,
