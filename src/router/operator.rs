@@ -142,36 +142,14 @@ impl<R: Runtime> Router<R> {
         }
     }
 
-    /// What an order comes to on a map: nothing, if it is so already.
-    async fn decide(
-        &self,
-        map: &ClusterMap,
-        order: &Order,
-    ) -> Result<(Option<Decided>, Plan), Error> {
+    /// What an order comes to on a map.
+    async fn decide(&self, map: &ClusterMap, order: &Order) -> Decision {
         if !map.is_formed() {
             return Err(placement::no_cluster());
         }
         match *order {
             Order::MoveShard { shard, from, to } => move_shard(map, shard, from, to),
-            Order::TransferLeader { shard, to } => {
-                let placement = map.placement(shard).ok_or_else(|| no_shard(map, shard))?;
-                if !placement.settled.contains(&to) {
-                    return Err(Error::invalid(format!(
-                        "node {to} does not vote in shard {shard}: those that do are {}",
-                        ids(&placement.settled)
-                    )));
-                }
-                let named = map.node(to);
-                if !named.as_ref().is_some_and(Node::takes_replicas) {
-                    let state = named.map_or("removed", |node| node.standing());
-                    return Err(Error::new(
-                        Code::Forbidden,
-                        format!("node {to} is {state}, and leads nothing"),
-                    ));
-                }
-                let plan = Plan { steps: vec![Action::TransferLeader { shard, to }.to_string()] };
-                Ok((Some(Decided::Transfer { shard, to }), plan))
-            }
+            Order::TransferLeader { shard, to } => transfer(map, shard, to),
             Order::Rebalance { replicas, leaders } => {
                 // What is wished for already stays so: a node that has joined waits for its part.
                 let (so_far, leaders_so_far) = map.rebalance();
@@ -223,18 +201,14 @@ impl<R: Runtime> Router<R> {
         node: NodeId,
         state: pb::NodeState,
         successor: Option<NodeId>,
-    ) -> Result<(Option<Decided>, Plan), Error> {
+    ) -> Decision {
         let successor = successor.map_or(0, |node| node.0);
         let set = pb::SetNodeState { node: node.0, state: state.into(), successor };
         self.decide_meta(map, Command::SetNodeState(set)).await
     }
 
     /// A command of the meta group, and what the planner will make of it.
-    async fn decide_meta(
-        &self,
-        map: &ClusterMap,
-        command: Command,
-    ) -> Result<(Option<Decided>, Plan), Error> {
+    async fn decide_meta(&self, map: &ClusterMap, command: Command) -> Decision {
         let mut then = map.clone();
         let done = then.carry_out(command.clone()).map_err(Error::from)?;
         if done.duplicate {
@@ -428,6 +402,9 @@ impl<R: Runtime> Router<R> {
     }
 }
 
+/// What an order comes to, and its steps; nothing, if it is so already.
+type Decision = Result<(Option<Decided>, Plan), Error>;
+
 /// What is to be done about an order.
 enum Decided {
     Meta(Command),
@@ -455,12 +432,26 @@ fn check_drain(map: &ClusterMap, node: NodeId, facts: &Facts) -> Result<(), Erro
     }
 }
 
-fn move_shard(
-    map: &ClusterMap,
-    shard: ShardId,
-    from: NodeId,
-    to: NodeId,
-) -> Result<(Option<Decided>, Plan), Error> {
+/// To a voter that may lead.
+fn transfer(map: &ClusterMap, shard: ShardId, to: NodeId) -> Decision {
+    let placement = map.placement(shard).ok_or_else(|| no_shard(map, shard))?;
+    if !placement.settled.contains(&to) {
+        return Err(Error::invalid(format!(
+            "node {to} does not vote in shard {shard}: those that do are {}",
+            ids(&placement.settled)
+        )));
+    }
+    let named = map.node(to);
+    if !named.as_ref().is_some_and(Node::takes_replicas) {
+        let state = named.map_or("removed", |node| node.standing());
+        let message = format!("node {to} is {state}, and leads nothing");
+        return Err(Error::new(Code::Forbidden, message));
+    }
+    let plan = Plan { steps: vec![Action::TransferLeader { shard, to }.to_string()] };
+    Ok((Some(Decided::Transfer { shard, to }), plan))
+}
+
+fn move_shard(map: &ClusterMap, shard: ShardId, from: NodeId, to: NodeId) -> Decision {
     let placement = map.placement(shard).ok_or_else(|| no_shard(map, shard))?;
     let has = |node| placement.target.contains(&node);
     if !has(from) && has(to) {
