@@ -1,6 +1,7 @@
 //! Nodes leave, are replaced and drained while people post; and what operators type is refused with a
 //! reason where it cannot be, whatever is wrong.
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -61,6 +62,22 @@ struct Ran {
 fn run(command: &mut Command) -> Ran {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!said.contains("panicked"), "{command:?}: {said}");
+    Ran { code: output.status.code(), said }
+}
+
+/// Runs a command on a terminal (script(1)) and types a line; what it says there.
+fn typed(command: &Command, line: &str) -> Ran {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let mut script = Command::new("script");
+    script.args(["-qec", &words.join(" "), "/dev/null"]).stdin(Stdio::piped());
+    script.stdout(Stdio::piped()).stderr(Stdio::piped());
+    script.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut running = script.spawn().unwrap();
+    running.stdin.take().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+    let output = running.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(!said.contains("panicked"), "{command:?}: {said}");
     Ran { code: output.status.code(), said }
 }
@@ -136,7 +153,14 @@ fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
     let dry = cluster.json(0, &["node", "replace", "3", "4", "--dry-run"]);
     assert!(!dry["steps"].as_array().unwrap().is_empty());
     assert_eq!(nodes(&cluster, 0).len(), 4, "nothing is done");
-    cluster.json(0, &["node", "replace", "3", "4", "--yes"]);
+    // It is typed, once one was told what that does.
+    let replace = cluster.cli(0, &["node", "replace", "3", "4"]);
+    let said = typed(&replace, "yes");
+    assert_eq!(said.code, Some(1), "{}", said.said);
+    assert!(said.said.contains("Type 3 to go on") && said.said.contains("nothing was changed"));
+    assert_eq!(nodes(&cluster, 0).len(), 4, "nothing is done");
+    let said = typed(&replace, "3");
+    assert_eq!(said.code, Some(0), "{}", said.said);
     assert_eq!(nodes(&cluster, 0).len(), 3);
     wait_settled(&cluster, 0);
     load.wait_more(100);

@@ -5,6 +5,7 @@ mod recover;
 mod verify;
 
 use std::io::IsTerminal;
+use std::pin::pin;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use crate::cli::connection::Connection;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::order::ids;
 use crate::cli::output::{self, Table};
+use crate::cli::progress::Progress;
 use crate::cli::signal;
 use crate::error::{Code, Error};
 use crate::proto::v1 as pb;
@@ -118,7 +120,7 @@ async fn init(args: Init) -> Outcome {
     if args.dry_run {
         return would_init(nodes, args.shards, &connection).await;
     }
-    let formed = connection.client()?.init_cluster(nodes, args.shards).await;
+    let formed = form(nodes, args.shards, &connection).await?;
     let formed = formed.map_err(|error| match error.code {
         Code::AlreadyInitialized => Failure::Call(Error {
             message: format!(
@@ -142,6 +144,40 @@ async fn init(args: Init) -> Outcome {
         output::line(format!("admin token: {}  (shown once)", formed.admin_token))?;
     }
     Ok(())
+}
+
+/// Forms a cluster. Whoever interrupts this once waits for the answer all the same, as nothing else has the
+/// administrator's token.
+async fn form(
+    nodes: u32,
+    shards: u32,
+    connection: &Connection,
+) -> Outcome<Result<pb::InitResponse, Error>> {
+    let mut stop = signal::Stop::catch()?;
+    let client = connection.client()?;
+    let waiting = Progress::waiting(format!("waiting for {nodes} nodes"), connection.json);
+    let mut forming = pin!(client.init_cluster(nodes, shards));
+    let mut interrupted = false;
+    let formed = loop {
+        tokio::select! {
+            formed = &mut forming => break formed,
+            () = stop.asked() => {}
+        }
+        if interrupted {
+            return Err(Failure::Interrupted(
+                "the cluster may be formed, and nobody has its administrator's token then: if nothing \
+                 is in it yet, stop the nodes, empty their data directories, and begin anew"
+                    .into(),
+            ));
+        }
+        interrupted = true;
+        waiting.note(
+            "the cluster may be formed already, and the answer has its administrator's token: waiting \
+             for it; interrupt again to go without",
+        );
+    };
+    waiting.finish();
+    Ok(formed)
 }
 
 async fn would_init(nodes: u32, shards: u32, connection: &Connection) -> Outcome {

@@ -10,6 +10,7 @@ use crate::cli::connection::Connection;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::order;
 use crate::cli::output::{self, Table};
+use crate::cli::progress::Progress;
 use crate::error::Error;
 use crate::meta::join_token::{TTL_MS, TTL_RULE};
 use crate::proto::v1 as pb;
@@ -290,7 +291,10 @@ async fn compact(dry_run: bool, connection: &Connection) -> Outcome {
         }
         return Ok(());
     }
-    let sizes = connection.client()?.compact_node().await?;
+    let waiting = Progress::waiting("rewriting the node's base", connection.json);
+    let sizes = connection.client()?.compact_node().await;
+    waiting.finish();
+    let sizes = sizes?;
     if connection.json {
         output::line(json!({
             "bytes_before": sizes.bytes_before,

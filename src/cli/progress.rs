@@ -1,6 +1,7 @@
 //! A progress bar on a terminal; elsewhere only what is worth a line.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -22,6 +23,20 @@ impl Progress {
         bar.set_prefix(what.to_string());
         if !quiet && std::io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
+        }
+        Progress { bar, quiet }
+    }
+
+    /// Waits for something that has no parts: says on a terminal what for, and for how long so far.
+    pub(super) fn waiting(what: impl Into<String>, quiet: bool) -> Progress {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.set_message(what.into());
+        if !quiet && std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
+            bar.enable_steady_tick(Duration::from_millis(125));
         }
         Progress { bar, quiet }
     }
