@@ -354,13 +354,13 @@ fn status_json(status: &pb::StatusResponse) -> Value {
         })
     };
     json!({
-           "cluster_id": status.cluster_id,
-           "node_id": status.node_id,
-    "stale": status.stale,
+        "cluster_id": status.cluster_id,
+        "node_id": status.node_id,
+        "stale": status.stale,
         "leaderless": status.leaderless,
-           "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
-           "shards": status.shards.iter().map(replica).collect::<Vec<_>>(),
-       })
+        "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
+        "shards": status.shards.iter().map(replica).collect::<Vec<_>>(),
+    })
 }
 
 #[cfg(test)]

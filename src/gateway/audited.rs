@@ -103,10 +103,8 @@ impl Begun {
         }
     }
 
-    fn record(&mut self, outcome: String) -> Option<JoinHandle<()>> {
-        let take = std::mem::take::<String>;
-        let (who, action) = (take(&mut self.who), take(&mut self.action));
-        let backend = self.backend.clone();
+    fn record(&self, outcome: String) -> Option<JoinHandle<()>> {
+        let (backend, who, action) = (self.backend.clone(), self.who.clone(), self.action.clone());
         // None while the process ends.
         let runtime = Handle::try_current().ok()?;
         let record = async move { backend.try_record(&who, &action, &outcome).await };

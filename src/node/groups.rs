@@ -279,11 +279,16 @@ impl<R: Runtime> Groups<R> {
         if lost && !replicas::counts(map, shard, self.ground().node) {
             return Ok(false);
         }
-        let stored = state.blob(meta::MAP_BLOB).filter(|_| shard == ShardId::META);
-        let newer = stored.and_then(|blob| ClusterMap::decode(&blob).ok());
-        let newer = newer.filter(|newer| newer.is_formed() && newer.version() > map.version());
-        let is_newer = newer.is_some();
-        *map = newer.unwrap_or_else(|| map.clone());
+        let mut is_newer = false;
+        if shard == ShardId::META
+            && let Some(blob) = state.blob(meta::MAP_BLOB)
+            && let Ok(newer) = ClusterMap::decode(&blob)
+            && newer.is_formed()
+            && newer.version() > map.version()
+        {
+            *map = newer;
+            is_newer = true;
+        }
         self.start_group(shard, state, map).await?;
         Ok(is_newer)
     }

@@ -69,7 +69,6 @@ pub(super) struct OperationsArgs {
 
 /// Runs `operations`.
 pub(super) fn run(args: OperationsArgs) -> Result<u8, Failure> {
-    let failed = |message: String| Failure::Run { message, json: false };
     if let Some(directory) = &args.table {
         return tell(directory);
     }
@@ -112,9 +111,12 @@ pub(super) fn run(args: OperationsArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
+fn failed(message: String) -> Failure {
+    Failure::Run { message, json: false }
+}
+
 /// Prints the table of a run, and what was not reached.
 fn tell(directory: &Path) -> Result<u8, Failure> {
-    let failed = |message: String| Failure::Run { message, json: false };
     let (table, verdict, missed) = run::operations_table(directory).map_err(failed)?;
     super::run::print(&table, false)?;
     missed.iter().for_each(|what| eprintln!("not reached: {what}"));

@@ -97,8 +97,8 @@ fn may_go<R: Runtime>(map: &ClusterMap, replica: &Shard<R>, node: NodeId) -> boo
 /// The groups that a start finds here: those in which a node votes by its map, and those whose log it has.
 /// It may vote in them, too: while it was away its map has grown old.
 pub(in crate::node) fn here(log: &Log, map: &ClusterMap, node: NodeId) -> BTreeSet<ShardId> {
-    let voting = map.placements().map(|placement| placement.shard);
-    let voting = voting.filter(|shard| counts(map, *shard, node));
+    let voting = map.placements().filter(|placement| placement.settled.contains(&node));
+    let voting = voting.map(|placement| placement.shard);
     let mut here: BTreeSet<_> = voting.chain(log.groups()).collect();
     here.retain(|shard| !log.group(*shard).forgotten);
     here

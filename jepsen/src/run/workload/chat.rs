@@ -14,7 +14,6 @@ use crate::run::workload::{Mix, User, World};
 const WORKERS_END_WITHIN: Duration = Duration::from_secs(120);
 /// How long a subscriber stays with one room, at most.
 const SUBSCRIBER_STAYS_MAX: Duration = Duration::from_secs(30);
-
 /// Longer than any run.
 const A_WHOLE_RUN: Duration = Duration::from_secs(30 * 24 * 3600);
 
