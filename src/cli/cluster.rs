@@ -5,7 +5,6 @@ mod recover;
 mod verify;
 
 use std::io::IsTerminal;
-use std::pin::pin;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -17,6 +16,9 @@ use crate::cli::output::{self, Table};
 use crate::cli::progress::Progress;
 use crate::cli::signal;
 use crate::error::{Code, Error};
+use crate::gateway::auth::mint_token;
+use crate::gateway::founding::FIRST_ADMIN;
+use crate::id::UserId;
 use crate::proto::v1 as pb;
 
 /// The cluster.
@@ -85,6 +87,10 @@ pub(super) struct Init {
     /// Only say what would be done.
     #[arg(long)]
     dry_run: bool,
+    /// The administrator's token to be: `fm_admin_` and 64 random hex digits. One is made up if none is
+    /// given. Whoever has given it may run this again, whatever became of the first time.
+    #[arg(long, env = "FOLKMOOT_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    admin_token: Option<String>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -120,18 +126,7 @@ async fn init(args: Init) -> Outcome {
     if args.dry_run {
         return would_init(nodes, args.shards, &connection).await;
     }
-    let formed = form(nodes, args.shards, &connection).await?;
-    let formed = formed.map_err(|error| match error.code {
-        Code::AlreadyInitialized => Failure::Call(Error {
-            message: format!(
-                "{}. If its administrator's token was never shown (an init was interrupted), and \
-                 nothing is in it yet, stop the nodes, empty their data directories, and begin anew",
-                error.message
-            ),
-            ..error
-        }),
-        _ => Failure::Call(error),
-    })?;
+    let formed = form(nodes, args.shards, args.admin_token, &connection).await?;
     if connection.json {
         output::line(json!({
             "cluster_id": formed.cluster_id,
@@ -146,38 +141,47 @@ async fn init(args: Init) -> Outcome {
     Ok(())
 }
 
-/// Forms a cluster. Whoever interrupts this once waits for the answer all the same, as nothing else has the
-/// administrator's token.
+/// Forms a cluster, with an administrator's token that is known from the first: the cluster may be formed
+/// though this is interrupted, or no answer comes.
 async fn form(
     nodes: u32,
     shards: u32,
+    admin_token: Option<String>,
     connection: &Connection,
-) -> Outcome<Result<pb::InitResponse, Error>> {
+) -> Outcome<pb::InitResponse> {
     let mut stop = signal::Stop::catch()?;
     let client = connection.client()?;
+    let token = admin_token.map_or_else(mint_admin_token, Ok)?;
     let waiting = Progress::waiting(format!("waiting for {nodes} nodes"), connection.json);
-    let mut forming = pin!(client.init_cluster(nodes, shards));
-    let mut interrupted = false;
-    let formed = loop {
-        tokio::select! {
-            formed = &mut forming => break formed,
-            () = stop.asked() => {}
+    let formed = tokio::select! {
+        formed = client.init_cluster(nodes, shards, &token) => formed,
+        () = stop.asked() => {
+            waiting.finish();
+            return Err(Failure::Interrupted(format!("interrupted; {}", may_be_formed(&token))));
         }
-        if interrupted {
-            return Err(Failure::Interrupted(
-                "the cluster may be formed, and nobody has its administrator's token then: if nothing \
-                 is in it yet, stop the nodes, empty their data directories, and begin anew"
-                    .into(),
-            ));
-        }
-        interrupted = true;
-        waiting.note(
-            "the cluster may be formed already, and the answer has its administrator's token: waiting \
-             for it; interrupt again to go without",
-        );
     };
     waiting.finish();
-    Ok(formed)
+    formed.map_err(|error| {
+        let unknown = error.may_have_applied || error.code == Code::Timeout;
+        let message = match unknown {
+            true => format!("{}; {}", error.message, may_be_formed(&token)),
+            false => error.message,
+        };
+        Failure::Call(Error { message, ..error })
+    })
+}
+
+/// A token that an administrator can have from the first.
+pub(super) fn mint_admin_token() -> Result<String, Error> {
+    Ok(mint_token(&UserId::parse(FIRST_ADMIN)?).0)
+}
+
+/// What is to be done when nobody knows whether there is a cluster.
+fn may_be_formed(token: &str) -> String {
+    format!(
+        "the cluster may be formed all the same: run the same command again with --admin-token {token}, \
+         which is its administrator's token then"
+    )
 }
 
 async fn would_init(nodes: u32, shards: u32, connection: &Connection) -> Outcome {
@@ -306,7 +310,7 @@ fn shards_table(status: &pb::StatusResponse) -> Table {
         "COMMIT>",
         "APPLIED>",
         "DURABLE>",
-        "LAG>",
+        "TRAILS LEADER BY>",
         "SIZE>",
         "VOTERS",
         "LEARNERS",
@@ -341,7 +345,7 @@ fn status_json(status: &pb::StatusResponse) -> Value {
             "id": node.id, "state": node.state, "membership": node.membership, "version": node.version,
             "client_address": node.client_address, "peer_address": node.peer_address,
             "leaders": node.leaders, "replicas": node.replicas, "disk_bytes": node.disk_bytes,
-            "lag": node.lag,
+            "lag": node.lag, "streams": node.streams,
         })
     };
     let replica = |replica: &pb::ShardStatus| {

@@ -21,6 +21,8 @@ pub struct Placement {
     pub settled: Vec<NodeId>,
     /// The log index of the membership that was reported; 0 before the first report.
     pub log_index: u64,
+    /// That entry's term.
+    pub term: u64,
     /// Those to whom a move was taken back, ascending: they may vote, as far as the map knows, until the
     /// group's leader reports a later membership in which vote those that are wanted.
     pub given_up: Vec<NodeId>,
@@ -34,6 +36,7 @@ impl Placement {
             shard: ShardId(placement.shard as u16),
             settled: settled.map_or_else(|| target.clone(), |settled| sorted(&settled.voters)),
             log_index: settled.map_or(0, |settled| settled.log_index),
+            term: settled.map_or(0, |settled| settled.term),
             given_up: sorted(&placement.given_up),
             target,
         }

@@ -66,6 +66,8 @@ pub trait Control: Send + Sync + 'static {
     fn set_aside_at_start(&self, shard: ShardId) -> BoxFuture<'_, Result<(), Error>>;
     /// Bytes that this node's data takes on disk.
     fn disk_bytes(&self) -> u64;
+    /// Sessions, WebSockets, event streams and long polls of this node's clients.
+    fn streams(&self) -> usize;
 }
 
 /// The router's settings.

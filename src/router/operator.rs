@@ -4,7 +4,6 @@
 //! map is done by whoever leads the groups (`node/placement/`), also if whoever gave the order is
 //! gone by then. Giving the same order again does nothing more.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::error::{Code, Error};
@@ -301,61 +300,6 @@ impl<R: Runtime> Router<R> {
             return Err(refused(Error::new(Code::Unavailable, why).maybe_applied()));
         }
         Ok(())
-    }
-
-    /// Who answers, and who leads what.
-    pub async fn facts(&self) -> Facts {
-        let status = self.status().await;
-        let up = status.nodes.iter().filter(|node| node.state == "up");
-        let mut leading: Vec<&v1::ShardStatus> =
-            status.shards.iter().filter(|shard| shard.state == "leader").collect();
-        // Of two that think so, the one of the later term is right.
-        leading.sort_by_key(|shard| shard.term);
-        let leaders = leading
-            .into_iter()
-            .filter_map(|s| Some((ShardId(u16::try_from(s.shard).ok()?), NodeId(s.node))));
-        Facts {
-            reachable: up.map(|node| NodeId(node.id)).collect(),
-            leaders: leaders.collect(),
-            ..Facts::default()
-        }
-    }
-
-    /// Nodes and shards as they are now.
-    ///
-    /// # Errors
-    /// Why the meta group could not be reached.
-    pub async fn placement(&self) -> Result<v1::PlacementResponse, Error> {
-        let map = self.read_map().await?;
-        let facts = self.facts().await;
-        let node = |node: Node| v1::PlacedNode {
-            id: node.id.0,
-            membership: node.standing().into(),
-            client_address: node.client_address,
-            peer_address: node.peer_address,
-            version: node.version,
-            up: facts.reachable.contains(&node.id),
-            replicas: map.shards().filter(|(_, members)| members.contains(&node.id)).count() as u32,
-            leaders: facts.leaders.values().filter(|leader| **leader == node.id).count() as u32,
-        };
-        let raw = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
-        // Those to whom a move was taken back may vote until the leader has said who does.
-        let may_vote = |placement: &crate::meta::Placement| {
-            BTreeSet::from_iter(placement.settled.iter().chain(&placement.given_up).copied())
-        };
-        let shard = |placement: crate::meta::Placement| v1::PlacedShard {
-            shard: placement.shard.0.into(),
-            target: raw(&placement.target),
-            settled: may_vote(&placement).into_iter().map(|node| node.0).collect(),
-            leader: facts.leaders.get(&placement.shard).map_or(0, |leader| leader.0),
-        };
-        Ok(v1::PlacementResponse {
-            version: map.version(),
-            nodes: map.nodes().map(node).collect(),
-            shards: map.placements().map(shard).collect(),
-            rebalancing: map.rebalance() != (false, false),
-            removed: map.removed().map(|node| node.0).collect(),
-        })
     }
 
     /// The shards that would have no quorum if a node stopped now.

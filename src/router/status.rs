@@ -10,7 +10,8 @@ use prost::Message;
 use crate::error::{Code, Error};
 use crate::id::{NodeId, ShardId};
 use crate::limits::CAUGHT_UP_LAG_MAX;
-use crate::meta::NodeState;
+use crate::meta::planner::Facts;
+use crate::meta::{Node, NodeState, Placement};
 use crate::proto::internal as pb;
 use crate::proto::v1;
 use crate::router::{Router, forward};
@@ -119,6 +120,7 @@ impl<R: Runtime> Router<R> {
                     size_bytes: status.size_bytes,
                     voters: status.voters.iter().map(|id| id.0).collect(),
                     learners: status.learners.iter().map(|id| id.0).collect(),
+                    receiving_bytes: shard.receiving_bytes(),
                 }
             })
             .collect();
@@ -140,6 +142,7 @@ impl<R: Runtime> Router<R> {
             disk_bytes: self.control.get().map_or(0, |control| control.disk_bytes()),
             membership: membership.into(),
             lag: 0,
+            streams: self.control.get().map_or(0, |control| control.streams() as u32),
         };
         v1::StatusResponse {
             cluster_id: map.cluster_id().into(),
@@ -186,6 +189,51 @@ impl<R: Runtime> Router<R> {
         status
     }
 
+    /// Who answers, and who leads what.
+    pub async fn facts(&self) -> Facts {
+        facts_of(&self.status().await)
+    }
+
+    /// Nodes and shards as they are now.
+    ///
+    /// # Errors
+    /// Why the meta group could not be reached.
+    pub async fn placement(&self) -> Result<v1::PlacementResponse, Error> {
+        let map = self.read_map().await?;
+        let status = self.status().await;
+        let facts = facts_of(&status);
+        let node = |node: Node| v1::PlacedNode {
+            id: node.id.0,
+            membership: node.standing().into(),
+            client_address: node.client_address,
+            peer_address: node.peer_address,
+            version: node.version,
+            up: facts.reachable.contains(&node.id),
+            replicas: map.shards().filter(|(_, members)| members.contains(&node.id)).count() as u32,
+            leaders: facts.leaders.values().filter(|leader| **leader == node.id).count() as u32,
+            streams: status.nodes.iter().find(|n| n.id == node.id.0).map_or(0, |n| n.streams),
+        };
+        let raw = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+        // Those to whom a move was taken back may vote until the leader has said who does.
+        let may_vote = |placement: &Placement| {
+            BTreeSet::from_iter(placement.settled.iter().chain(&placement.given_up).copied())
+        };
+        let shard = |placement: Placement| v1::PlacedShard {
+            shard: placement.shard.0.into(),
+            target: raw(&placement.target),
+            settled: may_vote(&placement).into_iter().map(|node| node.0).collect(),
+            leader: facts.leaders.get(&placement.shard).map_or(0, |leader| leader.0),
+            coming: coming(&placement, &facts, &status),
+        };
+        Ok(v1::PlacementResponse {
+            version: map.version(),
+            nodes: map.nodes().map(node).collect(),
+            shards: map.placements().map(shard).collect(),
+            rebalancing: map.rebalance() != (false, false),
+            removed: map.removed().map(|node| node.0).collect(),
+        })
+    }
+
     async fn peer_status(&self, peer: NodeId) -> Option<v1::StatusResponse> {
         let forwarder = self.forwarder(peer);
         let request = forward::Request::Status(pb::PeerStatus {});
@@ -225,6 +273,43 @@ impl<R: Runtime> Router<R> {
             }
         }
     }
+}
+
+fn facts_of(status: &v1::StatusResponse) -> Facts {
+    let up = status.nodes.iter().filter(|node| node.state == "up");
+    let mut leading: Vec<&v1::ShardStatus> =
+        status.shards.iter().filter(|shard| shard.state == "leader").collect();
+    // Of two that think so, the one of the later term is right.
+    leading.sort_by_key(|shard| shard.term);
+    let leaders = leading
+        .into_iter()
+        .filter_map(|s| Some((ShardId(u16::try_from(s.shard).ok()?), NodeId(s.node))));
+    Facts {
+        reachable: up.map(|node| NodeId(node.id)).collect(),
+        leaders: leaders.collect(),
+        ..Facts::default()
+    }
+}
+
+/// How far the nodes are that are to vote in a shard, and do not yet.
+fn coming(placement: &Placement, facts: &Facts, status: &v1::StatusResponse) -> Vec<v1::CatchUp> {
+    let replica = |node: NodeId| {
+        let of = (u32::from(placement.shard.0), node.0);
+        status.shards.iter().find(|replica| (replica.shard, replica.node) == of)
+    };
+    let leader = facts.leaders.get(&placement.shard).and_then(|leader| replica(*leader));
+    let comes = placement.target.iter().filter(|node| !placement.settled.contains(node));
+    let catch_up = |node: &NodeId| v1::CatchUp {
+        node: node.0,
+        received_bytes: replica(*node).map_or(0, |replica| replica.receiving_bytes),
+        total_bytes: leader.map_or(0, |leader| leader.size_bytes),
+        // Before it has a replica it trails by all there is.
+        lag: match replica(*node) {
+            Some(replica) => replica.lag,
+            None => leader.map_or(0, |leader| leader.last_log),
+        },
+    };
+    comes.map(catch_up).collect()
 }
 
 /// Fills in how far each replica, and each node, trails its shards' leaders; returns the shards whose leader

@@ -1,6 +1,7 @@
 //! How a replica stands: for operators, and for checks that look at all of a cluster's replicas.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
@@ -66,6 +67,11 @@ impl<R: Runtime> Shard<R> {
             voters: membership.voter_ids().map(NodeId).collect(),
             learners: membership.learner_ids().map(NodeId).collect(),
         }
+    }
+
+    /// Bytes of a snapshot that have been received so far; 0 while none is.
+    pub fn receiving_bytes(&self) -> u64 {
+        self.replica.receiving_bytes.load(Ordering::Relaxed)
     }
 
     /// The memberships that this replica knows: the one that it goes by, and the last one that is

@@ -120,11 +120,11 @@ impl<R: Runtime> Shard<R> {
         taken
     }
 
-    /// The log index of the membership that this replica goes by, 0 when it has none.
-    pub fn membership_index(&self) -> u64 {
+    /// Term and log index of the membership that this replica goes by, 0 when it has none.
+    pub fn membership_at(&self) -> (u64, u64) {
         let metrics = self.raft.metrics();
         let log_id = *metrics.borrow_watched().membership_config.log_id();
-        log_id.map_or(0, |log_id| log_id.index())
+        log_id.map_or((0, 0), |log_id| log_id_parts(&log_id))
     }
 
     /// Takes the group one step towards a set of voters, with their peer addresses. Does nothing on

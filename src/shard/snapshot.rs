@@ -178,16 +178,18 @@ async fn receive_have(stream: &mut Stream) -> Result<Vec<(RoomId, Epoch, Seq)>, 
     }
 }
 
-/// Receives a snapshot's content; what it returns is ready to be installed.
+/// Receives a snapshot's content, and counts its bytes; what it returns is ready to be installed.
 pub(crate) async fn receive<R: Runtime>(
     mut sink: SnapshotSink,
     stream: &mut Stream,
+    received_bytes: &AtomicU64,
 ) -> Result<Received, SnapshotError> {
     let have: Vec<RoomHead> = sink.have().cloned().collect();
     send_have(stream, &have).await?;
     loop {
-        let frame =
-            pb::SnapshotFrame::decode(stream.recv().await?).map_err(|_| Malformed("frame"))?;
+        let frame = stream.recv().await?;
+        received_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        let frame = pb::SnapshotFrame::decode(frame).map_err(|_| Malformed("frame"))?;
         let part = frame.part.ok_or(Malformed("frame"))?;
         let (back, taken) = R::blocking(move || {
             let taken = match part {

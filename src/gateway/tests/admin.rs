@@ -14,7 +14,7 @@ use crate::proto::v1::users_client::UsersClient;
 /// Initialises the cluster; the first admin's token.
 async fn admin(server: &Server) -> String {
     let mut cluster = ClusterClient::new(server.channel().await);
-    let init = proto::InitRequest { nodes: 3, shards: 0 };
+    let init = proto::InitRequest { nodes: 3, ..Default::default() };
     cluster.init(init).await.unwrap().into_inner().admin_token
 }
 

@@ -3,14 +3,15 @@
 //! **Invariant:** a replica is removed only if it has stopped, the map, read from the meta group after
 //! that, wants it here no more, and the membership that the group's leader has reported without this node is a
 //! later one than the replica knows of, if by that one it votes. Else it may be one that a quorum
-//! counts on.
+//! counts on. Later is what has a higher term, or the same and a higher index (Raft, section 5.4.1): the
+//! reported one is committed, so an entry of a lower term that is not before it never will be.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{NodeId, ShardId};
-use crate::meta::ClusterMap;
+use crate::meta::{ClusterMap, Placement};
 use crate::node::groups::Groups;
 use crate::shard::Shard;
 use crate::shard::runtime::Runtime;
@@ -90,8 +91,14 @@ fn may_go<R: Runtime>(map: &ClusterMap, replica: &Shard<R>, node: NodeId) -> boo
     if mutant!(RemovedAtOnce) {
         return !placement.target.contains(&node);
     }
+    is_past(&placement, node, replica.is_voter().then(|| replica.membership_at()))
+}
+
+/// Whether a node's replica is not wanted, and not counted on: `votes_by` is where the membership is by
+/// which it votes, term and index.
+fn is_past(placement: &Placement, node: NodeId, votes_by: Option<(u64, u64)>) -> bool {
     !placement.members().contains(&node)
-        && (!replica.is_voter() || placement.log_index > replica.membership_index())
+        && votes_by.is_none_or(|at| (placement.term, placement.log_index) > at)
 }
 
 /// The groups that a start finds here: those in which a node votes by its map, and those whose log it has.
@@ -114,6 +121,21 @@ mod tests {
     use super::*;
     use crate::proto::internal as pb;
     use crate::store::log::{LogOptions, Write};
+
+    #[test]
+    fn a_replica_that_votes_goes_only_by_a_later_membership() {
+        let nodes = [1, 2, 3].map(|id| pb::SeedNode { id, ..Default::default() });
+        let seed = pb::Seed { cluster_id: "c".into(), shards: 1, nodes: nodes.to_vec() };
+        let mut placement = ClusterMap::of_seed(&seed).placement(ShardId(1)).unwrap();
+        (placement.term, placement.log_index) = (5, 100);
+        assert!(is_past(&placement, NodeId(4), None));
+        assert!(is_past(&placement, NodeId(4), Some((5, 99))));
+        // It was never committed: whoever led in term 5 had no such entry.
+        assert!(is_past(&placement, NodeId(4), Some((4, 170))));
+        assert!(!is_past(&placement, NodeId(4), Some((5, 101))));
+        assert!(!is_past(&placement, NodeId(4), Some((6, 90))));
+        assert!(!is_past(&placement, NodeId(1), None), "it is wanted");
+    }
 
     #[test]
     fn a_start_finds_what_votes_by_the_map_and_what_has_a_log_and_nothing_that_was_removed() {
