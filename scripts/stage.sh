@@ -26,12 +26,12 @@ stage() {
     return "$status"
 }
 
-# need COMMAND PACKAGE…: installs Debian packages unless the command is there. Returns 1, and says
-# so, where it can't.
+# need COMMAND PACKAGE…: installs Debian packages unless the command, or the file, is there. Returns
+# 1, and says so, where it can't.
 need() {
     local command=$1
     shift
-    if command -v "$command" >/dev/null; then
+    if command -v "$command" >/dev/null || [[ -f $command ]]; then
         return 0
     fi
     if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then

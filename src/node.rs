@@ -193,14 +193,14 @@ pub async fn run(
     if let Some(membership) = membership {
         formation.resume(membership);
     }
-
     let groups = groups(&config, &router, &tcp, &shutdown);
     let compactor = compactor(&config, &groups, data_dir);
-    router.set_control(Arc::new(NodeControl(formation.clone(), compactor.clone())));
-    let receptionist = Arc::new(Receptionist(formation.clone()));
-    let serving_peers = tokio::spawn(tcp.clone().serve(peers, host, receptionist));
     let gateway_stop = CancellationToken::new();
     let clients_drain = ClientDrain::new(gateway_stop.clone());
+    let control = NodeControl(formation.clone(), compactor.clone(), clients_drain.clone());
+    router.set_control(Arc::new(control));
+    let receptionist = Arc::new(Receptionist(formation.clone()));
+    let serving_peers = tokio::spawn(tcp.clone().serve(peers, host, receptionist));
     let drain = Drain::new(clients_drain.clone(), groups.clone());
     let limits = SharedLimits::new(gateway_limits(&config));
     let gateway =
@@ -339,7 +339,7 @@ fn watchers(
 }
 
 /// What the router asks of the node as a whole.
-struct NodeControl(Arc<Formation>, Compactor);
+struct NodeControl(Arc<Formation>, Compactor, ClientDrain);
 
 impl Control for NodeControl {
     fn init_cluster(
@@ -360,6 +360,10 @@ impl Control for NodeControl {
 
     fn disk_bytes(&self) -> u64 {
         base::directory_bytes(&self.1.data_dir)
+    }
+
+    fn streams(&self) -> usize {
+        self.2.streams()
     }
 }
 
@@ -443,6 +447,7 @@ async fn reload(limits: SharedLimits, groups: Arc<Groups>, mut configs: watch::R
         let config = configs.borrow_and_update().clone();
         limits.set(gateway_limits(&config));
         groups.set_replace_after(config.placement.replace_after);
+        groups.set_pace(config.store.snapshot_bytes_per_second.0);
     }
 }
 

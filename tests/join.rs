@@ -8,6 +8,7 @@ use folkmoot::chat::codec;
 use folkmoot::proto::internal as pb;
 use folkmoot::shard::transport::tcp::Tcp;
 use prost::Message;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::common::cluster::{TestCluster, free_ports, succeed};
@@ -92,6 +93,66 @@ fn a_new_node_needs_a_token_that_is_good() {
     assert!(String::from_utf8_lossy(&usage.stderr).contains("thirty days"), "{usage:?}");
 }
 
+/// The shards that a node is to have a replica of, and does not vote in yet.
+fn coming(cluster: &TestCluster, node: u64) -> Vec<u64> {
+    let list = cluster.json(0, &["shard", "list"]);
+    let shards = list["shards"].as_array().unwrap().iter();
+    let comes = |shard: &&Value| {
+        shard["coming"].as_array().unwrap().iter().any(|coming| coming["node"] == node)
+    };
+    shards.filter(comes).map(|shard| shard["shard"].as_u64().unwrap()).collect()
+}
+
+/// Whenever a join is interrupted, the next start finishes it, and it counts once; or an operator takes it
+/// back.
+#[test]
+fn a_join_that_is_interrupted_is_finished_or_taken_back() {
+    let mut cluster = TestCluster::start(3);
+    let node = cluster.add_node();
+    cluster.kill(node); // whether the others have heard of it or not
+    cluster.restart(node);
+    let listed = |cluster: &TestCluster, count| {
+        wait_for(&format!("{count} nodes"), PATIENCE, || match nodes(cluster) {
+            known if known == count => Ok(()),
+            known => Err(format!("{known} nodes")),
+        });
+    };
+    // Nothing can be finished of what is on its way to a node that does nothing any more.
+    let halfway = |cluster: &TestCluster, node: usize, id: u64| {
+        let is_coming = || match coming(cluster, id)[..] {
+            [] => Err("none is".to_owned()),
+            _ => Ok(()),
+        };
+        wait_for("a shard to be on its way", PATIENCE, || {
+            is_coming()?;
+            cluster.signal(node, Signal::STOP);
+            // Its last answer may have been under way.
+            is_coming().inspect_err(|_| cluster.signal(node, Signal::CONT))
+        });
+    };
+    listed(&cluster, 4);
+    halfway(&cluster, node, 4);
+    cluster.kill(node);
+    assert!(!coming(&cluster, 4).is_empty(), "it had been finished");
+    cluster.restart(node);
+    cluster.wait_ready_node(node);
+    cluster.json(0, &["shard", "rebalance"]);
+    let status = cluster.json(0, &["node", "status", "4"]);
+    assert!(status["replicas"].as_array().unwrap().len() > 4, "{status}");
+    assert_eq!((&status["incoming"], nodes(&cluster)), (&serde_json::json!([]), 4));
+
+    // Taken back, while it is away.
+    let other = cluster.add_node();
+    listed(&cluster, 5);
+    halfway(&cluster, other, 5);
+    cluster.kill(other);
+    cluster.json(0, &["node", "remove", "5", "--yes"]);
+    assert_eq!((nodes(&cluster), coming(&cluster, 5)), (4, vec![]));
+    let settled = cluster.json(0, &["shard", "list"]);
+    let shards = settled["shards"].as_array().unwrap();
+    assert!(shards.iter().all(|shard| shard["voters"] == shard["target"]), "{settled}");
+}
+
 /// Who did what, with what outcome.
 fn actions(cluster: &TestCluster, via: usize) -> Vec<[String; 3]> {
     let audit = cluster.json(via, &["cluster", "audit", "--limit", "1000"]);
@@ -136,7 +197,7 @@ fn what_is_done_to_the_cluster_is_in_the_audit_log_on_every_node() {
     let more = actions(&cluster, gateway);
     assert_eq!(more[..done.len()], done[..]);
     let [token, joined] = &more[done.len()..] else { panic!("{more:?}") };
-    assert_eq!(token[1], "make a join token that is valid for 60 minutes");
+    assert_eq!(token[1], "make a join token that is valid for 1h");
     assert!(joined[0] == "the cluster" && joined[1].contains("join with its token"), "{joined:?}");
     let table = String::from_utf8(succeed(&mut cluster.cli(1, &["cluster", "audit"]))).unwrap();
     assert_eq!(table.lines().count(), more.len() + 1, "{table}");

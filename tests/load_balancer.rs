@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::cluster::{Options, TestCluster, folkmoot};
+use crate::common::cluster::{Options, TestCluster, folkmoot, succeed};
 use crate::common::follower::Follower;
 use crate::common::http::Http;
 use crate::common::load::{self, Load};
@@ -47,12 +47,23 @@ fn nodes_come_and_go_behind(kind: Kind) {
         std::thread::spawn(move || follower.run(done))
     });
     let followers: Vec<_> = followers.collect();
-    // The program's own client, over gRPC: it checks what it was acknowledged.
+    // The program's own client, over gRPC, again and again until all is over: it checks what it was
+    // acknowledged.
+    let over = Arc::new(AtomicBool::new(false));
     let mut bench = folkmoot();
     bench.args(["bench", "--json", "--clients", "8", "--rooms", "4", "--subscribers", "4"]);
-    bench.args(["--seconds", "12", "--warmup", "1", "--max-wait", "0", "--server"]);
+    bench.args(["--seconds", "5", "--warmup", "1", "--max-wait", "0", "--server"]);
     bench.arg(&proxy.grpc_url).env("FOLKMOOT_TOKEN", &token);
-    let bench = std::thread::spawn(move || bench.output().unwrap());
+    let benches = std::thread::spawn({
+        let over = over.clone();
+        move || {
+            while !over.load(Ordering::Acquire) {
+                let bench = bench.output().unwrap();
+                let said = String::from_utf8_lossy(&bench.stderr);
+                assert!(bench.status.success(), "over gRPC: {said}");
+            }
+        }
+    });
 
     load.wait_more(100);
     cluster.kill(0);
@@ -73,9 +84,8 @@ fn nodes_come_and_go_behind(kind: Kind) {
     cluster.wait_ready_node(1);
     load.wait_more(100);
 
-    let bench = bench.join().unwrap();
-    let said = String::from_utf8_lossy(&bench.stderr);
-    assert!(bench.status.success(), "over gRPC: {said}");
+    over.store(true, Ordering::Release);
+    benches.join().expect("no run lost or repeated anything");
     let acked = load.finish();
     load::check_everywhere(&cluster, &rooms, &acked);
     ended.store(true, Ordering::Release);
@@ -101,38 +111,46 @@ fn nodes_come_and_go_behind_nginx() {
     nodes_come_and_go_behind(Kind::Nginx);
 }
 
-/// How many posts a node itself has been sent.
+/// How many posts a node itself has been sent, over REST and gRPC.
 fn posts_at(cluster: &TestCluster, i: usize) -> u64 {
     let metrics = cluster.http(i).get("/metrics").unwrap();
     let text = String::from_utf8(metrics.body).unwrap();
-    let lines = text.lines().filter(|line| {
-        line.starts_with("folkmoot_http_requests_total") && line.contains("/messages\"")
-    });
-    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+    let mut lines = text.lines();
+    let count = lines.find_map(|line| line.strip_prefix("folkmoot_posts_total "));
+    count.map_or(0, |count| count.parse().unwrap())
 }
 
 /// Nobody is sent to a node that says `draining`, though it still serves; and no post fails over
 /// it, not even before the client tries again.
-#[test]
-fn haproxy_drains_by_readiness() {
-    if !Kind::HaProxy.is_here() {
+fn drains_by_readiness(kind: Kind) {
+    if !kind.is_here() {
         return;
     }
     // Longer than the files ask for, so that there is time to see it.
     let arguments = vec!["--set".to_owned(), "node.drain_grace=8s".to_owned()];
     let mut cluster = TestCluster::start_with(3, Options { arguments, ..Default::default() });
     cluster.room("tea");
-    let proxy = Proxy::start(Kind::HaProxy, &cluster.client_urls(), cluster.directory());
+    let proxy = Proxy::start(kind, &cluster.client_urls(), cluster.directory());
     let http = Http::new(&proxy.url).with_token(cluster.admin_token());
     let post = || {
         let body = json!({ "text": "tea?", "client_msg_id": crate::common::new_id() });
         http.post("/v1/rooms/tea/messages", &body).unwrap().expect(200);
     };
-    wait_for("all nodes to be sent posts", Duration::from_secs(20), || {
-        (0..30).for_each(|_| post());
-        let posts: Vec<u64> = (0..3).map(|i| posts_at(&cluster, i)).collect();
-        if posts.iter().all(|count| *count > 0) { Ok(()) } else { Err(format!("{posts:?}")) }
-    });
+    let post_grpc = || {
+        let mut command = folkmoot();
+        command.args(["post", "tea", "tea?", "--server", &proxy.grpc_url]);
+        succeed(command.env("FOLKMOOT_TOKEN", cluster.admin_token()));
+    };
+    let posts = || (0..3).map(|i| posts_at(&cluster, i)).collect::<Vec<_>>();
+    for (post, count) in [(&post as &dyn Fn(), 30), (&post_grpc, 6)] {
+        let before = posts();
+        wait_for("all nodes to be sent posts", Duration::from_secs(20), || {
+            (0..count).for_each(|_| post());
+            let now = posts();
+            let all = before.iter().zip(&now).all(|(before, now)| now > before);
+            if all { Ok(()) } else { Err(format!("{before:?}, then {now:?}")) }
+        });
+    }
     cluster.signal(1, Signal::TERM);
     let begin = Instant::now();
     // Checked every 500 ms, with a second to answer.
@@ -141,12 +159,23 @@ fn haproxy_drains_by_readiness() {
     }
     let before = posts_at(&cluster, 1);
     (0..100).for_each(|_| post());
+    (0..10).for_each(|_| post_grpc());
     assert_eq!(posts_at(&cluster, 1), before, "it is sent posts still");
     assert!(begin.elapsed() < Duration::from_secs(8), "this machine is too slow for this test");
     while begin.elapsed() < Duration::from_secs(9) {
         post();
     }
     assert!(cluster.wait_exit(1).success());
+}
+
+#[test]
+fn haproxy_drains_by_readiness() {
+    drains_by_readiness(Kind::HaProxy);
+}
+
+#[test]
+fn nginx_drains_by_readiness() {
+    drains_by_readiness(Kind::Nginx);
 }
 
 /// A WebSocket goes through a proxy; when its node stops it goes on through the same proxy.

@@ -1,6 +1,7 @@
 //! Nodes leave, are replaced and drained while people post; and what operators type is refused with a
 //! reason where it cannot be, whatever is wrong.
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use serde_json::Value;
 
 use crate::common::cluster::{TestCluster, folkmoot, free_port, succeed};
 use crate::common::load::{self, Load};
+use crate::common::sse::Sse;
 use crate::common::wait_for;
+use crate::common::ws::Ws;
 
 /// How long a change may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -60,6 +63,22 @@ struct Ran {
 fn run(command: &mut Command) -> Ran {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!said.contains("panicked"), "{command:?}: {said}");
+    Ran { code: output.status.code(), said }
+}
+
+/// Runs a command on a terminal (script(1)) and types a line; what it says there.
+fn typed(command: &Command, line: &str) -> Ran {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let mut script = Command::new("script");
+    script.args(["-qec", &words.join(" "), "/dev/null"]).stdin(Stdio::piped());
+    script.stdout(Stdio::piped()).stderr(Stdio::piped());
+    script.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut running = script.spawn().unwrap();
+    running.stdin.take().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+    let output = running.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(!said.contains("panicked"), "{command:?}: {said}");
     Ran { code: output.status.code(), said }
 }
@@ -135,12 +154,21 @@ fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
     let dry = cluster.json(0, &["node", "replace", "3", "4", "--dry-run"]);
     assert!(!dry["steps"].as_array().unwrap().is_empty());
     assert_eq!(nodes(&cluster, 0).len(), 4, "nothing is done");
-    cluster.json(0, &["node", "replace", "3", "4", "--yes"]);
+    // It is typed, once one was told what that does.
+    let replace = cluster.cli(0, &["node", "replace", "3", "4"]);
+    let said = typed(&replace, "yes");
+    assert_eq!(said.code, Some(1), "{}", said.said);
+    assert!(said.said.contains("Type 3 to go on") && said.said.contains("nothing was changed"));
+    assert_eq!(nodes(&cluster, 0).len(), 4, "nothing is done");
+    let said = typed(&replace, "3");
+    assert_eq!(said.code, Some(0), "{}", said.said);
     assert_eq!(nodes(&cluster, 0).len(), 3);
     wait_settled(&cluster, 0);
     load.wait_more(100);
-    // Again: it is so already.
+    // Again: it is so already. With one that never was, it cannot be.
     cluster.json(0, &["node", "replace", "3", "4", "--yes"]);
+    let error = fails(&mut cluster.cli(0, &["node", "replace", "3", "9", "--yes"]));
+    assert!(error["message"].as_str().unwrap().contains("there is no node 9"), "{error}");
     wait_for("nothing to be wrong any more", PATIENCE, || {
         let health = run(&mut cluster.cli(0, &["cluster", "health"]));
         if health.code == Some(0) { Ok(()) } else { Err(health.said) }
@@ -161,7 +189,23 @@ fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
     let five = cluster.add_node();
     cluster.wait_ready_node(five);
     wait_settled(&cluster, 0);
-    cluster.json(0, &["node", "remove", "2", "--yes"]);
+    // While it is on its way out, its successor being away, nobody stays with it: streams end there.
+    let mut follower = Sse::open(&cluster.admin(1), &rooms[0], Some(0), None).unwrap();
+    cluster.kill(five);
+    let id = cluster.node_id(0, five).to_string();
+    let replace = ["node", "replace", "2", id.as_str(), "--yes"];
+    cluster.json(0, &[&replace[..], &["--no-wait"]].concat());
+    wait_for("the stream to end", PATIENCE, || match follower.next() {
+        Ok(event) => Err(format!("{event:?}")),
+        Err(error) if error.to_string().contains("shutting_down") => Ok(()),
+        Err(error) => panic!("it ends otherwise: {error}"),
+    });
+    let is_leaving = |node: &Value| node["id"] == 2 && node["membership"] == "leaving";
+    assert!(nodes(&cluster, 0).iter().any(is_leaving), "{:?}", nodes(&cluster, 0));
+    assert_eq!(cluster.http(1).get("/health/ready").unwrap().status, 503);
+    cluster.restart(five);
+    cluster.wait_ready_node(five);
+    cluster.json(0, &replace);
     wait_settled(&cluster, 0);
     load.wait_more(100);
     let urls: Vec<String> = nodes(&cluster, 0)
@@ -186,10 +230,22 @@ fn a_drained_node_leads_nothing_and_sends_its_clients_away_until_it_is_resumed()
     let rooms = rooms(&cluster);
     let token = cluster.admin_token().to_owned();
     let load = Load::start(&cluster.client_urls(), &token, &rooms, 6);
+    let node = (0..3).find(|i| cluster.node_id(0, *i) == 2).unwrap();
+    // It hears of nothing, so its node closes it only when it has waited for it; a drain waits for that.
+    let deaf = Ws::open(&cluster.url(node), &token).unwrap();
+    let mut stream = Sse::open(&cluster.admin(node), &rooms[0], Some(0), None).unwrap();
+    assert_eq!(nodes(&cluster, 0)[1]["streams"], 2);
     cluster.json(0, &["node", "drain", "2"]);
     let standing = nodes(&cluster, 0)[1].clone();
     assert_eq!((&standing["leaders"], &standing["membership"]), (&0.into(), &"draining".into()));
-    let node = (0..3).find(|i| cluster.node_id(0, *i) == 2).unwrap();
+    assert_eq!(standing["streams"], 0, "it is said to be safe to stop before its streams end");
+    let ended = loop {
+        if let Err(ended) = stream.next() {
+            break ended.to_string();
+        }
+    };
+    assert!(ended.contains("shutting_down"), "{ended}");
+    drop(deaf);
     let ready = cluster.http(node).get("/health/ready").unwrap();
     assert_eq!((ready.status, ready.json()["status"].as_str()), (503, Some("draining")));
     load.wait_more(50);
@@ -372,14 +428,6 @@ fn what_was_interrupted_is_finished_or_taken_back() {
         let standing = if verb == "drain" { "draining" } else { "active" };
         assert_eq!(nodes(&cluster, 0)[1]["membership"], standing);
     }
-
-    // A join that was killed halfway is finished by the next start, and counts once.
-    let five = cluster.add_node();
-    cluster.kill(five);
-    cluster.restart(five);
-    cluster.wait_ready_node(five);
-    wait_settled(&cluster, 0);
-    assert_eq!(nodes(&cluster, 0).len(), 5);
 }
 
 /// Runs a command, and interrupts it after so many milliseconds.
@@ -415,16 +463,14 @@ fn a_second_run_finishes_whatever_moves_replicas() {
     for after in [5, 60, 400] {
         let new = cluster.add_node();
         cluster.wait_ready_node(new);
-        let [old_id, id] = [old, new].map(|node| cluster.node_id(0, node).to_string());
-        let replace = ["node", "replace", &old_id, &id, "--yes"];
+        let ids = [old, new].map(|node| cluster.node_id(0, node));
+        let text = ids.map(|id| id.to_string());
+        let replace = ["node", "replace", &text[0], &text[1], "--yes"];
         interrupt(&cluster, after, &replace);
         cluster.json(0, &replace);
         cluster.kill(old);
         let left = nodes(&cluster, 0);
-        assert!(
-            left.len() == 3 && left.iter().all(|node| node["id"].to_string() != old_id),
-            "{left:?}"
-        );
+        assert!(left.len() == 3 && left.iter().all(|node| node["id"] != ids[0]), "{left:?}");
         old = new;
     }
 }

@@ -53,9 +53,12 @@ fn limits_change_while_a_node_runs() {
     let refused = Sse::open(&http, "tea", Some(0), None).err().unwrap().to_string();
     assert!(refused.contains("too_many_connections"), "{refused}");
 
-    let wider = "[limits]\ntext_bytes_max = \"128B\"\nsessions_max = 2\n";
+    let wider = "[limits]\ntext_bytes_max = \"128B\"\nsessions_max = 2\n\
+        [store]\nsnapshot_bytes_per_second = \"1MiB\"\n";
     let said = node.reload(wider, "configuration reloaded");
     assert!(said.contains("limits.text_bytes_max limits.sessions_max"), "{said}");
+    assert!(said.contains("store.snapshot_bytes_per_second"), "{said}");
+    assert!(!said.contains("restart"), "{said}");
     wait_for("the limits to be in force", Duration::from_secs(5), || match node.post(128) {
         200 => Ok(()),
         status => Err(format!("{status}")),

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::cluster::{TestCluster, folkmoot, free_port};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::common::cluster::{Options, TestCluster, folkmoot, free_port};
 use crate::common::load::{self, Acked};
-use crate::common::new_id;
+use crate::common::{catches, new_id, wait_for};
 
 /// Runs a command that must end by itself, soon and with a failure; what it said.
 fn fails(command: &mut Command) -> String {
@@ -255,6 +258,55 @@ fn a_bad_configuration_is_named_and_makes_nothing() {
     let message = fails(command.env("FOLKMOOT_LIMITS_SESSIONS_MAX", "many"));
     assert!(message.contains("FOLKMOOT_LIMITS_SESSIONS_MAX"), "{message}");
     assert!(!data.exists(), "a data directory was made");
+}
+
+/// Whoever interrupts `cluster init` is told the token with which it is run again, and that is the
+/// administrator's then, whatever had become of the first time.
+#[test]
+fn an_init_that_is_interrupted_is_run_again() {
+    let mut cluster = TestCluster::start_uninitialized(3, Options::default());
+    let init = |cluster: &TestCluster, further: &[&str]| {
+        let mut command = folkmoot();
+        command.args(["cluster", "init", "--json", "--server", &cluster.url(0)]).args(further);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    // The third one is not there: it waits.
+    cluster.kill(2);
+    let waiting = init(&cluster, &[]).spawn().unwrap();
+    wait_for("it to listen to signals", Duration::from_secs(20), || {
+        if catches(waiting.id(), Signal::INT) { Ok(()) } else { Err("it does not".into()) }
+    });
+    kill_process(Pid::from_child(&waiting), Signal::INT).unwrap();
+    let ended = waiting.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    let token = said.split("--admin-token ").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    cluster.restart(2);
+    // Killed at some time, and asked twice at once.
+    for after in [0, 30, 100, 300] {
+        let mut killed = init(&cluster, &["--admin-token", &token]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(after));
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+    }
+    let twice = [0, 1].map(|_| init(&cluster, &["--admin-token", &token]).spawn().unwrap());
+    let formed = twice.map(|init| succeeded(init.wait_with_output().unwrap()));
+    assert_eq!((&formed[0], formed[0]["admin_token"].as_str()), (&formed[1], Some(token.as_str())));
+    let mut list = folkmoot();
+    list.args(["node", "list", "--json", "--server", &cluster.url(1)])
+        .env("FOLKMOOT_TOKEN", &token);
+    assert_eq!(succeeded(list.output().unwrap())["nodes"].as_array().unwrap().len(), 3);
+    let other = format!("fm_admin_{}", "0".repeat(64));
+    let said = fails(&mut init(&cluster, &["--admin-token", &other]));
+    assert!(said.contains("already_initialized"), "{said}");
+    let said = fails(&mut init(&cluster, &["--admin-token", "secret"]));
+    assert!(said.contains("64 random hex digits"), "{said}");
+}
+
+fn succeeded(output: Output) -> Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[test]

@@ -13,8 +13,12 @@ use crate::cli::connection::Connection;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::order::ids;
 use crate::cli::output::{self, Table};
+use crate::cli::progress::Progress;
 use crate::cli::signal;
 use crate::error::{Code, Error};
+use crate::gateway::auth::mint_token;
+use crate::gateway::founding::FIRST_ADMIN;
+use crate::id::UserId;
 use crate::proto::v1 as pb;
 
 /// The cluster.
@@ -70,7 +74,8 @@ pub(super) struct Audit {
 /// Options of `cluster init`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Init {
-    /// How many nodes to wait for: 1, 3 or 5.
+    /// How many nodes to wait for: 1, 3 or 5. Each has a replica of everything; of nodes that join
+    /// later, three have one of each shard.
     #[arg(long, default_value_t = 3)]
     nodes: u32,
     /// A cluster of one node: no copies, no failover.
@@ -82,6 +87,10 @@ pub(super) struct Init {
     /// Only say what would be done.
     #[arg(long)]
     dry_run: bool,
+    /// The administrator's token to be: `fm_admin_` and 64 random hex digits. One is made up if none is
+    /// given. Whoever has given it may run this again, whatever became of the first time.
+    #[arg(long, env = "FOLKMOOT_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    admin_token: Option<String>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -117,18 +126,7 @@ async fn init(args: Init) -> Outcome {
     if args.dry_run {
         return would_init(nodes, args.shards, &connection).await;
     }
-    let formed = connection.client()?.init_cluster(nodes, args.shards).await;
-    let formed = formed.map_err(|error| match error.code {
-        Code::AlreadyInitialized => Failure::Call(Error {
-            message: format!(
-                "{}. If its administrator's token was never shown (an init was interrupted), and \
-                 nothing is in it yet, stop the nodes, empty their data directories, and begin anew",
-                error.message
-            ),
-            ..error
-        }),
-        _ => Failure::Call(error),
-    })?;
+    let formed = form(nodes, args.shards, args.admin_token, &connection).await?;
     if connection.json {
         output::line(json!({
             "cluster_id": formed.cluster_id,
@@ -141,6 +139,49 @@ async fn init(args: Init) -> Outcome {
         output::line(format!("admin token: {}  (shown once)", formed.admin_token))?;
     }
     Ok(())
+}
+
+/// Forms a cluster, with an administrator's token that is known from the first: the cluster may be formed
+/// though this is interrupted, or no answer comes.
+async fn form(
+    nodes: u32,
+    shards: u32,
+    admin_token: Option<String>,
+    connection: &Connection,
+) -> Outcome<pb::InitResponse> {
+    let mut stop = signal::Stop::catch()?;
+    let client = connection.client()?;
+    let token = admin_token.map_or_else(mint_admin_token, Ok)?;
+    let waiting = Progress::waiting(format!("waiting for {nodes} nodes"), connection.json);
+    let formed = tokio::select! {
+        formed = client.init_cluster(nodes, shards, &token) => formed,
+        () = stop.asked() => {
+            waiting.finish();
+            return Err(Failure::Interrupted(format!("interrupted; {}", may_be_formed(&token))));
+        }
+    };
+    waiting.finish();
+    formed.map_err(|error| {
+        let unknown = error.may_have_applied || error.code == Code::Timeout;
+        let message = match unknown {
+            true => format!("{}; {}", error.message, may_be_formed(&token)),
+            false => error.message,
+        };
+        Failure::Call(Error { message, ..error })
+    })
+}
+
+/// A token that an administrator can have from the first.
+pub(super) fn mint_admin_token() -> Result<String, Error> {
+    Ok(mint_token(&UserId::parse(FIRST_ADMIN)?).0)
+}
+
+/// What is to be done when nobody knows whether there is a cluster.
+fn may_be_formed(token: &str) -> String {
+    format!(
+        "the cluster may be formed all the same: run the same command again with --admin-token {token}, \
+         which is its administrator's token then"
+    )
 }
 
 async fn would_init(nodes: u32, shards: u32, connection: &Connection) -> Outcome {
@@ -269,7 +310,7 @@ fn shards_table(status: &pb::StatusResponse) -> Table {
         "COMMIT>",
         "APPLIED>",
         "DURABLE>",
-        "LAG>",
+        "TRAILS LEADER BY>",
         "SIZE>",
         "VOTERS",
         "LEARNERS",
@@ -304,7 +345,7 @@ fn status_json(status: &pb::StatusResponse) -> Value {
             "id": node.id, "state": node.state, "membership": node.membership, "version": node.version,
             "client_address": node.client_address, "peer_address": node.peer_address,
             "leaders": node.leaders, "replicas": node.replicas, "disk_bytes": node.disk_bytes,
-            "lag": node.lag,
+            "lag": node.lag, "streams": node.streams,
         })
     };
     let replica = |replica: &pb::ShardStatus| {
@@ -317,13 +358,13 @@ fn status_json(status: &pb::StatusResponse) -> Value {
         })
     };
     json!({
-           "cluster_id": status.cluster_id,
-           "node_id": status.node_id,
-    "stale": status.stale,
-           "leaderless": status.leaderless,
-           "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
-           "shards": status.shards.iter().map(replica).collect::<Vec<_>>(),
-       })
+        "cluster_id": status.cluster_id,
+        "node_id": status.node_id,
+        "stale": status.stale,
+        "leaderless": status.leaderless,
+        "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
+        "shards": status.shards.iter().map(replica).collect::<Vec<_>>(),
+    })
 }
 
 #[cfg(test)]

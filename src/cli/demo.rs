@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::cli::cluster::mint_admin_token;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::local::{Local, Logs, Plan};
 use crate::cli::{output, signal};
@@ -123,11 +124,14 @@ async fn furnish(
     let mut kept = match kept {
         Some(kept) => kept,
         None => {
-            let formed = form(&client, nodes, dir).await?;
-            save(dir, &formed)?;
-            formed
+            let kept = Kept { nodes, admin_token: mint_admin_token()?, ..Kept::default() };
+            save(dir, &kept)?;
+            kept
         }
     };
+    if !kept.furnished {
+        form(&client, &kept, dir).await?;
+    }
     let admin = client.with_token(&kept.admin_token)?;
     if !kept.furnished {
         let room = RoomId::parse(ROOM).map_err(Error::from)?;
@@ -161,9 +165,9 @@ async fn furnish(
     Ok((kept, admin.cluster_status().await?))
 }
 
-async fn form(client: &Client, nodes: u16, dir: &Path) -> Outcome<Kept> {
-    match client.init_cluster(u32::from(nodes), 0).await {
-        Ok(formed) => Ok(Kept { nodes, admin_token: formed.admin_token, ..Kept::default() }),
+async fn form(client: &Client, kept: &Kept, dir: &Path) -> Outcome {
+    match client.init_cluster(u32::from(kept.nodes), 0, &kept.admin_token).await {
+        Ok(_) => Ok(()),
         Err(error) if error.code == Code::AlreadyInitialized => Err(Failure::failed(format!(
             "{} holds a cluster, but no demo.json with its tokens; use another --dir, or remove it",
             dir.display()

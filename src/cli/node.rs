@@ -10,6 +10,7 @@ use crate::cli::connection::Connection;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::order;
 use crate::cli::output::{self, Table};
+use crate::cli::progress::Progress;
 use crate::error::Error;
 use crate::meta::join_token::{TTL_MS, TTL_RULE};
 use crate::proto::v1 as pb;
@@ -152,10 +153,12 @@ pub(super) async fn run(command: Command) -> Outcome {
         Command::List(List { connection }) => list(&connection).await,
         Command::Status(args) => status::run(args).await,
         Command::Drain(Drain { node, options }) => {
-            // Done when somebody else leads each of its groups.
+            // Done when somebody else leads each of its groups, and its clients have left.
             order::give(Order::Drain(node), &options, |placement| {
                 let mut its = placement.shards.iter().filter(|s| s.settled.contains(&node));
+                let has_streams = |it: &pb::PlacedNode| it.id == node && it.up && it.streams > 0;
                 its.all(|placed| placed.leader != 0 && placed.leader != node)
+                    && !placement.nodes.iter().any(has_streams)
             })
             .await
         }
@@ -201,6 +204,7 @@ async fn list(connection: &Connection) -> Outcome {
                 "id": node.id, "membership": node.membership, "up": node.up,
                 "client_address": node.client_address, "peer_address": node.peer_address,
                 "version": node.version, "replicas": node.replicas, "leaders": node.leaders,
+                "streams": node.streams,
             })
         };
         let nodes: Vec<_> = placement.nodes.iter().map(node).collect();
@@ -209,8 +213,17 @@ async fn list(connection: &Connection) -> Outcome {
         }))?;
         return Ok(());
     }
-    let headings = ["NODE>", "STATE", "UP", "CLIENT", "PEER", "VERSION", "LEADS>", "REPLICAS>"];
-    let mut table = Table::new(&headings);
+    let mut table = Table::new(&[
+        "NODE>",
+        "STATE",
+        "UP",
+        "CLIENT",
+        "PEER",
+        "VERSION",
+        "LEADS>",
+        "REPLICAS>",
+        "STREAMS>",
+    ]);
     for node in placement.nodes {
         let up = if node.up { "up" } else { "down" };
         table.row([
@@ -222,6 +235,7 @@ async fn list(connection: &Connection) -> Outcome {
             node.version,
             node.leaders.to_string(),
             node.replicas.to_string(),
+            node.streams.to_string(),
         ]);
     }
     Ok(table.print()?)
@@ -290,7 +304,10 @@ async fn compact(dry_run: bool, connection: &Connection) -> Outcome {
         }
         return Ok(());
     }
-    let sizes = connection.client()?.compact_node().await?;
+    let waiting = Progress::waiting("rewriting the node's base", connection.json);
+    let sizes = connection.client()?.compact_node().await;
+    waiting.finish();
+    let sizes = sizes?;
     if connection.json {
         output::line(json!({
             "bytes_before": sizes.bytes_before,

@@ -63,21 +63,26 @@ async fn give_and_wait(
     let client = connection.client()?;
     let steps = client.order(order, options.dry_run).await?;
     is_given.store(true, Ordering::Relaxed);
-    if !connection.json {
-        for step in &steps {
-            output::line(step)?;
+    let stands = |error: Error| match options.dry_run {
+        true => Failure::Call(error),
+        false => {
+            let message = format!("{}; {}", error.message, goes_on(&order));
+            Failure::Call(Error { message, ..error })
         }
-        if steps.is_empty() {
-            output::line("nothing to do")?;
+    };
+    let mut state = None;
+    if steps.is_empty() {
+        let placement = client.placement().await.map_err(stands)?;
+        state = Some(without_steps(&placement, is_done(&placement)));
+    }
+    if !connection.json {
+        for step in steps.iter().chain(&state) {
+            output::line(step)?;
         }
     }
     let waits = !options.dry_run && !options.no_wait;
     let mut critical = None;
     if waits {
-        let stands = |error: Error| {
-            let message = format!("{}; {}", error.message, goes_on(&order));
-            Failure::Call(Error { message, ..error })
-        };
         wait(&client, steps.len(), connection.json, is_done).await.map_err(stands)?;
         if let Order::Drain(node) = order {
             critical = Some(client.quorum_critical(node).await.map_err(stands)?);
@@ -85,6 +90,9 @@ async fn give_and_wait(
     }
     if connection.json {
         let mut said = json!({ "steps": steps, "dry_run": options.dry_run, "done": waits });
+        if let Some(state) = state {
+            said["state"] = json!(state);
+        }
         if let Some(shards) = &critical {
             said["quorum_critical"] = json!(shards);
         }
@@ -105,8 +113,8 @@ async fn wait(
     quiet: bool,
     is_done: impl Fn(&pb::PlacementResponse) -> bool,
 ) -> Result<(), Error> {
-    let progress = Progress::start("steps", steps.max(1) as u64, quiet);
-    let mut version = 0;
+    let progress = Progress::share(quiet);
+    let mut began_at = None;
     let mut said = (Instant::now(), String::new());
     loop {
         let placement = client.placement().await?;
@@ -114,22 +122,45 @@ async fn wait(
             break;
         }
         // Two changes of the map a step: its beginning and its end.
-        if placement.version >= version + 2 {
-            progress.add(u64::from(version != 0));
-            version = placement.version;
-        }
-        if said.0.elapsed() >= SAY_EVERY
-            && let Some(reason) = waits_for(&placement)
-        {
-            if reason != said.1 {
-                progress.note(&reason);
+        let changes = placement.version - *began_at.get_or_insert(placement.version);
+        let done = (changes / 2) as f64 + caught_up(&placement);
+        progress.set(done / steps.max(1) as f64);
+        if let Some(reason) = waits_for(&placement) {
+            progress.at(&reason);
+            if said.0.elapsed() >= SAY_EVERY && !progress.is_shown() {
+                if reason != said.1 {
+                    progress.note(&reason);
+                }
+                said = (Instant::now(), reason);
             }
-            said = (Instant::now(), reason);
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
     progress.finish();
     Ok(())
+}
+
+/// How much of what is being moved now has come, of 1. What a node has already is not sent again, so the
+/// rest may come all at once.
+fn caught_up(placement: &pb::PlacementResponse) -> f64 {
+    let coming = placement.shards.iter().flat_map(|shard| &shard.coming);
+    let shares: Vec<f64> = coming.map(|node| share(node)).collect();
+    shares.iter().sum::<f64>() / shares.len().max(1) as f64
+}
+
+/// How much of a shard a node has received, of 1.
+fn share(node: &pb::CatchUp) -> f64 {
+    (node.received_bytes as f64 / node.total_bytes.max(1) as f64).min(1.0)
+}
+
+/// What an order comes to that has no steps: it is carried out; it was given before, and is under way; or
+/// it stands, and nothing of it can be done now.
+fn without_steps(placement: &pb::PlacementResponse, is_done: bool) -> String {
+    match waits_for(placement) {
+        _ if is_done => "nothing to do".into(),
+        Some(reason) => format!("no new step: {reason}"),
+        None => "no new step: the cluster is at it".into(),
+    }
 }
 
 /// What the cluster is at, or cannot go on without; `None` when it is just deciding.
@@ -138,15 +169,60 @@ fn waits_for(placement: &pb::PlacementResponse) -> Option<String> {
     if let Some(shard) = placement.shards.iter().find(|shard| shard.leader == 0) {
         return Some(format!("waiting for {} to have a leader", output::shard(shard.shard)));
     }
-    let moving = placement.shards.iter().find(|shard| shard.target != shard.settled)?;
+    let moving = placement.shards.iter().find(|shard| shard.target != shard.settled);
+    let Some(moving) = moving else { return waits_for_nodes(placement) };
     let mut coming = moving.target.iter().filter(|id| !moving.settled.contains(id));
+    let how_far = |id: u64| {
+        let known = moving.coming.iter().find(|node| node.node == id);
+        known.map_or(String::new(), how_far)
+    };
     let what = format!("{} moves to nodes {}", output::shard(moving.shard), ids(&moving.target));
     Some(match coming.clone().find(|id| !is_up(id)) {
         Some(away) => format!("{what}: waiting for node {away}, which does not answer"),
         None => match coming.next() {
-            Some(node) => format!("{what}: node {node} is being caught up"),
+            Some(node) => format!("{what}: node {node} is being caught up{}", how_far(*node)),
             None => what,
         },
+    })
+}
+
+/// How far a node has been caught up: what has come of a snapshot, or what it lacks of the log.
+fn how_far(node: &pb::CatchUp) -> String {
+    match node.received_bytes {
+        0 => format!(", {} entries behind", node.lag),
+        received => format!(
+            ", {} of about {} ({:.0}%)",
+            output::bytes(received),
+            output::bytes(node.total_bytes.max(received)),
+            100.0 * share(node)
+        ),
+    }
+}
+
+/// What is to be spread while no shard moves, and the nodes without which that does not go on.
+fn waits_for_nodes(placement: &pb::PlacementResponse) -> Option<String> {
+    let leaving = placement.nodes.iter().find(|node| node.membership == "leaving");
+    let what = match leaving {
+        Some(node) => format!("node {} is to leave, with {} replicas", node.id, node.replicas),
+        None if placement.rebalancing => "replicas and leaders are to be spread".into(),
+        None => return waits_for_streams(placement),
+    };
+    let stays = placement.nodes.iter().filter(|node| node.membership == "active");
+    let away: Vec<u64> = stays.filter(|node| !node.up).map(|node| node.id).collect();
+    Some(match away[..] {
+        [] => what,
+        [node] => format!("{what}: it may wait for node {node}, which does not answer"),
+        _ => format!("{what}: it may wait for nodes {}, which do not answer", ids(&away)),
+    })
+}
+
+/// Clients that have yet to leave a node that is drained.
+fn waits_for_streams(placement: &pb::PlacementResponse) -> Option<String> {
+    let mut drained =
+        placement.nodes.iter().filter(|node| node.membership == "draining" && node.up);
+    drained.find(|node| node.streams > 0).map(|node| match node.streams {
+        1 => format!("waiting for a client's stream on node {} to end", node.id),
+        many => format!("waiting for {many} streams of clients on node {} to end", node.id),
     })
 }
 
@@ -229,12 +305,14 @@ mod tests {
 
     #[test]
     fn what_is_waited_for_is_named() {
-        let node = |id, up| pb::PlacedNode { id, up, ..Default::default() };
+        let node =
+            |id, up| pb::PlacedNode { id, up, membership: "active".into(), ..Default::default() };
         let shard = |shard, target: &[u64], leader| pb::PlacedShard {
             shard,
             target: target.to_vec(),
             settled: vec![1, 2, 3],
             leader,
+            coming: vec![],
         };
         let mut placement = pb::PlacementResponse {
             nodes: vec![node(1, true), node(2, true), node(3, false), node(4, true)],
@@ -243,12 +321,38 @@ mod tests {
         };
         let says = |placement: &_| waits_for(placement).unwrap_or_default();
         assert_eq!(says(&placement), "shard 1 moves to nodes 1,2,4: node 4 is being caught up");
+        placement.shards[1].coming =
+            vec![pb::CatchUp { node: 4, received_bytes: 0, total_bytes: 4 << 20, lag: 321 }];
+        assert!(says(&placement).ends_with("node 4 is being caught up, 321 entries behind"));
+        placement.shards[1].coming[0].received_bytes = 1 << 20;
+        assert!(says(&placement).ends_with("caught up, 1.0 MiB of about 4.0 MiB (25%)"));
+        assert_eq!(caught_up(&placement), 0.25);
+        // What a leader has is told in round figures: it may be less than what it sends.
+        placement.shards[1].coming[0].received_bytes = 5 << 20;
+        assert!(says(&placement).ends_with("5.0 MiB of about 5.0 MiB (100%)"));
         placement.nodes[3].up = false;
         assert!(says(&placement).ends_with("waiting for node 4, which does not answer"));
         placement.shards[0].leader = 0;
         assert_eq!(says(&placement), "waiting for the meta group to have a leader");
         placement.shards = vec![shard(1, &[1, 2, 3], 2)];
         assert_eq!(waits_for(&placement), None);
+        assert_eq!(without_steps(&placement, true), "nothing to do");
+        assert!(without_steps(&placement, false).contains("at it"));
+        placement.nodes[1].membership = "draining".into();
+        assert_eq!(waits_for(&placement), None);
+        placement.nodes[1].streams = 1;
+        assert_eq!(says(&placement), "waiting for a client's stream on node 2 to end");
+        placement.nodes[1].streams = 7;
+        assert_eq!(says(&placement), "waiting for 7 streams of clients on node 2 to end");
+        placement.nodes[1].membership = "active".into();
+        placement.rebalancing = true;
+        assert!(says(&placement).ends_with("it may wait for nodes 3,4, which do not answer"));
+        placement.nodes[2].membership = "draining".into();
+        assert!(says(&placement).ends_with("it may wait for node 4, which does not answer"));
+        placement.nodes[2].membership = "leaving".into();
+        let said = without_steps(&placement, false);
+        assert!(said.contains("no new step: node 3 is to leave"), "{said}");
+        assert!(said.ends_with("it may wait for node 4, which does not answer"), "{said}");
     }
 
     #[test]
@@ -271,6 +375,6 @@ mod tests {
         assert!(said(false, true).contains("nothing was changed"));
         assert!(may_stop(2, &[], true).is_ok());
         let why = may_stop(2, &[1, 4], false).unwrap_err().to_string();
-        assert!(why.contains("must not stop now: shards 1, 4"), "{why}");
+        assert!(why.contains("must not stop now: shard 1, shard 4 "), "{why}");
     }
 }

@@ -1,8 +1,12 @@
 //! A progress bar on a terminal; elsewhere only what is worth a line.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// What [`Progress::share`] counts in.
+const SHARES: u64 = 1000;
 
 /// How far a long command has come. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -24,6 +28,50 @@ impl Progress {
             bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
         }
         Progress { bar, quiet }
+    }
+
+    /// Waits for something that has no parts: says on a terminal what for, and for how long so far.
+    pub(super) fn waiting(what: impl Into<String>, quiet: bool) -> Progress {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.set_message(what.into());
+        if !quiet && std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
+            bar.enable_steady_tick(Duration::from_millis(125));
+        }
+        Progress { bar, quiet }
+    }
+
+    /// Begins something of which only the share that is done is known.
+    pub(super) fn share(quiet: bool) -> Progress {
+        let bar = ProgressBar::with_draw_target(Some(SHARES), ProgressDrawTarget::hidden());
+        if let Ok(style) =
+            ProgressStyle::with_template("{bar:30} {percent:>3}% {elapsed}  {wide_msg}")
+        {
+            bar.set_style(style);
+        }
+        if !quiet && std::io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
+        }
+        Progress { bar, quiet }
+    }
+
+    /// So much is done, of 1. It does not go back.
+    pub(super) fn set(&self, share: f64) {
+        let done = (share.clamp(0.0, 1.0) * SHARES as f64) as u64;
+        self.bar.set_position(done.max(self.bar.position()));
+    }
+
+    /// What is at hand, beside the bar.
+    pub(super) fn at(&self, what: &str) {
+        self.bar.set_message(what.to_owned());
+    }
+
+    /// Whether there is a bar to be seen.
+    pub(super) fn is_shown(&self) -> bool {
+        !self.bar.is_hidden()
     }
 
     /// Another `parts` are done.

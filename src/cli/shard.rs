@@ -119,10 +119,17 @@ async fn show(only: Option<u32>, connection: &Connection) -> Outcome {
         return Err(Failure::failed(format!("there is no shard {shard}")));
     }
     if connection.json {
+        let coming = |node: &pb::CatchUp| {
+            json!({
+                "node": node.node, "received_bytes": node.received_bytes,
+                "total_bytes": node.total_bytes, "lag": node.lag,
+            })
+        };
         let shard = |placed: &pb::PlacedShard| {
             json!({
                 "shard": placed.shard, "leader": placed.leader,
                 "voters": placed.settled, "target": placed.target,
+                "coming": placed.coming.iter().map(coming).collect::<Vec<_>>(),
             })
         };
         output::line(json!({ "shards": shards.iter().map(shard).collect::<Vec<_>>() }))?;

@@ -16,11 +16,16 @@ impl Client {
     /// shards (0: the default).
     ///
     /// # Errors
-    /// `already_initialized`, also when an earlier attempt of this very call succeeded and its
-    /// answer was lost (then `may_have_applied` is set).
-    pub async fn init_cluster(&self, nodes: u32, shards: u32) -> Result<pb::InitResponse, Error> {
+    /// `already_initialized`, with another token: calls with the same one are answered alike.
+    pub async fn init_cluster(
+        &self,
+        nodes: u32,
+        shards: u32,
+        admin_token: &str,
+    ) -> Result<pb::InitResponse, Error> {
         self.attempts(None, self.options().deadline, |channel, _| async move {
-            let request = self.request(pb::InitRequest { nodes, shards });
+            let admin_token = admin_token.to_owned();
+            let request = self.request(pb::InitRequest { nodes, shards, admin_token });
             ClusterClient::new(channel).init(request).await
         })
         .await

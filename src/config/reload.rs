@@ -18,6 +18,7 @@ pub(super) const RELOADED: &[(&str, &str)] = &[
     ("accounts", "session_max"),
     ("accounts", "behind_proxy"),
     ("placement", "replace_after"),
+    ("store", "snapshot_bytes_per_second"),
     ("log", "filter"),
 ];
 

@@ -1,7 +1,6 @@
 //! What every request handler has at hand: the layers below, ids to mint.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
@@ -17,6 +16,7 @@ use crate::gateway::body::BodyBudget;
 pub use crate::gateway::caller::Caller;
 use crate::gateway::convert;
 use crate::gateway::drain::Drain;
+pub use crate::gateway::drain::Seat;
 use crate::gateway::limits::{GatewayLimits, SharedLimits, TOUCHES_MAX};
 use crate::gateway::metrics::Metrics;
 use crate::gateway::passwords::Passwords;
@@ -31,13 +31,11 @@ pub struct App {
     pub clock: Arc<dyn Clock>,
     /// What they did.
     pub metrics: Metrics,
-    /// On while clients are to go elsewhere: streams end, readiness is false.
+    /// On while clients are to go elsewhere: streams end, readiness is false. Counts them.
     pub drain: Drain,
     /// What all arriving bodies take.
     pub bodies: BodyBudget,
     limits: SharedLimits,
-    /// Sessions, WebSockets, event streams and long polls there are.
-    seats: Arc<AtomicUsize>,
     /// Who may sign in by what.
     pub(super) auth: Authenticator,
     /// Hashes and verifies passwords.
@@ -51,17 +49,6 @@ pub struct App {
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App").field("limits", &self.limits()).finish_non_exhaustive()
-    }
-}
-
-/// One of the `sessions_max` sessions, WebSockets, event streams and long polls, for as long as it
-/// lives.
-#[derive(Debug)]
-pub struct Seat(Arc<AtomicUsize>);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -92,7 +79,6 @@ impl App {
             drain,
             bodies: BodyBudget::default(),
             limits,
-            seats: Arc::default(),
             auth: Authenticator::default(),
             passwords: Passwords::default(),
             attempts: Attempts::default(),
@@ -168,12 +154,10 @@ impl App {
     /// # Errors
     /// [`Code::TooManyConnections`] when there are as many as this node takes.
     pub fn take_seat(&self) -> Result<Seat, Error> {
-        let seat = Seat(self.seats.clone());
-        if self.seats.fetch_add(1, Ordering::Relaxed) < self.limits().sessions_max {
-            return Ok(seat);
-        }
-        let message = "this node has as many sessions and streams as it takes";
-        Err(Error::new(Code::TooManyConnections, message).retry_after(1000))
+        self.drain.take_seat(self.limits().sessions_max).ok_or_else(|| {
+            let message = "this node has as many sessions and streams as it takes";
+            Error::new(Code::TooManyConnections, message).retry_after(1000)
+        })
     }
 
     /// Whether this node takes requests.

@@ -39,6 +39,7 @@ pub mod convert;
 pub mod cookie;
 pub mod drain;
 pub mod follow;
+pub mod founding;
 pub mod grpc;
 pub mod health;
 pub mod http;

@@ -24,9 +24,6 @@ use crate::proto::internal::AuditRecord;
 use crate::router::Consistency;
 use crate::router::operator::{Order, Plan};
 
-/// The user that `cluster init` creates.
-pub const FIRST_ADMIN: &str = "admin";
-
 /// A room with the first of its participants.
 pub type RoomView = (Arc<Room>, Vec<(UserId, Participant)>);
 
@@ -315,49 +312,6 @@ impl App {
         }
     }
 
-    /// Forms a cluster and its first administrator: the cluster's id, and the token.
-    ///
-    /// The one mutating call without a token, so it does nothing once there is an administrator;
-    /// before, it finishes what an interrupted call left undone.
-    ///
-    /// # Errors
-    /// [`Code::AlreadyInitialized`], and the router's.
-    pub async fn init_cluster(&self, nodes: u32, shards: u32) -> Result<(String, String), Error> {
-        if ![1, 3, 5].contains(&nodes) {
-            return Err(Error::invalid("nodes must be 1, 3 or 5"));
-        }
-        let shards = match u16::try_from(shards) {
-            Ok(0) => 8,
-            Ok(shards) if shards <= 256 => shards,
-            _ => return Err(Error::invalid("shards must be 1 to 256")),
-        };
-        let user = UserId::parse(FIRST_ADMIN)?;
-        let actor = Actor { user: user.clone(), admin: true };
-        let cluster_id = match self.backend.init_cluster(nodes as usize, shards).await {
-            Ok(cluster_id) => cluster_id,
-            Err(error) if error.code == Code::AlreadyInitialized => {
-                match self.user(&actor, user.clone()).await {
-                    Err(missing) if missing.code == Code::UserNotFound => {}
-                    Err(unknown) => return Err(unknown),
-                    Ok(_) => return Err(error),
-                }
-                self.backend.status().await.cluster_id
-            }
-            Err(error) => return Err(error),
-        };
-        let (token, hash) = mint_token(&user);
-        let display_name = "Administrator".into();
-        let command =
-            Command::CreateUser { user, display_name, admin: true, token_hash: Some(hash) };
-        if self.execute(&actor, None, command).await?.duplicate {
-            // Another call was faster; the token it returned is the valid one.
-            return Err(already_initialized());
-        }
-        let action = format!("form the cluster, with administrator {FIRST_ADMIN}");
-        self.backend.try_record(FIRST_ADMIN, &action, "done").await;
-        Ok((cluster_id, token))
-    }
-
     /// Rewrites this node's base: its size in bytes before and after.
     ///
     /// # Errors
@@ -388,7 +342,14 @@ impl App {
     /// [`Code::Forbidden`] unless the caller is an administrator, and the router's.
     pub async fn operate(&self, actor: &Actor, order: Order, dry_run: bool) -> Result<Plan, Error> {
         require_admin(actor)?;
-        self.backend.operate(actor.user.as_str(), order, dry_run).await
+        let (backend, who) = (self.backend.clone(), actor.user.clone());
+        // In a task of its own: whoever asks may go away in the middle, and what is begun has an end.
+        let operating =
+            tokio::spawn(async move { backend.operate(who.as_str(), order, dry_run).await });
+        operating.await.unwrap_or_else(|error| {
+            let message = format!("nobody knows whether it is carried out: {error}");
+            Err(Error::new(Code::Internal, message).maybe_applied())
+        })
     }
 
     /// Makes a token that lets one more node join within a time, and says until when, in milliseconds
@@ -461,10 +422,6 @@ impl App {
         let lines = convert::import_lines(lines, &actor.user)?;
         self.execute(actor, id, Command::Import { room, source, lines, salt: salt() }).await
     }
-}
-
-fn already_initialized() -> Error {
-    Error::new(Code::AlreadyInitialized, "the cluster is initialised already")
 }
 
 pub(crate) fn wrong_answer() -> Error {

@@ -124,7 +124,12 @@ impl ClusterMap {
         self.0.cluster_id = form.cluster_id;
         self.0.nodes = form.nodes;
         self.0.shards = (0..=form.shards)
-            .map(|shard| pb::ShardPlacement { shard, replicas: replicas.clone(), settled: None })
+            .map(|shard| pb::ShardPlacement {
+                shard,
+                replicas: replicas.clone(),
+                settled: None,
+                given_up: vec![],
+            })
             .collect();
         self.0.slots = (0..u32::from(SLOTS)).map(|slot| 1 + slot % form.shards.max(1)).collect();
     }

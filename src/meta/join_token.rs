@@ -82,6 +82,9 @@ impl JoinTokens {
         node: u64,
         log_time_ms: u64,
     ) -> Result<(), Rejection> {
+        if mutant!(AnyTokenAdmits) {
+            return Ok(());
+        }
         let make_one = "make one with `folkmoot node token`, and start the node with it \
                         (--join-token, or node.join_token)";
         let refuse = |why: &str| Err(Rejection::Forbidden(format!("{why}: {make_one}")));

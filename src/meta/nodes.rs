@@ -109,6 +109,17 @@ impl ClusterMap {
         self.0.rebalance = Some(pb::Rebalance { replicas: replicas || so_far, leaders: true });
     }
 
+    /// Whether a node is of the cluster, or was.
+    ///
+    /// # Errors
+    /// That there never was one.
+    pub fn check_known(&self, id: NodeId) -> Result<(), Rejection> {
+        match self.node(id).is_some() || self.is_removed(id) {
+            true => Ok(()),
+            false => Err(unknown(self, id)),
+        }
+    }
+
     /// Whether a node may be given a state, and why not.
     ///
     /// # Errors
@@ -208,7 +219,9 @@ impl ClusterMap {
                 node.state.name()
             )));
         }
-        if let Some((shard, _)) = self.shards().find(|(_, members)| members.contains(&id)) {
+        if let Some((shard, _)) = self.shards().find(|(_, members)| members.contains(&id))
+            && !mutant!(RemovedTooSoon)
+        {
             return Err(Rejection::Forbidden(format!(
                 "node {id} still has a replica of shard {shard}"
             )));

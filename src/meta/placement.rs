@@ -21,6 +21,11 @@ pub struct Placement {
     pub settled: Vec<NodeId>,
     /// The log index of the membership that was reported; 0 before the first report.
     pub log_index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// Those to whom a move was taken back, ascending: they may vote, as far as the map knows, until the
+    /// group's leader reports a later membership in which vote those that are wanted.
+    pub given_up: Vec<NodeId>,
 }
 
 impl Placement {
@@ -31,19 +36,25 @@ impl Placement {
             shard: ShardId(placement.shard as u16),
             settled: settled.map_or_else(|| target.clone(), |settled| sorted(&settled.voters)),
             log_index: settled.map_or(0, |settled| settled.log_index),
+            term: settled.map_or(0, |settled| settled.term),
+            given_up: sorted(&placement.given_up),
             target,
         }
     }
 
-    /// Whether the group is where it should be.
+    /// Whether the group is where it should be, as far as its leader has said.
     pub fn is_settled(&self) -> bool {
-        self.target == self.settled
+        self.target == self.settled && self.given_up.is_empty()
     }
 
-    /// Who may have a replica: those that vote, then those that are to.
+    /// Who may have a replica: those that vote, then those that are to, then those that may.
     pub fn members(&self) -> Vec<NodeId> {
         let mut members = self.settled.clone();
-        members.extend(self.target.iter().filter(|node| !self.settled.contains(node)));
+        for node in self.target.iter().chain(&self.given_up) {
+            if !members.contains(node) {
+                members.push(*node);
+            }
+        }
         members
     }
 
@@ -91,7 +102,7 @@ impl ClusterMap {
                 "there is no shard {shard}: they are 0 (meta) to {last}"
             )));
         };
-        if !target.is_sorted_by(|a, b| a < b) {
+        if !target.is_sorted_by(|a, b| a < b || (mutant!(TwoOnOneNode) && a == b)) {
             return Err(Rejection::InvalidArgument(format!(
                 "nodes {} are not in order, or there is one twice",
                 list(target)
@@ -103,10 +114,14 @@ impl ClusterMap {
             return Ok(());
         }
         if !placement.is_settled() {
+            let way = match placement.target == *settled {
+                true => format!("back to nodes {}", list(settled)),
+                false => {
+                    format!("from nodes {} to nodes {}", list(settled), list(&placement.target))
+                }
+            };
             return Err(Rejection::Forbidden(format!(
-                "shard {shard} is on its way from nodes {} to nodes {}: one change at a time",
-                list(settled),
-                list(&placement.target)
+                "shard {shard} is on its way {way}: one change at a time"
             )));
         }
         if !SIZES.contains(&target.len()) && target.len() != settled.len() {
@@ -178,6 +193,12 @@ impl ClusterMap {
             let voters = placement.replicas.clone();
             placement.settled = Some(pb::Settled { voters, log_index: 0, term: 0 });
         }
+        // Its leader may have gone ahead.
+        let before = Placement::of(placement);
+        let given_up = before.incoming().filter(|node| !target.contains(node)).map(|node| node.0);
+        if !mutant!(GivenUpForgotten) {
+            placement.given_up.extend(given_up);
+        }
         placement.replicas.clone_from(&request.target);
         Ok(Change::Made(0))
     }
@@ -196,6 +217,11 @@ impl ClusterMap {
             return Ok(Change::None(0));
         }
         let pb::ReportSettled { voters, log_index, term, .. } = report;
+        // The first report may be of the membership that the group began with, from before a move; one of
+        // other voters than are wanted is of a move that is to be undone.
+        if known > 0 && sorted(&voters) == sorted(&placement.replicas) {
+            placement.given_up.clear();
+        }
         placement.settled = Some(pb::Settled { voters, log_index, term });
         Ok(Change::Made(0))
     }
@@ -301,11 +327,63 @@ mod tests {
         set(&mut map, 1, &[1, 2, 4]).unwrap();
         let refused = set(&mut map, 1, &[1, 2, 5]).unwrap_err().to_string();
         assert!(refused.contains("one change at a time"), "{refused}");
-        // It may be given up, though.
+        // It may be given up, though; then the group's leader has to say so.
         set(&mut map, 1, &[1, 2, 3]).unwrap();
+        let refused = set(&mut map, 1, &[1, 2, 3, 4, 5]).unwrap_err().to_string();
+        assert!(refused.contains("on its way back to nodes 1, 2, 3: one change"), "{refused}");
+        report(&mut map, 1, &[1, 2, 3], 1).unwrap();
+        assert!(set(&mut map, 1, &[1, 2, 3, 4, 5]).is_err(), "the first report may be an old one");
+        report(&mut map, 1, &[1, 2, 3], 2).unwrap();
         set(&mut map, 1, &[1, 2, 3, 4, 5]).unwrap();
         assert!(report(&mut map, 9, &[1], 1).is_err());
         assert!(report(&mut map, 1, &[], 1).is_err());
+    }
+
+    #[test]
+    fn a_node_to_which_a_move_was_taken_back_stays_until_the_leader_has_said_who_votes() {
+        let mut map = map(3);
+        add(&mut map, "four");
+        set(&mut map, 1, &[1, 2, 4]).unwrap();
+        let leaving = pb::SetNodeState { node: 4, state: 2, successor: 0 };
+        apply(&mut map, Command::SetNodeState(leaving)).unwrap();
+        set(&mut map, 1, &[1, 2, 3]).unwrap();
+        let placement = map.placement(ShardId(1)).unwrap();
+        assert_eq!(placement.settled, placement.target);
+        assert!(!placement.is_settled(), "its leader may have let node 4 vote");
+        assert_eq!(map.replicas(ShardId(1)), nodes(&[1, 2, 3, 4]));
+        assert_eq!(ClusterMap::decode(&map.encode()), Ok(map.clone()));
+        let remove = || Command::RemoveNode(pb::RemoveNode { node: 4 });
+        let refused = apply(&mut map, remove()).unwrap_err().to_string();
+        assert!(refused.contains("replica of shard 1"), "{refused}");
+        // It had, and goes back.
+        report(&mut map, 1, &[1, 2, 4], 7).unwrap();
+        assert!(apply(&mut map, remove()).is_err(), "it votes");
+        report(&mut map, 1, &[1, 2, 3], 9).unwrap();
+        assert!(map.placement(ShardId(1)).unwrap().is_settled());
+        apply(&mut map, remove()).unwrap();
+    }
+
+    #[test]
+    fn a_move_that_ended_before_it_was_taken_back_stays_if_the_way_back_is_closed() {
+        let mut map = map(3);
+        add(&mut map, "four");
+        report(&mut map, 1, &[1, 2, 3], 1).unwrap();
+        set(&mut map, 1, &[1, 2, 4]).unwrap();
+        set(&mut map, 1, &[1, 2, 3]).unwrap();
+        // Node 3 does not answer, so its leader says that node 4 votes.
+        report(&mut map, 1, &[1, 2, 4], 7).unwrap();
+        let placement = map.placement(ShardId(1)).unwrap();
+        assert_eq!(placement.incoming().collect::<Vec<_>>(), nodes(&[3]));
+        assert_eq!(placement.given_up, nodes(&[4]), "it is to go, and has not");
+        let leaving = pb::SetNodeState { node: 3, state: 2, successor: 0 };
+        apply(&mut map, Command::SetNodeState(leaving)).unwrap();
+        set(&mut map, 1, &[1, 2, 4]).unwrap();
+        let placement = map.placement(ShardId(1)).unwrap();
+        assert_eq!(placement.target, placement.settled);
+        assert_eq!(placement.given_up, nodes(&[3, 4]), "a leader may have let node 3 vote");
+        report(&mut map, 1, &[1, 2, 4], 9).unwrap();
+        assert!(map.placement(ShardId(1)).unwrap().is_settled());
+        assert_eq!(map.replicas(ShardId(1)), nodes(&[1, 2, 4]));
     }
 
     #[test]

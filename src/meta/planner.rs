@@ -149,10 +149,14 @@ fn imagine(map: &mut ClusterMap, facts: &mut Facts, action: &Action) -> Result<(
     }
     match action {
         Action::SetTarget { shard, target } => {
-            let log_index = map.placement(*shard).map_or(0, |placement| placement.log_index) + 1;
-            let voters = target.iter().map(|id| id.0).collect();
-            let report = pb::ReportSettled { shard: shard.0.into(), voters, log_index, term: 0 };
-            map.carry_out(Command::ReportSettled(report))?;
+            // A first report does not end a move back.
+            while let Some(placement) = map.placement(*shard).filter(|p| !p.is_settled()) {
+                let voters = target.iter().map(|id| id.0).collect();
+                let log_index = placement.log_index + 1;
+                let report =
+                    pb::ReportSettled { shard: shard.0.into(), voters, log_index, term: 0 };
+                map.carry_out(Command::ReportSettled(report))?;
+            }
             if let Some(leader) = facts.leaders.get_mut(shard).filter(|l| !target.contains(l)) {
                 *leader = target[0];
             }
@@ -187,7 +191,8 @@ fn least_loaded(
     counts: impl Fn(NodeId) -> bool,
 ) -> Option<NodeId> {
     let loads = loads(map);
-    let free = takers(map).map(|node| node.id).filter(|id| !placement.members().contains(id));
+    let has_none = |id: &NodeId| !placement.members().contains(id) || mutant!(TwoOnOneNode);
+    let free = takers(map).map(|node| node.id).filter(has_none);
     free.filter(|id| counts(*id)).min_by_key(|id| (loads[id], *id))
 }
 
@@ -258,7 +263,8 @@ fn leave(map: &ClusterMap, facts: &Facts) -> Option<Action> {
     for node in map.nodes().filter(|node| node.state == NodeState::Leaving) {
         let mut has_none = true;
         for placement in map.placements() {
-            if !placement.members().contains(&node.id) {
+            let going = mutant!(RemovedTooSoon) && !placement.target.contains(&node.id);
+            if going || !placement.members().contains(&node.id) {
                 continue;
             }
             has_none = false;

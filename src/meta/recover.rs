@@ -48,6 +48,7 @@ impl ClusterMap {
             placement.replicas = vec![request.node];
             let voters = placement.replicas.clone();
             placement.settled = Some(pb::Settled { voters, log_index: 0, term: 0 });
+            placement.given_up.clear();
         }
         self.0 = map;
         Ok(Change::Made(request.node))

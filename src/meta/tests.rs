@@ -173,7 +173,12 @@ fn any_map() -> impl Strategy<Value = ClusterMap> {
     let settled = (vec(any::<u64>(), 0..6), any::<(u64, u64)>())
         .prop_map(|(voters, (log_index, term))| pb::Settled { voters, log_index, term });
     let placement = (any::<u32>(), vec(any::<u64>(), 0..6), proptest::option::of(settled))
-        .prop_map(|(shard, replicas, settled)| pb::ShardPlacement { shard, replicas, settled });
+        .prop_map(|(shard, replicas, settled)| pb::ShardPlacement {
+            shard,
+            replicas,
+            settled,
+            given_up: vec![],
+        });
     let removed =
         any::<(u64, String)>().prop_map(|(id, instance)| pb::RemovedNode { id, instance });
     let rebalance = any::<Option<(bool, bool)>>()

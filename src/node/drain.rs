@@ -34,14 +34,15 @@ impl Drain {
         self.groups.hand_over().await;
     }
 
-    /// Sends clients elsewhere for as long as the cluster map says that this node drains; its
-    /// leaderships are moved by `placement/`. Runs until it is dropped.
+    /// Sends clients elsewhere for as long as the cluster map says that this node drains, or is to
+    /// leave, and once it has left; its leaderships are moved by `placement/`. Runs until it is dropped.
     pub async fn follow_map(self, router: Arc<Router>) {
         let mut maps = router.watch_map();
         let mut drains = false;
         loop {
-            let own = router.node_id().and_then(|node| maps.borrow_and_update().node(node));
-            let now = own.is_some_and(|own| own.state == NodeState::Draining);
+            let map = maps.borrow_and_update().clone();
+            let goes = |node| map.node(node).is_some_and(|own| own.state != NodeState::Active);
+            let now = router.node_id().is_some_and(|node| map.is_removed(node) || goes(node));
             match (drains, now) {
                 (false, true) => self.clients.begin(),
                 (true, false) => self.stop(),

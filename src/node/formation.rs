@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chat::codec;
 use crate::error::{Code, Error};
 use crate::id::NodeId;
-use crate::meta::{ClusterMap, join_token, release};
+use crate::meta::{ClusterMap, release};
 use crate::node::groups::Membership;
 use crate::node::membership_file::MembershipFile;
 use crate::node::registration;
@@ -404,13 +404,7 @@ impl Formation {
         {
             return Ok(pb::AdmitReply { seed: Some(seed), ..Default::default() });
         }
-        let token = match hello.join_token.as_str() {
-            "" => Bytes::new(),
-            token => join_token::hash(token),
-        };
-        let done = registration::register(&self.router, hello, Some(token)).await?;
-        let map = self.router.map().encode();
-        Ok(pb::AdmitReply { node_id: done.seq.0, map, ..Default::default() })
+        registration::admit(&self.router, hello).await
     }
 }
 

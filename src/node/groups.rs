@@ -12,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::error::Error;
 use crate::id::{NodeId, ShardId};
-use crate::meta::{self, ClusterMap};
+use crate::meta::{self, ClusterMap, NodeState};
+use crate::node::placement::replicas;
 use crate::node::{placement, registration};
 use crate::proto::internal as pb;
 use crate::router::Router;
@@ -148,6 +150,11 @@ impl<R: Runtime> Groups<R> {
         })
     }
 
+    /// Sends snapshots at so many bytes a second from now on; 0 = as fast as can be.
+    pub fn set_pace(&self, bytes_per_second: u64) {
+        self.options.pace.set(bytes_per_second);
+    }
+
     /// Changes how long a node may be away until it is replaced.
     pub fn set_replace_after(&self, replace_after: Duration) {
         self.replace_after.send(replace_after);
@@ -203,6 +210,14 @@ impl<R: Runtime> Groups<R> {
         self.watch(registration::enter_self(self.router.clone(), hello));
     }
 
+    /// Admits another node that shows a join token.
+    ///
+    /// # Errors
+    /// The rules' refusal; or why the meta group could not be reached.
+    pub async fn admit(&self, hello: pb::Hello) -> Result<pb::AdmitReply, Error> {
+        registration::admit(&self.router, hello).await
+    }
+
     /// Runs a task until the node stops.
     fn watch(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
@@ -221,8 +236,8 @@ impl<R: Runtime> Groups<R> {
         self.writer.get().expect("groups have started")
     }
 
-    /// Starts the groups that this node is known to vote in; returns the newest map that is here.
-    /// Those that are to come, or were removed from here, are the mover's affair (`placement/`).
+    /// Starts the groups that have a replica here; returns the newest map that is here. Those that are
+    /// to come, or are to go, are the mover's affair (`placement/`).
     async fn start_groups(&self, mut map: ClusterMap) -> Result<ClusterMap, GroupsError> {
         let Ground { node, base, .. } = self.ground();
         let node = *node;
@@ -238,28 +253,44 @@ impl<R: Runtime> Groups<R> {
             let cleared = retire::clear::<R>(base.clone(), shard).await;
             cleared.map_err(|error| GroupsError::Start { shard, error })?;
         }
-        let mut waiting = shards_of(&map, node);
-        waiting.reverse();
-        while let Some(shard) = waiting.pop() {
-            if log.group(shard).forgotten {
-                continue;
+        let mut waiting = replicas::here(&log, &map, node);
+        while let Some(shard) = waiting.pop_first() {
+            let counts = replicas::counts(&map, shard, node);
+            match self.start_replica(shard, &mut map).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    waiting = replicas::here(&log, &map, node);
+                    waiting.remove(&shard);
+                }
+                Err(error) if counts => return Err(GroupsError::Start { shard, error }),
+                Err(error) => tracing::warn!(%shard, %error,
+                    "cannot start a replica; trying again if a newer map wants it"),
             }
-            let failed = |error| GroupsError::Start { shard, error };
-            let state = self.open_state(shard).await.map_err(failed)?;
-            if shard == ShardId::META
-                && let Some(blob) = state.blob(meta::MAP_BLOB)
-                && let Ok(newer) = ClusterMap::decode(&blob)
-                && newer.is_formed()
-                && newer.version() > map.version()
-            {
-                map = newer;
-                waiting = shards_of(&map, node);
-                waiting.retain(|id| *id != shard);
-                waiting.reverse();
-            }
-            self.start_group(shard, state, &map).await.map_err(failed)?;
         }
         Ok(map)
+    }
+
+    /// Starts a group that has a replica here; whether it has brought a newer map. One whose state is lost is
+    /// left alone unless the map says that it votes: it may be that nobody else has it any more.
+    async fn start_replica(&self, shard: ShardId, map: &mut ClusterMap) -> io::Result<bool> {
+        let state = self.open_state(shard).await?;
+        let lost = self.log_writer().log().group(shard).purged.is_some()
+            && state.applied().log_id.is_none();
+        if lost && !replicas::counts(map, shard, self.ground().node) {
+            return Ok(false);
+        }
+        let mut is_newer = false;
+        if shard == ShardId::META
+            && let Some(blob) = state.blob(meta::MAP_BLOB)
+            && let Ok(newer) = ClusterMap::decode(&blob)
+            && newer.is_formed()
+            && newer.version() > map.version()
+        {
+            *map = newer;
+            is_newer = true;
+        }
+        self.start_group(shard, state, map).await?;
+        Ok(is_newer)
     }
 
     async fn open_state(&self, shard: ShardId) -> io::Result<ShardState> {
@@ -390,7 +421,8 @@ impl<R: Runtime> Groups<R> {
 
     /// Hands the lead of every group to another voter, while requests are still served.
     pub async fn hand_over(&self) {
-        future::join_all(self.shards().into_iter().map(hand_over)).await;
+        let map = self.router.map();
+        future::join_all(self.shards().into_iter().map(|shard| hand_over(shard, &map))).await;
     }
 
     /// Takes a last checkpoint, then stops the groups and the log.
@@ -439,16 +471,14 @@ async fn stop<R: Runtime>(shard: Arc<Shard<R>>) {
     shard.stop().await;
 }
 
-/// The groups that a node votes in, by the map.
-fn shards_of(map: &ClusterMap, node: NodeId) -> Vec<ShardId> {
-    let voting = map.placements().filter(|placement| placement.settled.contains(&node));
-    voting.map(|placement| placement.shard).collect()
-}
-
 /// Until it is done, or nobody is left to take over.
-async fn hand_over<R: Runtime>(shard: Arc<Shard<R>>) {
+async fn hand_over<R: Runtime>(shard: Arc<Shard<R>>, map: &ClusterMap) {
+    // One that drains or leaves would hand it on at once.
+    let stays = |node| map.node(node).is_some_and(|node| node.state == NodeState::Active);
     while shard.is_leader() {
-        let Some(to) = shard.successor(|node| shard.reaches(node)) else { return };
+        let may = |node| stays(node) && shard.reaches(node) && shard.trails(node.0).is_none();
+        let to = shard.successor(may);
+        let Some(to) = to.or_else(|| shard.successor(|node| shard.reaches(node))) else { return };
         shard.hand_over_to(to).await;
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::chat::command::Done;
 use crate::error::{Code, Error};
-use crate::meta::audit;
+use crate::meta::{audit, join_token};
 use crate::proto::internal as pb;
 use crate::proto::internal::request::Command;
 use crate::router::Router;
@@ -70,6 +70,22 @@ pub(super) async fn enter_self<R: Runtime>(router: Arc<Router<R>>, hello: pb::He
         }
     }
     router.set_refused(None);
+}
+
+/// Admits a node that asks for it and shows its join token: with its id, and the map.
+///
+/// # Errors
+/// See [`register`].
+pub(super) async fn admit<R: Runtime>(
+    router: &Router<R>,
+    hello: pb::Hello,
+) -> Result<pb::AdmitReply, Error> {
+    let token = match hello.join_token.as_str() {
+        "" => Bytes::new(),
+        token => join_token::hash(token),
+    };
+    let done = register(router, hello, Some(token)).await?;
+    Ok(pb::AdmitReply { node_id: done.seq.0, map: router.map().encode(), ..Default::default() })
 }
 
 /// Registers a node with the meta group; the answer's `seq` is the node's id. A node that asks to be

@@ -1,5 +1,7 @@
 //! The audit log: who has done what to the cluster. Kept by the meta group (`meta/audit.rs`).
 
+use std::time::Duration;
+
 use prost::Message;
 
 use crate::error::Error;
@@ -51,8 +53,8 @@ impl<R: Runtime> Router<R> {
         hash: bytes::Bytes,
         ttl_ms: u64,
     ) -> Result<u64, Error> {
-        let minutes = ttl_ms / 60_000;
-        let action = format!("make a join token that is valid for {minutes} minutes");
+        let ttl = humantime::format_duration(Duration::from_millis(ttl_ms));
+        let action = format!("make a join token that is valid for {ttl}");
         let audit = pb::Audit { who: who.into(), action };
         let command = Command::IssueJoinToken(pb::IssueJoinToken { hash, ttl_ms });
         let done = self.propose_meta_for(command, Some(audit)).await?;

@@ -66,6 +66,8 @@ pub trait Control: Send + Sync + 'static {
     fn set_aside_at_start(&self, shard: ShardId) -> BoxFuture<'_, Result<(), Error>>;
     /// Bytes that this node's data takes on disk.
     fn disk_bytes(&self) -> u64;
+    /// Sessions, WebSockets, event streams and long polls of this node's clients.
+    fn streams(&self) -> usize;
 }
 
 /// The router's settings.
@@ -111,6 +113,8 @@ pub struct Router<R: Runtime = TokioRuntime> {
     stopping: AtomicBool,
     /// Why the cluster does not take this node, if it does not.
     refused: Mutex<Option<String>>,
+    /// When each shard was last seen to have a leader.
+    led: Mutex<BTreeMap<ShardId, R::Instant>>,
     disk_full: AtomicBool,
     /// How many requests to the meta group there were; tells them apart.
     meta_requests: AtomicU32,
@@ -144,6 +148,7 @@ impl<R: Runtime> Router<R> {
             control: OnceLock::new(),
             stopping: AtomicBool::new(false),
             refused: Mutex::default(),
+            led: Mutex::default(),
             disk_full: AtomicBool::new(false),
             meta_requests: AtomicU32::new(0),
         })

@@ -141,36 +141,14 @@ impl<R: Runtime> Router<R> {
         }
     }
 
-    /// What an order comes to on a map: nothing, if it is so already.
-    async fn decide(
-        &self,
-        map: &ClusterMap,
-        order: &Order,
-    ) -> Result<(Option<Decided>, Plan), Error> {
+    /// What an order comes to on a map.
+    async fn decide(&self, map: &ClusterMap, order: &Order) -> Decision {
         if !map.is_formed() {
             return Err(placement::no_cluster());
         }
         match *order {
             Order::MoveShard { shard, from, to } => move_shard(map, shard, from, to),
-            Order::TransferLeader { shard, to } => {
-                let placement = map.placement(shard).ok_or_else(|| no_shard(map, shard))?;
-                if !placement.settled.contains(&to) {
-                    return Err(Error::invalid(format!(
-                        "node {to} does not vote in shard {shard}: those that do are {}",
-                        ids(&placement.settled)
-                    )));
-                }
-                let named = map.node(to);
-                if !named.as_ref().is_some_and(Node::takes_replicas) {
-                    let state = named.map_or("removed", |node| node.standing());
-                    return Err(Error::new(
-                        Code::Forbidden,
-                        format!("node {to} is {state}, and leads nothing"),
-                    ));
-                }
-                let plan = Plan { steps: vec![Action::TransferLeader { shard, to }.to_string()] };
-                Ok((Some(Decided::Transfer { shard, to }), plan))
-            }
+            Order::TransferLeader { shard, to } => transfer(map, shard, to),
             Order::Rebalance { replicas, leaders } => {
                 // What is wished for already stays so: a node that has joined waits for its part.
                 let (so_far, leaders_so_far) = map.rebalance();
@@ -206,7 +184,10 @@ impl<R: Runtime> Router<R> {
                 }
                 Ok((command, plan))
             }
-            Order::Remove { node, .. } if map.is_removed(node) => Ok((None, Plan::default())),
+            Order::Remove { node, successor } if map.is_removed(node) => {
+                successor.map_or(Ok(()), |successor| map.check_known(successor))?;
+                Ok((None, Plan::default()))
+            }
             Order::Remove { node, successor } => {
                 self.set_state(map, node, pb::NodeState::Leaving, successor).await
             }
@@ -219,18 +200,14 @@ impl<R: Runtime> Router<R> {
         node: NodeId,
         state: pb::NodeState,
         successor: Option<NodeId>,
-    ) -> Result<(Option<Decided>, Plan), Error> {
+    ) -> Decision {
         let successor = successor.map_or(0, |node| node.0);
         let set = pb::SetNodeState { node: node.0, state: state.into(), successor };
         self.decide_meta(map, Command::SetNodeState(set)).await
     }
 
     /// A command of the meta group, and what the planner will make of it.
-    async fn decide_meta(
-        &self,
-        map: &ClusterMap,
-        command: Command,
-    ) -> Result<(Option<Decided>, Plan), Error> {
+    async fn decide_meta(&self, map: &ClusterMap, command: Command) -> Decision {
         let mut then = map.clone();
         let done = then.carry_out(command.clone()).map_err(Error::from)?;
         if done.duplicate {
@@ -325,57 +302,6 @@ impl<R: Runtime> Router<R> {
         Ok(())
     }
 
-    /// Who answers, and who leads what.
-    pub async fn facts(&self) -> Facts {
-        let status = self.status().await;
-        let up = status.nodes.iter().filter(|node| node.state == "up");
-        let mut leading: Vec<&v1::ShardStatus> =
-            status.shards.iter().filter(|shard| shard.state == "leader").collect();
-        // Of two that think so, the one of the later term is right.
-        leading.sort_by_key(|shard| shard.term);
-        let leaders = leading
-            .into_iter()
-            .filter_map(|s| Some((ShardId(u16::try_from(s.shard).ok()?), NodeId(s.node))));
-        Facts {
-            reachable: up.map(|node| NodeId(node.id)).collect(),
-            leaders: leaders.collect(),
-            ..Facts::default()
-        }
-    }
-
-    /// Nodes and shards as they are now.
-    ///
-    /// # Errors
-    /// Why the meta group could not be reached.
-    pub async fn placement(&self) -> Result<v1::PlacementResponse, Error> {
-        let map = self.read_map().await?;
-        let facts = self.facts().await;
-        let node = |node: Node| v1::PlacedNode {
-            id: node.id.0,
-            membership: node.standing().into(),
-            client_address: node.client_address,
-            peer_address: node.peer_address,
-            version: node.version,
-            up: facts.reachable.contains(&node.id),
-            replicas: map.shards().filter(|(_, members)| members.contains(&node.id)).count() as u32,
-            leaders: facts.leaders.values().filter(|leader| **leader == node.id).count() as u32,
-        };
-        let raw = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
-        let shard = |placement: crate::meta::Placement| v1::PlacedShard {
-            shard: placement.shard.0.into(),
-            target: raw(&placement.target),
-            settled: raw(&placement.settled),
-            leader: facts.leaders.get(&placement.shard).map_or(0, |leader| leader.0),
-        };
-        Ok(v1::PlacementResponse {
-            version: map.version(),
-            nodes: map.nodes().map(node).collect(),
-            shards: map.placements().map(shard).collect(),
-            rebalancing: map.rebalance() != (false, false),
-            removed: map.removed().map(|node| node.0).collect(),
-        })
-    }
-
     /// The shards that would have no quorum if a node stopped now.
     ///
     /// # Errors
@@ -402,8 +328,15 @@ impl<R: Runtime> Router<R> {
         let critical = map.placements().filter(|placement| {
             // Without a leader nobody knows who has caught up.
             let leaderless = status.leaderless.contains(&u32::from(placement.shard.0));
-            // While members change, each decision takes a majority of those before and of those after.
-            [&placement.settled, &placement.target].into_iter().any(|voters| {
+            // While members change, each decision takes a majority of those before and of those after;
+            // and the leader knows of what the map has not heard yet.
+            let leads = |replica: &&v1::ShardStatus| {
+                replica.shard == u32::from(placement.shard.0) && replica.state == "leader"
+            };
+            let leader = status.shards.iter().filter(leads).max_by_key(|replica| replica.term);
+            let voting: Vec<NodeId> =
+                leader.iter().flat_map(|replica| &replica.voters).map(|id| NodeId(*id)).collect();
+            [&placement.settled, &placement.target, &voting].into_iter().any(|voters| {
                 let others = voters.iter().filter(|id| **id != node);
                 let serving = others.filter(|id| serves(placement.shard, **id)).count();
                 voters.contains(&node) && (leaderless || serving <= voters.len() / 2)
@@ -412,6 +345,9 @@ impl<R: Runtime> Router<R> {
         Ok(critical.map(|placement| placement.shard).collect())
     }
 }
+
+/// What an order comes to, and its steps; nothing, if it is so already.
+type Decision = Result<(Option<Decided>, Plan), Error>;
 
 /// What is to be done about an order.
 enum Decided {
@@ -440,12 +376,26 @@ fn check_drain(map: &ClusterMap, node: NodeId, facts: &Facts) -> Result<(), Erro
     }
 }
 
-fn move_shard(
-    map: &ClusterMap,
-    shard: ShardId,
-    from: NodeId,
-    to: NodeId,
-) -> Result<(Option<Decided>, Plan), Error> {
+/// To a voter that may lead.
+fn transfer(map: &ClusterMap, shard: ShardId, to: NodeId) -> Decision {
+    let placement = map.placement(shard).ok_or_else(|| no_shard(map, shard))?;
+    if !placement.settled.contains(&to) {
+        return Err(Error::invalid(format!(
+            "node {to} does not vote in shard {shard}: those that do are {}",
+            ids(&placement.settled)
+        )));
+    }
+    let named = map.node(to);
+    if !named.as_ref().is_some_and(Node::takes_replicas) {
+        let state = named.map_or("removed", |node| node.standing());
+        let message = format!("node {to} is {state}, and leads nothing");
+        return Err(Error::new(Code::Forbidden, message));
+    }
+    let plan = Plan { steps: vec![Action::TransferLeader { shard, to }.to_string()] };
+    Ok((Some(Decided::Transfer { shard, to }), plan))
+}
+
+fn move_shard(map: &ClusterMap, shard: ShardId, from: NodeId, to: NodeId) -> Decision {
     let placement = map.placement(shard).ok_or_else(|| no_shard(map, shard))?;
     let has = |node| placement.target.contains(&node);
     if !has(from) && has(to) {

@@ -26,7 +26,11 @@ impl<R: Runtime> Router<R> {
     }
 
     pub(super) fn shard_of_room(&self, room: &RoomId) -> Result<ShardId, Error> {
-        self.map().shard_of_room(room).ok_or_else(no_cluster)
+        let map = self.map();
+        if mutant!(SlotNotOwned) && room.as_str().starts_with("late") {
+            return map.data_shards().next().ok_or_else(no_cluster);
+        }
+        map.shard_of_room(room).ok_or_else(no_cluster)
     }
 
     /// The shard that has a user.

@@ -10,11 +10,12 @@ use prost::Message;
 use crate::error::{Code, Error};
 use crate::id::{NodeId, ShardId};
 use crate::limits::CAUGHT_UP_LAG_MAX;
-use crate::meta::NodeState;
+use crate::meta::planner::Facts;
+use crate::meta::{Node, NodeState, Placement};
 use crate::proto::internal as pb;
 use crate::proto::v1;
 use crate::router::{Router, forward};
-use crate::shard::runtime::Runtime;
+use crate::shard::runtime::{Instant, Runtime};
 
 /// How long a peer may take to say how it stands.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -24,7 +25,7 @@ const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// Whether this node can serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
-    /// Every group of this node has a leader and is caught up.
+    /// Every group of this node has a leader, or had one a moment ago, and is caught up.
     pub ready: bool,
     /// For a person: what is missing.
     pub reason: String,
@@ -58,8 +59,10 @@ impl<R: Runtime> Router<R> {
         if map.is_removed(node) {
             return Some("the node was removed from the cluster".into());
         }
-        if map.node(node).is_some_and(|own| own.state == NodeState::Draining) {
-            return Some("the node is draining".into());
+        match map.node(node).map(|own| own.state) {
+            Some(NodeState::Draining) => return Some("the node is draining".into()),
+            Some(NodeState::Leaving) => return Some("the node is being removed".into()),
+            _ => {}
         }
         // A replica that is being caught up serves nothing yet.
         for placement in map.placements().filter(|p| p.settled.contains(&node)) {
@@ -71,7 +74,7 @@ impl<R: Runtime> Router<R> {
             if status.state == "stopped" {
                 return Some(format!("shard {shard} has stopped"));
             }
-            if !replica.has_leader() {
+            if !replica.has_leader() && !self.was_led_lately(shard) {
                 return Some(format!("shard {shard} has no leader"));
             }
             // Not `commit`: of entries that a lagging replica has yet to receive it knows nothing.
@@ -84,6 +87,13 @@ impl<R: Runtime> Router<R> {
             }
         }
         None
+    }
+
+    /// Whether a shard had a leader a moment ago, and so is having one elected. Who waits for that is
+    /// served; and one node's death must not make all others unready at once.
+    fn was_led_lately(&self, shard: ShardId) -> bool {
+        let led = self.led.lock().expect("no holder of the lock panics");
+        led.get(&shard).is_some_and(|at| at.elapsed() < self.options.stall_after)
     }
 
     /// This node and its replicas.
@@ -110,6 +120,7 @@ impl<R: Runtime> Router<R> {
                     size_bytes: status.size_bytes,
                     voters: status.voters.iter().map(|id| id.0).collect(),
                     learners: status.learners.iter().map(|id| id.0).collect(),
+                    receiving_bytes: shard.receiving_bytes(),
                 }
             })
             .collect();
@@ -131,6 +142,7 @@ impl<R: Runtime> Router<R> {
             disk_bytes: self.control.get().map_or(0, |control| control.disk_bytes()),
             membership: membership.into(),
             lag: 0,
+            streams: self.control.get().map_or(0, |control| control.streams() as u32),
         };
         v1::StatusResponse {
             cluster_id: map.cluster_id().into(),
@@ -177,6 +189,51 @@ impl<R: Runtime> Router<R> {
         status
     }
 
+    /// Who answers, and who leads what.
+    pub async fn facts(&self) -> Facts {
+        facts_of(&self.status().await)
+    }
+
+    /// Nodes and shards as they are now.
+    ///
+    /// # Errors
+    /// Why the meta group could not be reached.
+    pub async fn placement(&self) -> Result<v1::PlacementResponse, Error> {
+        let map = self.read_map().await?;
+        let status = self.status().await;
+        let facts = facts_of(&status);
+        let node = |node: Node| v1::PlacedNode {
+            id: node.id.0,
+            membership: node.standing().into(),
+            client_address: node.client_address,
+            peer_address: node.peer_address,
+            version: node.version,
+            up: facts.reachable.contains(&node.id),
+            replicas: map.shards().filter(|(_, members)| members.contains(&node.id)).count() as u32,
+            leaders: facts.leaders.values().filter(|leader| **leader == node.id).count() as u32,
+            streams: status.nodes.iter().find(|n| n.id == node.id.0).map_or(0, |n| n.streams),
+        };
+        let raw = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+        // Those to whom a move was taken back may vote until the leader has said who does.
+        let may_vote = |placement: &Placement| {
+            BTreeSet::from_iter(placement.settled.iter().chain(&placement.given_up).copied())
+        };
+        let shard = |placement: Placement| v1::PlacedShard {
+            shard: placement.shard.0.into(),
+            target: raw(&placement.target),
+            settled: may_vote(&placement).into_iter().map(|node| node.0).collect(),
+            leader: facts.leaders.get(&placement.shard).map_or(0, |leader| leader.0),
+            coming: coming(&placement, &facts, &status),
+        };
+        Ok(v1::PlacementResponse {
+            version: map.version(),
+            nodes: map.nodes().map(node).collect(),
+            shards: map.placements().map(shard).collect(),
+            rebalancing: map.rebalance() != (false, false),
+            removed: map.removed().map(|node| node.0).collect(),
+        })
+    }
+
     async fn peer_status(&self, peer: NodeId) -> Option<v1::StatusResponse> {
         let forwarder = self.forwarder(peer);
         let request = forward::Request::Status(pb::PeerStatus {});
@@ -203,6 +260,8 @@ impl<R: Runtime> Router<R> {
                         hub.resume();
                     }
                     *waited = Duration::ZERO;
+                    let mut led = self.led.lock().expect("no holder of the lock panics");
+                    led.insert(shard.id(), R::Instant::now());
                 } else {
                     let before = *waited;
                     *waited += WATCH_EVERY;
@@ -214,6 +273,43 @@ impl<R: Runtime> Router<R> {
             }
         }
     }
+}
+
+fn facts_of(status: &v1::StatusResponse) -> Facts {
+    let up = status.nodes.iter().filter(|node| node.state == "up");
+    let mut leading: Vec<&v1::ShardStatus> =
+        status.shards.iter().filter(|shard| shard.state == "leader").collect();
+    // Of two that think so, the one of the later term is right.
+    leading.sort_by_key(|shard| shard.term);
+    let leaders = leading
+        .into_iter()
+        .filter_map(|s| Some((ShardId(u16::try_from(s.shard).ok()?), NodeId(s.node))));
+    Facts {
+        reachable: up.map(|node| NodeId(node.id)).collect(),
+        leaders: leaders.collect(),
+        ..Facts::default()
+    }
+}
+
+/// How far the nodes are that are to vote in a shard, and do not yet.
+fn coming(placement: &Placement, facts: &Facts, status: &v1::StatusResponse) -> Vec<v1::CatchUp> {
+    let replica = |node: NodeId| {
+        let of = (u32::from(placement.shard.0), node.0);
+        status.shards.iter().find(|replica| (replica.shard, replica.node) == of)
+    };
+    let leader = facts.leaders.get(&placement.shard).and_then(|leader| replica(*leader));
+    let comes = placement.target.iter().filter(|node| !placement.settled.contains(node));
+    let catch_up = |node: &NodeId| v1::CatchUp {
+        node: node.0,
+        received_bytes: replica(*node).map_or(0, |replica| replica.receiving_bytes),
+        total_bytes: leader.map_or(0, |leader| leader.size_bytes),
+        // Before it has a replica it trails by all there is.
+        lag: match replica(*node) {
+            Some(replica) => replica.lag,
+            None => leader.map_or(0, |leader| leader.last_log),
+        },
+    };
+    comes.map(catch_up).collect()
 }
 
 /// Fills in how far each replica, and each node, trails its shards' leaders; returns the shards whose leader

@@ -1,6 +1,7 @@
 //! Takes peers' streams and hands them to the group that they are for.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, RwLock};
 
 use futures_util::StreamExt;
@@ -205,11 +206,12 @@ async fn serve_snapshot<R: Runtime>(
         let id = shard.id();
         let sink = R::blocking(move || SnapshotSink::new(base, id)).await.flatten();
         let sink = sink.map_err(SnapshotError::Store)?;
-        let received = snapshot::receive::<R>(sink, &mut stream).await?;
+        let received = snapshot::receive::<R>(sink, &mut stream, &replica.receiving_bytes).await?;
         let snapshot = SnapshotData::Received(received);
         let installed = shard.raft().install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
         installed.map_err(|fatal| SnapshotError::Refused(fatal.to_string()))
     };
+    replica.receiving_bytes.store(0, Ordering::Relaxed);
     let result = received.await.map(|response| response.vote).map_err(|error| error.to_string());
     match &result {
         Ok(_) => tracing::info!(shard = %shard.id(), "installed a snapshot"),

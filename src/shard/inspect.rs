@@ -1,6 +1,7 @@
 //! How a replica stands: for operators, and for checks that look at all of a cluster's replicas.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
@@ -9,7 +10,7 @@ use prost::Message;
 use crate::id::NodeId;
 use crate::shard::Shard;
 use crate::shard::runtime::Runtime;
-use crate::shard::types::{Entry, LogId, log_id_parts};
+use crate::shard::types::{Entry, LogId, Membership, Payload, log_id_parts};
 use crate::shard::wire;
 
 /// How a replica stands, for operators.
@@ -68,14 +69,20 @@ impl<R: Runtime> Shard<R> {
         }
     }
 
+    /// Bytes of a snapshot that have been received so far; 0 while none is.
+    pub fn receiving_bytes(&self) -> u64 {
+        self.replica.receiving_bytes.load(Ordering::Relaxed)
+    }
+
     /// The memberships that this replica knows: the one that it goes by, and the last one that is
-    /// committed. Each as the sets of voters of which an entry needs a majority each.
-    pub fn voter_sets(&self) -> [Vec<BTreeSet<NodeId>>; 2] {
+    /// committed. Each as the index of the entry that set it, and the sets of voters of which an entry
+    /// needs a majority each.
+    pub fn memberships(&self) -> [(u64, Vec<BTreeSet<NodeId>>); 2] {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         [&metrics.membership_config, &metrics.committed_membership_config].map(|config| {
-            let sets = config.membership().get_joint_config().iter();
-            sets.map(|set| set.iter().copied().map(NodeId).collect()).collect()
+            let index = config.log_id().as_ref().map_or(0, |log_id| log_id.index());
+            (index, voter_sets(config.membership()))
         })
     }
 
@@ -83,6 +90,11 @@ impl<R: Runtime> Shard<R> {
     pub fn committed(&self) -> Option<(u64, u64)> {
         let committed = self.raft.metrics().borrow_watched().local_committed;
         committed.map(|log_id| log_id_parts(&log_id))
+    }
+
+    /// Where the log on disk ends; 0 when it never had an entry.
+    pub fn last_on_disk(&self) -> u64 {
+        self.log.last_on_disk()
     }
 
     /// Up to which entry the log on disk is purged; 0 when it never was.
@@ -97,15 +109,37 @@ impl<R: Runtime> Shard<R> {
         durable.is_some_and(|(_, durable)| durable >= index) || self.log.has_synced(index, term)
     }
 
-    /// The entries from `first` to `last` as far as the log has them and can be read: index, term,
-    /// and a hash of what each carries. A log that has purged some begins later.
-    pub fn entries(&self, first: u64, last: u64) -> Vec<(u64, u64, [u8; 32])> {
+    /// The entries from `first` to `last` as far as the log has them and can be read. A log that has
+    /// purged some begins later.
+    pub fn entries(&self, first: u64, last: u64) -> Vec<Seen> {
         let entries = self.log.read(first, last + 1, usize::MAX).unwrap_or_default();
         let seen = |entry: &Entry| {
-            let carried = wire::entry_to(entry).encode_to_vec();
+            let carried = *blake3::hash(&wire::entry_to(entry).encode_to_vec()).as_bytes();
             let (term, index) = log_id_parts(&entry.log_id);
-            (index, term, *blake3::hash(&carried).as_bytes())
+            let voters = match &entry.payload {
+                Payload::Membership(membership) => Some(voter_sets(membership)),
+                _ => None,
+            };
+            Seen { index, term, carried, voters }
         };
         entries.iter().map(seen).collect()
     }
+}
+
+/// An entry of a log, as it is compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Its index.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// A hash of what it carries.
+    pub carried: [u8; 32],
+    /// The sets of voters that it sets, if it is a membership.
+    pub voters: Option<Vec<BTreeSet<NodeId>>>,
+}
+
+fn voter_sets(membership: &Membership) -> Vec<BTreeSet<NodeId>> {
+    let sets = membership.get_joint_config().iter();
+    sets.map(|set| set.iter().copied().map(NodeId).collect()).collect()
 }

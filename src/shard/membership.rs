@@ -82,6 +82,12 @@ impl<R: Runtime> Shard<R> {
         now.settled.filter(|_| now.learners.is_empty() && self.is_leader())
     }
 
+    /// Who votes by the committed membership, learners or not, as its leader knows it; `None` while
+    /// another one is on its way, and on other replicas.
+    pub fn voting(&self) -> Option<Settled> {
+        self.members_now().settled.filter(|_| self.is_leader())
+    }
+
     /// Whether this replica votes, as far as it knows.
     pub fn is_voter(&self) -> bool {
         self.has_voter(self.node)
@@ -114,11 +120,11 @@ impl<R: Runtime> Shard<R> {
         taken
     }
 
-    /// The log index of the membership that this replica goes by, 0 when it has none.
-    pub fn membership_index(&self) -> u64 {
+    /// Term and log index of the membership that this replica goes by, 0 when it has none.
+    pub fn membership_at(&self) -> (u64, u64) {
         let metrics = self.raft.metrics();
         let log_id = *metrics.borrow_watched().membership_config.log_id();
-        log_id.map_or(0, |log_id| log_id.index())
+        log_id.map_or((0, 0), |log_id| log_id_parts(&log_id))
     }
 
     /// Takes the group one step towards a set of voters, with their peer addresses. Does nothing on
@@ -130,6 +136,17 @@ impl<R: Runtime> Shard<R> {
             return Step::Waits("another replica leads".into());
         }
         let step = R::timeout(STEP_TIMEOUT, self.step(target)).await;
+        step.unwrap_or_else(|_| Step::Waits("a quorum does not answer in time".into()))
+    }
+
+    /// Sets the voters that there are once more, as a later entry. Does nothing while they change.
+    pub async fn state_voters(&self) -> Step {
+        let Some(settled) = self.settled() else {
+            return Step::Waits("the membership is not committed yet".into());
+        };
+        let same = settled.voters.iter().map(|node| node.0).collect();
+        let stating = self.change("state the voters", ChangeMembers::ReplaceAllVoters(same));
+        let step = R::timeout(STEP_TIMEOUT, stating).await;
         step.unwrap_or_else(|_| Step::Waits("a quorum does not answer in time".into()))
     }
 
@@ -155,6 +172,10 @@ impl<R: Runtime> Shard<R> {
         let missing = target.iter().filter(|(node, _)| !is_member(&node.0));
         let missing: std::collections::BTreeMap<u64, Member> =
             missing.map(|(node, address)| (node.0, Member::new(address))).collect();
+        if mutant!(RemovedFirst) && !now.voters.is_subset(&wanted) {
+            let stay = now.voters.intersection(&wanted).copied().collect();
+            return self.change("remove voters", ChangeMembers::ReplaceAllVoters(stay)).await;
+        }
         if !missing.is_empty() {
             return self.change("add learners", ChangeMembers::AddNodes(missing)).await;
         }
@@ -178,6 +199,7 @@ impl<R: Runtime> Shard<R> {
         let matched = matched.flatten().map(|log_id| log_id.index());
         let last = metrics.last_log_index.unwrap_or(0);
         match matched {
+            _ if mutant!(LearnerTrusted) => None,
             Some(matched) if matched + CAUGHT_UP_LAG_MAX >= last => None,
             Some(matched) => Some(format!("node {node} trails by {} entries", last - matched)),
             None => Some(format!("node {node} has not answered yet")),

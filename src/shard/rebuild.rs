@@ -11,6 +11,7 @@
 //! same position: its log begins where it ended then (`Shard::retire`).
 
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prost::Message;
@@ -92,7 +93,7 @@ async fn fetch<R: Runtime>(
     }
     let base = state.base().clone();
     let sink = R::blocking(move || SnapshotSink::new(base, id)).await??;
-    let received = snapshot::receive::<R>(sink, &mut stream).await?;
+    let received = snapshot::receive::<R>(sink, &mut stream, &AtomicU64::new(0)).await?;
     // Nothing else runs in this group yet that could be held up.
     Ok(state.install(received)?)
 }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,8 +31,8 @@ const HAVE_ROOMS: usize = 1000;
 /// however many shards move, a node sends no more than that.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    /// Bytes a second at most; 0 = as fast as can be.
-    bytes_per_second: u64,
+    /// Bytes a second at most; 0 = as fast as can be. It may change while snapshots are sent.
+    bytes_per_second: Arc<AtomicU64>,
     /// Held while time is let pass for what was sent; never while something is sent, as a receiver may
     /// hang.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -46,7 +47,12 @@ impl Default for Pace {
 impl Pace {
     /// So many bytes a second; 0 = as fast as can be.
     pub fn new(bytes_per_second: u64) -> Pace {
-        Pace { bytes_per_second, turn: Arc::default() }
+        Pace { bytes_per_second: Arc::new(bytes_per_second.into()), turn: Arc::default() }
+    }
+
+    /// So many bytes a second from the next block on, of all clones.
+    pub fn set(&self, bytes_per_second: u64) {
+        self.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
     }
 
     /// Waits for as long as so many bytes should take, after those who wait for theirs.
@@ -60,7 +66,7 @@ impl Pace {
 
     /// How long so many bytes should take.
     fn takes(&self, bytes: u64) -> Duration {
-        match self.bytes_per_second {
+        match self.bytes_per_second.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
             rate => Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate),
         }
@@ -172,16 +178,18 @@ async fn receive_have(stream: &mut Stream) -> Result<Vec<(RoomId, Epoch, Seq)>, 
     }
 }
 
-/// Receives a snapshot's content; what it returns is ready to be installed.
+/// Receives a snapshot's content, and counts its bytes; what it returns is ready to be installed.
 pub(crate) async fn receive<R: Runtime>(
     mut sink: SnapshotSink,
     stream: &mut Stream,
+    received_bytes: &AtomicU64,
 ) -> Result<Received, SnapshotError> {
     let have: Vec<RoomHead> = sink.have().cloned().collect();
     send_have(stream, &have).await?;
     loop {
-        let frame =
-            pb::SnapshotFrame::decode(stream.recv().await?).map_err(|_| Malformed("frame"))?;
+        let frame = stream.recv().await?;
+        received_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        let frame = pb::SnapshotFrame::decode(frame).map_err(|_| Malformed("frame"))?;
         let part = frame.part.ok_or(Malformed("frame"))?;
         let (back, taken) = R::blocking(move || {
             let taken = match part {
@@ -248,5 +256,16 @@ mod tests {
         tokio::join!(sent(), sent(), sent());
         assert!(begin.elapsed() >= Duration::from_millis(3 * 50), "{:?}", begin.elapsed());
         Pace::new(0).wait::<TokioRuntime>(u64::MAX).await;
+    }
+
+    #[test]
+    fn a_rate_that_is_changed_is_that_of_all_clones() {
+        let pace = Pace::new(10_000);
+        let clone = pace.clone();
+        assert_eq!(clone.takes(500), Duration::from_millis(50));
+        pace.set(1_000);
+        assert_eq!(clone.takes(500), Duration::from_millis(500));
+        pace.set(0);
+        assert_eq!(clone.takes(u64::MAX), Duration::ZERO);
     }
 }

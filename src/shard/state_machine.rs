@@ -5,7 +5,7 @@
 //! and the hub's position agree. `apply` does no I/O but for rows that are not in memory.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
@@ -50,6 +50,8 @@ pub struct Replica {
     applied: watch::Sender<u64>,
     /// The replica was removed from this node; changed while `state` is locked for writing.
     retired: AtomicBool,
+    /// Bytes of a snapshot that have been received so far; 0 while none is.
+    pub(crate) receiving_bytes: AtomicU64,
     pub(crate) acknowledged: Arc<Acknowledgements>,
     /// Held by a checkpoint, by the copying of a snapshot, and while one is received.
     pub(crate) maintenance: Arc<tokio::sync::Mutex<()>>,
@@ -66,6 +68,7 @@ impl Replica {
             sink,
             applied,
             retired: AtomicBool::new(false),
+            receiving_bytes: AtomicU64::new(0),
             acknowledged: Arc::default(),
             maintenance: Arc::default(),
         })

@@ -18,6 +18,8 @@ pub mod ws;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 /// Says something past the test harness, which hides what a test prints unless it fails: what was
 /// measured, and what was skipped and why.
 #[allow(unused_macros, reason = "each test file uses its own part")]
@@ -52,6 +54,14 @@ pub fn wait_for<T>(
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }
+}
+
+/// Whether a process has a handler for a signal: proc_pid_status(5), SigCgt.
+pub fn catches(pid: u32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+    caught >> (signal.as_raw() - 1) & 1 == 1
 }
 
 /// A fresh request id.

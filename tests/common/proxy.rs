@@ -33,13 +33,30 @@ impl Kind {
         }
     }
 
-    /// Whether it is installed; says so where it is not.
+    /// Whether it is installed, with what our file needs; says so where it is not.
     pub fn is_here(self) -> bool {
-        let here = Command::new(self.program()).arg("-v").output().is_ok();
-        if !here {
-            super::say!("SKIPPED: no {0}; apt-get install {0}", self.program());
+        let mut missing = vec![];
+        if Command::new(self.program()).arg("-v").output().is_err() {
+            missing.push(self.program());
         }
-        here
+        let packages = self.modules().iter().filter(|(file, _)| !Path::new(file).exists());
+        missing.extend(packages.map(|(_, package)| package));
+        if !missing.is_empty() {
+            let missing = missing.join(" ");
+            super::say!("SKIPPED: {self:?} lacks {missing}; apt-get install {missing}");
+        }
+        missing.is_empty()
+    }
+
+    /// A file of each package that it needs beside its own, and the package.
+    fn modules(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Kind::HaProxy => &[],
+            Kind::Nginx => &[
+                ("/usr/lib/nginx/modules/ngx_http_lua_module.so", "libnginx-mod-http-lua"),
+                ("/usr/share/lua/5.1/socket.lua", "lua-socket"),
+            ],
+        }
     }
 
     fn file(self) -> &'static str {
@@ -95,7 +112,7 @@ impl Proxy {
             Kind::Nginx => {
                 let pid = directory.join("nginx.pid");
                 let own = format!("daemon off; pid {};", pid.display());
-                command.arg("-p").arg(directory).arg("-c").arg(&file);
+                command.arg("-c").arg(&file);
                 command.args(["-e", err.to_str().unwrap(), "-g", &own])
             }
         };

@@ -1,6 +1,6 @@
 //! `folkmoot-jepsen operations`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use folkmoot_jepsen::run;
@@ -18,8 +18,9 @@ use super::{Failure, verdict_code};
 #[command(after_help = "Examples:\n  folkmoot-jepsen operations --local\n  \
     folkmoot-jepsen operations --local --prefill 0 --only drain,move --rate 300\n  \
     folkmoot-jepsen operations --table jepsen-store/3-nodes-operations/TIME\n\n\
-    Prints a Markdown table, as in docs/operations.md. Exits with 0 when the run is valid, 1 when it\n\
-    is invalid, and 2 when there is no verdict.")]
+    Prints a Markdown table, as in docs/operations.md. Exits with 0 when the run is valid\n\
+    and all was reached (a p99 under 500 ms, no failed post, a replacement within 60 s), 1 when not,\n\
+    and 2 when there is no verdict.")]
 pub(super) struct OperationsArgs {
     /// The folkmoot to test; by default the one beside this program.
     #[arg(long, value_name = "PATH")]
@@ -68,11 +69,8 @@ pub(super) struct OperationsArgs {
 
 /// Runs `operations`.
 pub(super) fn run(args: OperationsArgs) -> Result<u8, Failure> {
-    let failed = |message: String| Failure::Run { message, json: false };
     if let Some(directory) = &args.table {
-        let (table, verdict) = run::operations_table(directory).map_err(failed)?;
-        super::run::print(&table, false)?;
-        return Ok(verdict_code(verdict));
+        return tell(directory);
     }
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));
     let mut command: Vec<String> = std::env::args().collect();
@@ -104,12 +102,26 @@ pub(super) fn run(args: OperationsArgs) -> Result<u8, Failure> {
         command,
     };
     let outcome = run::run(options).map_err(failed)?;
-    let (table, verdict) = run::operations_table(&outcome.store).map_err(failed)?;
-    super::run::print(&table, false)?;
+    let code = tell(&outcome.store)?;
     let outside = &outcome.results.outside;
     for why in outside.findings.iter().chain(&outside.problems).chain(&outcome.results.too_slow) {
         eprintln!("{why}");
     }
     eprintln!("{}", outcome.store.join("report.html").display());
-    Ok(verdict_code(verdict))
+    Ok(code)
+}
+
+fn failed(message: String) -> Failure {
+    Failure::Run { message, json: false }
+}
+
+/// Prints the table of a run, and what was not reached.
+fn tell(directory: &Path) -> Result<u8, Failure> {
+    let (table, verdict, missed) = run::operations_table(directory).map_err(failed)?;
+    super::run::print(&table, false)?;
+    missed.iter().for_each(|what| eprintln!("not reached: {what}"));
+    Ok(match verdict_code(verdict) {
+        0 if !missed.is_empty() => 1,
+        code => code,
+    })
 }

@@ -267,13 +267,16 @@ pub struct Op {
     pub value: Value,
     /// Why it failed, or is unknown: an error's code.
     pub error: Option<Box<str>>,
+    /// How long ago it was due when it began, in nanoseconds, where that is known: whoever does it was held
+    /// up by what it did before.
+    pub late: u64,
 }
 
 impl Op {
     /// A line without node, room and error.
     #[must_use]
     pub const fn new(time: u64, process: Process, kind: Kind, f: F, value: Value) -> Op {
-        Op { time, process, kind, f, node: None, room: None, value, error: None }
+        Op { time, process, kind, f, node: None, room: None, value, error: None, late: 0 }
     }
 
     /// An operation begins.
@@ -285,21 +288,21 @@ impl Op {
     /// This operation, completed at `time`, with what it returned.
     #[must_use]
     pub fn ok(&self, time: u64, value: Value) -> Op {
-        Op { time, kind: Kind::Ok, value, ..self.clone() }
+        Op { time, kind: Kind::Ok, value, late: 0, ..self.clone() }
     }
 
     /// This operation, which certainly did not take effect.
     #[must_use]
     pub fn fail(&self, time: u64, error: &str) -> Op {
         let error = Some(error.into());
-        Op { time, kind: Kind::Fail, value: Value::None, error, ..self.clone() }
+        Op { time, kind: Kind::Fail, value: Value::None, error, late: 0, ..self.clone() }
     }
 
     /// This operation, whose outcome is unknown.
     #[must_use]
     pub fn info(&self, time: u64, error: &str) -> Op {
         let error = Some(error.into());
-        Op { time, kind: Kind::Info, value: Value::None, error, ..self.clone() }
+        Op { time, kind: Kind::Info, value: Value::None, error, late: 0, ..self.clone() }
     }
 
     /// An event came on a subscription.

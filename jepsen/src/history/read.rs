@@ -168,6 +168,7 @@ impl Reader {
             room: raw.room.map(|name| self.name(&name)),
             value: raw.value.unwrap_or_default().into_value(f, kind)?,
             error: raw.error.map(|error| error.into()),
+            late: raw.late,
         })
     }
 }
@@ -210,6 +211,8 @@ struct RawOp<'a> {
     value: Option<RawValue>,
     #[serde(borrow)]
     error: Option<Cow<'a, str>>,
+    #[serde(default)]
+    late: u64,
 }
 
 /// The fields of all values; each `f` has its own.

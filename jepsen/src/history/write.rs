@@ -92,6 +92,8 @@ struct Line<'a> {
     value: &'a Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_zero")]
+    late: u64,
 }
 
 impl<'a> Line<'a> {
@@ -106,8 +108,13 @@ impl<'a> Line<'a> {
             room: op.room.as_ref(),
             value: &op.value,
             error: op.error.as_deref(),
+            late: op.late,
         }
     }
+}
+
+fn is_zero(late: &u64) -> bool {
+    *late == 0
 }
 
 fn is_none(value: &&Value) -> bool {

@@ -446,7 +446,7 @@ pub fn judge_again(
 /// # Errors
 ///
 /// When the directory is not one of a run.
-pub fn operations_table(directory: &Path) -> Result<(String, check::Verdict), String> {
+pub fn operations_table(directory: &Path) -> Result<(String, check::Verdict, Vec<String>), String> {
     let store = Store::open(directory);
     let read = |path: PathBuf| {
         std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
@@ -458,7 +458,8 @@ pub fn operations_table(directory: &Path) -> Result<(String, check::Verdict), St
     let history = store.read_history()?;
     let report = check::check(&history, &outside.limits.of_checkers());
     let results = Results::new(&history, report, outside);
-    Ok((operations::table::markdown(&test, &history, &results), results.report.verdict))
+    let (table, missed) = operations::table::markdown(&test, &history, &results);
+    Ok((table, results.report.verdict, missed))
 }
 
 /// Judges what a store has, and writes down the results.

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::history::{F, Fault, Kind, Name, Op, Phase, Process, Value, Writer};
 use crate::run::client::Outcome;
@@ -111,7 +111,21 @@ impl Recorder {
 
     /// An operation begins; record its end with [`Recorder::end`].
     pub fn begin(&self, process: Process, f: F, node: &str, room: &Name, value: Value) -> Op {
-        let op = Op::invoke(0, process, f, value).node(node).room(room);
+        self.begin_late(process, f, node, room, value, Duration::ZERO)
+    }
+
+    /// An operation begins that was due so long ago.
+    pub fn begin_late(
+        &self,
+        process: Process,
+        f: F,
+        node: &str,
+        room: &Name,
+        value: Value,
+        late: Duration,
+    ) -> Op {
+        let mut op = Op::invoke(0, process, f, value).node(node).room(room);
+        op.late = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
         self.push(op.clone());
         op
     }

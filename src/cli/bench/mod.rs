@@ -139,7 +139,7 @@ pub(super) async fn run(args: Args) -> Outcome {
     let work = async {
         Local::answering(urls.clone()).await?;
         let options = ClientOptions { servers: urls.clone(), ..ClientOptions::default() };
-        let formed = Client::connect(options)?.init_cluster(u32::from(nodes), 0).await?;
+        let formed = Client::connect(options)?.init_cluster(u32::from(nodes), 0, "").await?;
         let token = Some(formed.admin_token);
         measure(&args, Target { servers: urls, token, pids, data: Some(dir.clone()) }).await
     };

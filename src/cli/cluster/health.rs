@@ -77,7 +77,10 @@ fn problems(status: &pb::StatusResponse) -> Problems {
     for shard in shards {
         let replicas: Vec<_> = status.shards.iter().filter(|r| r.shard == shard).collect();
         let name = output::shard(shard);
-        let Some(leader) = replicas.iter().find(|replica| replica.state == "leader") else {
+        // One that was cut off may take itself for the leader still.
+        let leading = replicas.iter().filter(|replica| replica.state == "leader");
+        let leader = leading.max_by_key(|replica| replica.term);
+        let Some(leader) = leader.filter(|_| !status.leaderless.contains(&shard)) else {
             problems.outages.push(format!("{name} has no leader that answers"));
             continue;
         };

@@ -46,7 +46,8 @@ pub(in crate::cli) async fn run(args: Status) -> Outcome {
         output::line(json!({
             "id": node.id, "membership": node.membership, "up": node.state == "up",
             "client_address": node.client_address, "peer_address": node.peer_address,
-            "version": node.version, "leaders": node.leaders, "disk_bytes": node.disk_bytes,
+            "version": node.version, "leaders": node.leaders, "streams": node.streams,
+            "disk_bytes": node.disk_bytes,
             "replicas": replicas.iter().map(replica).collect::<Vec<_>>(),
             "incoming": incoming, "stale": status.stale,
         }))?;
@@ -65,6 +66,7 @@ pub(in crate::cli) async fn run(args: Status) -> Outcome {
         ("version", node.version.clone()),
         ("leads", node.leaders.to_string()),
         ("replicas", node.replicas.to_string()),
+        ("streams", node.streams.to_string()),
         ("disk", output::bytes(node.disk_bytes)),
         ("is caught up for", coming),
     ] {

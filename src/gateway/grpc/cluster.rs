@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status};
 
 use crate::error::{Code, Error};
 use crate::gateway::app::App;
+use crate::gateway::founding::FIRST_ADMIN;
 use crate::gateway::grpc::{answer, verify};
-use crate::gateway::operations::FIRST_ADMIN;
 use crate::id::{NodeId, ShardId};
 use crate::proto::v1 as proto;
 use crate::proto::v1::cluster_server::Cluster;
@@ -32,8 +32,9 @@ impl Cluster for ClusterService {
         &self,
         request: Request<proto::InitRequest>,
     ) -> Result<Response<proto::InitResponse>, Status> {
-        let proto::InitRequest { nodes, shards } = request.into_inner();
-        let result = self.app.init_cluster(nodes, shards).await;
+        let proto::InitRequest { nodes, shards, admin_token } = request.into_inner();
+        let admin_token = Some(admin_token).filter(|token| !token.is_empty());
+        let result = self.app.init_cluster(nodes, shards, admin_token).await;
         let (cluster_id, admin_token) = self.app.metrics.count(result)?;
         let admin_user = FIRST_ADMIN.to_owned();
         Ok(Response::new(proto::InitResponse { cluster_id, admin_token, admin_user }))

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::gateway::app::{App, Caller};
+use crate::gateway::founding::FIRST_ADMIN;
 use crate::gateway::http::extract::Json;
 use crate::gateway::http::json;
-use crate::gateway::operations::FIRST_ADMIN;
 use crate::proto::v1 as proto;
 
 #[derive(Serialize)]
@@ -36,6 +36,7 @@ struct NodeJson<'a> {
     replicas: u32,
     disk_bytes: u64,
     lag: u64,
+    streams: u32,
 }
 
 #[derive(Serialize)]
@@ -53,6 +54,7 @@ struct ShardJson<'a> {
     size_bytes: u64,
     voters: &'a [u64],
     learners: &'a [u64],
+    receiving_bytes: u64,
 }
 
 impl<'a> From<&'a proto::StatusResponse> for StatusJson<'a> {
@@ -68,6 +70,7 @@ impl<'a> From<&'a proto::StatusResponse> for StatusJson<'a> {
             replicas: node.replicas,
             disk_bytes: node.disk_bytes,
             lag: node.lag,
+            streams: node.streams,
         };
         let shard = |shard: &'a proto::ShardStatus| ShardJson {
             shard: shard.shard,
@@ -83,6 +86,7 @@ impl<'a> From<&'a proto::StatusResponse> for StatusJson<'a> {
             size_bytes: shard.size_bytes,
             voters: &shard.voters,
             learners: &shard.learners,
+            receiving_bytes: shard.receiving_bytes,
         };
         StatusJson {
             cluster_id: &status.cluster_id,
@@ -108,6 +112,7 @@ pub struct Init {
     nodes: u32,
     #[serde(default)]
     shards: u32,
+    admin_token: Option<String>,
 }
 
 /// `POST /v1/cluster/init`: forms the cluster; without a token, and refused once there is one.
@@ -118,7 +123,8 @@ pub async fn init(State(app): State<Arc<App>>, Json(body): Json<Init>) -> Result
         admin_user: &'static str,
         admin_token: String,
     }
-    let (cluster_id, admin_token) = app.init_cluster(body.nodes, body.shards).await?;
+    let (cluster_id, admin_token) =
+        app.init_cluster(body.nodes, body.shards, body.admin_token).await?;
     let initialized = Initialized { cluster_id, admin_user: FIRST_ADMIN, admin_token };
     Ok(json(StatusCode::OK, &initialized))
 }

@@ -158,8 +158,8 @@ async fn bad_tokens_and_missing_rights_are_refused() {
     assert_eq!(code(&refused), "unauthenticated");
     let status = cluster.status(proto::StatusRequest {}).await.unwrap().into_inner();
     assert_eq!(status.cluster_id, "c1");
-    let init = proto::InitRequest { nodes: 3, shards: 0 };
-    let formed = cluster.init(init).await.unwrap().into_inner();
+    let init = proto::InitRequest { nodes: 3, ..Default::default() };
+    let formed = cluster.init(init.clone()).await.unwrap().into_inner();
     assert_eq!(formed.admin_user, "admin");
     cluster.compact(with_token(&formed.admin_token, proto::CompactRequest {})).await.unwrap();
     assert_eq!(code(&cluster.init(init).await.unwrap_err()), "already_initialized");

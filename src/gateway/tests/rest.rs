@@ -145,6 +145,31 @@ async fn the_cluster_is_initialised_once_without_a_token() {
     assert_eq!(status.json()["cluster_id"], "c1");
 }
 
+/// Who has chosen the token may ask again, and is answered as before; nobody else is.
+#[tokio::test]
+async fn whoever_has_chosen_the_first_token_may_initialise_again() {
+    let server = Server::start().await;
+    let json = "content-type: application/json\r\n";
+    let init = async |token: &str| {
+        let body = format!(r#"{{"nodes":3,"admin_token":"{token}"}}"#);
+        server.send_raw("POST", "/v1/cluster/init", json, body.as_bytes()).await
+    };
+    let token = |user: &str, digit: &str| format!("fm_{user}_{}", digit.repeat(64));
+    for bad in ["", "admin", "fm_admin_00", &token("alice", "0"), &token("admin", "x")] {
+        let refused = init(bad).await;
+        assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_argument"), "{bad}");
+    }
+    let ours = token("admin", "a");
+    let formed = init(&ours).await;
+    assert_eq!((formed.status, formed.json()["admin_token"].as_str()), (200, Some(ours.as_str())));
+    let compacted = server.send(&ours, "POST", "/v1/node/compact", "").await;
+    assert_eq!(compacted.json()["bytes_after"], 40);
+    assert_eq!(init(&ours).await.json(), formed.json());
+    assert_eq!(init(&token("admin", "b")).await.code(), "already_initialized");
+    let none = server.send_raw("POST", "/v1/cluster/init", json, br#"{"nodes":3}"#).await;
+    assert_eq!(none.code(), "already_initialized");
+}
+
 #[tokio::test]
 async fn health_and_metrics_need_no_token() {
     let server = Server::start().await;

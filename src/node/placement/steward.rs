@@ -32,7 +32,10 @@ pub(in crate::node) async fn run<R: Runtime>(router: Arc<Router<R>>) {
 async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
     let map = router.map();
     let Some(placement) = map.placement(shard.id()) else { return };
-    let is_active = |id: NodeId| map.node(id).is_some_and(|node| node.state == NodeState::Active);
+    let is_active = |id: NodeId| {
+        let ignored = |state| mutant!(DrainIgnored) && state == NodeState::Draining;
+        map.node(id).is_some_and(|node| node.state == NodeState::Active || ignored(node.state))
+    };
     if let Some(node) = router.node_id()
         && !is_active(node)
         && let Some(to) = shard.successor(|other| is_active(other) && shard.reaches(other))
@@ -41,7 +44,9 @@ async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
         return;
     }
     let rests = |settled: Settled| {
-        settled.voters == placement.target && settled.log_index <= placement.log_index
+        placement.given_up.is_empty()
+            && settled.voters == placement.target
+            && settled.log_index <= placement.log_index
     };
     if shard.settled().is_some_and(rests) {
         return;
@@ -61,21 +66,42 @@ async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
     for _ in 0..STEPS_MAX {
         match shard.step_to(&target).await {
             Step::Taken => {}
-            Step::Waits(why) => return tracing::debug!(shard = %shard.id(), why, "a move waits"),
-            Step::Settled(settled) if settled.log_index > placement.log_index => {
-                let report = Command::ReportSettled(pb::ReportSettled {
-                    shard: shard.id().0.into(),
-                    voters: settled.voters.iter().map(|node| node.0).collect(),
-                    log_index: settled.log_index,
-                    term: settled.term,
-                });
-                match router.propose_meta(report).await {
-                    Ok(_) => tracing::info!(shard = %shard.id(), "reported where it is"),
-                    Err(error) => tracing::debug!(shard = %shard.id(), %error, "cannot report"),
+            Step::Waits(why) => {
+                tracing::debug!(shard = %shard.id(), why, "a move waits");
+                // It may have come to an end before it was taken back, and the way back be closed: that
+                // is known only when it is said.
+                let gone_ahead = |voting: &Settled| {
+                    voting.voters != placement.target && voting.log_index > placement.log_index
+                };
+                let voting = shard.voting().filter(|_| !placement.given_up.is_empty());
+                if let Some(voting) = voting.filter(gone_ahead) {
+                    report(&router, &shard, voting).await;
                 }
                 return;
             }
+            Step::Settled(settled) if settled.log_index > placement.log_index => {
+                return report(&router, &shard, settled).await;
+            }
+            // Nothing was changed before the move was taken back. From this entry on nothing of it can be.
+            Step::Settled(_) if !placement.given_up.is_empty() => {
+                if let Step::Waits(why) = shard.state_voters().await {
+                    return tracing::debug!(shard = %shard.id(), why, "a move back waits");
+                }
+            }
             Step::Settled(_) => return,
         }
+    }
+}
+
+async fn report<R: Runtime>(router: &Router<R>, shard: &Shard<R>, settled: Settled) {
+    let report = Command::ReportSettled(pb::ReportSettled {
+        shard: shard.id().0.into(),
+        voters: settled.voters.iter().map(|node| node.0).collect(),
+        log_index: settled.log_index,
+        term: settled.term,
+    });
+    match router.propose_meta(report).await {
+        Ok(_) => tracing::info!(shard = %shard.id(), "reported where it is"),
+        Err(error) => tracing::debug!(shard = %shard.id(), %error, "cannot report"),
     }
 }

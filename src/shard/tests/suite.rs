@@ -11,6 +11,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use futures_util::Stream as Entries;
@@ -153,8 +154,9 @@ async fn carry(sender: &Arc<Replica>, receiver: &Arc<Replica>) -> SnapshotData {
     let (source, _meta) = sender.begin_snapshot::<TokioRuntime>().await.unwrap();
     let sink = SnapshotSink::new(receiver.read().base().clone(), GROUP).unwrap();
     let vote = Vote { leader_id: LeaderId { term: 3, voted_for: 0 }, committed: true };
+    let counted = AtomicU64::new(0);
     let receiving = async {
-        let received = snapshot::receive::<TokioRuntime>(sink, &mut far).await.unwrap();
+        let received = snapshot::receive::<TokioRuntime>(sink, &mut far, &counted).await.unwrap();
         far.tx.send(snapshot::done(Ok(vote))).await.unwrap();
         SnapshotData::Received(received)
     };

@@ -1,11 +1,10 @@
 //! A simulated cluster: nodes wired by the product's own code, on simulated parts.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use folkmoot::clock::Clock;
 use folkmoot::id::NodeId;
 use folkmoot::meta::ClusterMap;
 use folkmoot::node::groups::{self, Groups, Membership};
@@ -21,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::disk::{Disk, DiskFault, Incarnation};
 use crate::network::{Network, SimTransport};
+pub use crate::node::{Excuse, Node, Running, SimClock, true_ms};
+use crate::operator::Orders;
 use crate::plan::Plan;
-use crate::runtime::{Panic, Process, Sim, elapsed, take_panics};
+use crate::runtime::{Panic, Process, Sim, take_panics};
 use crate::trace::Trace;
 
-/// Wall-clock time at the start of a life, in milliseconds since the Unix epoch.
-const START_MS: u64 = 1_800_000_000_000;
 /// Log files of a size that a life fills several of.
 const LOG_FILE_BYTES: u64 = 256 << 10;
 /// The log's size at which old files go.
@@ -35,132 +34,6 @@ const LOG_PURGE_BYTES: u64 = 1 << 20;
 /// What panics of a process say whose disk fails.
 const DISK_ERRORS: [&str; 3] =
     ["Input/output error", "the power of the simulated node failed", "the simulated node is dead"];
-
-/// Why a node may end, and may not start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Excuse {
-    /// Its disk fails, or is full, or loses power, for a while.
-    Disk,
-    /// Bits of its log were flipped: if that comes to light, it stays away.
-    Damage,
-}
-
-/// A node's wall clock.
-#[derive(Debug, Default)]
-pub struct SimClock {
-    /// How far it is ahead, in milliseconds.
-    skew_ms: AtomicI64,
-}
-
-impl SimClock {
-    /// Sets how far it is ahead.
-    pub fn set_skew_ms(&self, skew_ms: i64) {
-        self.skew_ms.store(skew_ms, Ordering::Relaxed);
-    }
-
-    /// How far it is ahead.
-    pub fn skew_ms(&self) -> i64 {
-        self.skew_ms.load(Ordering::Relaxed)
-    }
-}
-
-/// The right time, in milliseconds since the Unix epoch.
-pub fn true_ms() -> u64 {
-    START_MS + elapsed().as_millis() as u64
-}
-
-impl Clock for SimClock {
-    fn now_ms(&self) -> u64 {
-        true_ms().saturating_add_signed(self.skew_ms())
-    }
-}
-
-/// A node, and what outlives its processes.
-pub struct Node {
-    /// Its id.
-    pub id: NodeId,
-    /// Its disk.
-    pub disk: Disk,
-    /// Its clock.
-    pub clock: Arc<SimClock>,
-    /// What is being done to its disk, which may end its processes.
-    excuses: Mutex<Vec<Excuse>>,
-    /// It will not start again.
-    gone: AtomicBool,
-    /// Its log has lost its end, and it must not start again.
-    must_refuse: AtomicBool,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    boots: u64,
-    /// It was asked to stop.
-    stopping: bool,
-    process: Option<Arc<Process>>,
-    running: Option<Running>,
-}
-
-/// What a running process of a node has.
-#[derive(Clone)]
-pub struct Running {
-    /// The process.
-    pub process: Arc<Process>,
-    /// Takes requests.
-    pub router: Arc<Router<Sim>>,
-    /// The node's groups.
-    pub groups: Arc<Groups<Sim>>,
-}
-
-impl Node {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder of the lock panics")
-    }
-
-    /// The running process, if there is one.
-    pub fn running(&self) -> Option<Running> {
-        self.lock().running.clone().filter(|running| !running.process.is_dead())
-    }
-
-    /// The process, which may still be starting.
-    pub fn process(&self) -> Option<Arc<Process>> {
-        self.lock().process.clone().filter(|process| !process.is_dead())
-    }
-
-    /// Whether it will not start again.
-    pub fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Relaxed)
-    }
-
-    /// Takes its disk away, for good. Its process is dead.
-    pub fn lose_disk(&self) {
-        self.gone.store(true, Ordering::Relaxed);
-        self.disk.wipe();
-    }
-
-    /// From now on its log must not open.
-    pub fn expect_refusal(&self) {
-        self.must_refuse.store(true, Ordering::Relaxed);
-    }
-
-    /// From now on its processes may end for this reason.
-    pub fn excuse(&self, why: Excuse) {
-        self.excuses.lock().expect("no holder of the lock panics").push(why);
-    }
-
-    /// Takes back one [`Node::excuse`].
-    pub fn expect_well(&self, why: Excuse) {
-        let mut excuses = self.excuses.lock().expect("no holder of the lock panics");
-        if let Some(at) = excuses.iter().position(|excuse| *excuse == why) {
-            excuses.remove(at);
-        }
-    }
-
-    /// Whether there is such a reason now.
-    pub fn excused(&self, why: Excuse) -> bool {
-        self.excuses.lock().expect("no holder of the lock panics").contains(&why)
-    }
-}
 
 /// Tells the router of a full disk, as the node's guard does.
 struct SimSpace(Weak<Router<Sim>>);
@@ -181,6 +54,8 @@ pub struct Cluster {
     pub network: Arc<Network>,
     /// What happens.
     pub trace: Arc<Trace>,
+    /// What operators have begun.
+    pub orders: Orders,
     plan: Plan,
     seed: pb::Seed,
     /// What must not have happened.
@@ -201,22 +76,15 @@ impl Cluster {
             shards: plan.shards,
             nodes: (1..=plan.replicas).map(founder).collect(),
         };
-        let nodes = (1..=plan.replicas + u64::from(plan.gateway)).map(|id| {
-            let node = Node {
-                id: NodeId(id),
-                disk: Disk::new(plan.seed.wrapping_mul(31).wrapping_add(id)),
-                clock: Arc::default(),
-                excuses: Mutex::default(),
-                gone: AtomicBool::new(false),
-                must_refuse: AtomicBool::new(false),
-                state: Mutex::default(),
-            };
-            (NodeId(id), Arc::new(node))
+        let nodes = (1..=plan.replicas + u64::from(plan.gateway) + plan.joiners).map(|id| {
+            let disk = Disk::new(plan.seed.wrapping_mul(31).wrapping_add(id));
+            (NodeId(id), Arc::new(Node::new(NodeId(id), disk)))
         });
         Arc::new(Cluster {
             nodes: nodes.collect(),
             network,
             trace,
+            orders: Orders::default(),
             plan: plan.clone(),
             seed,
             violations: Mutex::default(),
@@ -239,9 +107,25 @@ impl Cluster {
         self.violations.lock().expect("no holder of the lock panics").clone()
     }
 
+    /// Whether a node is to join later, and was not admitted yet.
+    pub fn is_unborn(&self, node: &Node) -> bool {
+        node.id.0 > self.plan.replicas + u64::from(self.plan.gateway) && node.membership().is_none()
+    }
+
+    /// Whether nodes that are away for long are replaced unasked.
+    pub fn replaces(&self) -> bool {
+        !self.plan.replace_after.is_zero()
+    }
+
+    /// The newest map that any node has, if one runs.
+    pub fn newest_map(&self) -> Option<Arc<ClusterMap>> {
+        let running = self.nodes.values().filter_map(|node| node.running());
+        running.map(|running| running.router.map()).max_by_key(|map| map.version())
+    }
+
     /// Starts a node's process.
     pub fn boot(self: &Arc<Self>, node: &Arc<Node>) {
-        if node.process().is_some() || node.is_gone() {
+        if node.process().is_some() || node.is_gone() || node.is_held() || self.is_unborn(node) {
             return;
         }
         let process = {
@@ -331,37 +215,44 @@ impl Cluster {
                 overlay_bytes_max: self.plan.overlay_bytes_max,
             },
             pace: Default::default(),
-            replace_after: Duration::ZERO,
+            replace_after: self.plan.replace_after,
         };
         let stop = CancellationToken::new();
         let clock = node.clock.clone();
         let groups = Groups::new(options, router.clone(), transport, clock, stop);
         let space = Arc::new(SimSpace(Arc::downgrade(&router)));
         let disk = groups::Disk { log, base: disk.base, space };
-        groups.start(self.membership(node.id), disk).await.map_err(|e| e.to_string())?;
-        groups.register(self.hello(node.id));
+        let membership = self.membership(node);
+        groups.start(membership.clone(), disk).await.map_err(|e| e.to_string())?;
+        groups.register(self.hello(node));
+        if self.plan.changes() {
+            drop(process.spawn(keep_map(node.clone(), membership, router.clone())));
+        }
         self.trace.say(format_args!("up {process:?}"));
         node.lock().running =
             Some(Running { process: process.clone(), router, groups: groups.clone() });
         Err(groups.failed().await.to_string())
     }
 
-    fn membership(&self, node_id: NodeId) -> Membership {
-        let founder = node_id.0 <= self.plan.replicas;
-        Membership {
+    fn membership(&self, node: &Node) -> Membership {
+        let founder = node.id.0 <= self.plan.replicas;
+        node.membership().unwrap_or_else(|| Membership {
             cluster_id: self.seed.cluster_id.clone(),
-            node_id,
+            node_id: node.id,
             map: ClusterMap::of_seed(&self.seed),
             seed: founder.then(|| self.seed.clone()),
-        }
+        })
     }
 
-    fn hello(&self, node: NodeId) -> pb::Hello {
-        let id = node.0;
+    /// How a node introduces itself.
+    pub fn hello(&self, node: &Node) -> pb::Hello {
+        let id = node.id.0;
+        // One that was not there at the start registers as a new one, or asks to be admitted.
+        let knows = |known: Membership| known.map.node(node.id).is_some();
+        let known = id <= self.plan.replicas || node.membership().is_some_and(knows);
         pb::Hello {
             instance: format!("instance-{id}"),
-            // A node that was not there at the start registers as a new one.
-            node_id: if id <= self.plan.replicas { id } else { 0 },
+            node_id: if known { id } else { 0 },
             cluster_id: self.seed.cluster_id.clone(),
             client_address: format!("10.0.0.{id}:7400"),
             peer_address: format!("10.0.0.{id}:7401"),
@@ -446,5 +337,20 @@ impl Cluster {
     /// How a node's groups are timed.
     pub fn timing(&self) -> &Timing {
         &self.plan.timing
+    }
+}
+
+/// Notes each newer map, for the next process, as a node does.
+async fn keep_map(node: Arc<Node>, first: Membership, router: Arc<Router<Sim>>) {
+    let mut maps = router.watch_map();
+    loop {
+        let map = maps.borrow_and_update().clone();
+        let known = node.membership().unwrap_or_else(|| first.clone());
+        if map.version() > known.map.version() {
+            node.keep(Membership { map: ClusterMap::clone(&map), ..known });
+        }
+        if maps.changed().await.is_err() {
+            return;
+        }
     }
 }

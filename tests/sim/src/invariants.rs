@@ -6,9 +6,11 @@ use std::sync::{Arc, Weak};
 
 use folkmoot::chat::state::{Room, State};
 use folkmoot::id::{NodeId, RoomId, Seq, ShardId};
+use folkmoot::meta::ClusterMap;
 use folkmoot::shard::Shard;
 
 use crate::cluster::{Cluster, Excuse};
+use crate::placement::Placements;
 use crate::runtime::{Process, Sim};
 
 /// A replica, and how many its node has had of its shard, with this one.
@@ -34,11 +36,16 @@ pub struct Invariants {
     /// Each node's replica of a shard, and how many it has had: one that has moved away and comes
     /// back begins anew.
     replicas: BTreeMap<(ShardId, NodeId), Nth>,
+    placements: Placements,
     looks: u64,
 }
 
 /// The term of a committed entry, and a hash of what it carries once a log was read.
 type Committed = (u64, Option<[u8; 32]>);
+
+fn is_read((_, carried): &Committed) -> bool {
+    carried.is_some()
+}
 
 impl Invariants {
     /// Looks at the cluster.
@@ -50,7 +57,8 @@ impl Invariants {
             let Some(running) = node.running() else { continue };
             for shard in running.router.host().all() {
                 let name = self.replica_name(node.id, &running.process, &shard);
-                if let Some(commit) = self.replica(cluster, node.id, name, &shard) {
+                let found = (&*running.router.map(), &*shard);
+                if let Some(commit) = self.replica(cluster, node.id, name, found) {
                     let known = newest.entry(shard.id()).or_insert(commit);
                     *known = (*known).max(commit);
                 }
@@ -59,6 +67,7 @@ impl Invariants {
         for (shard, (index, term)) in newest {
             self.on_quorum(cluster, shard, index, term);
         }
+        self.placements.look(cluster);
     }
 
     /// Tells a replica from an earlier one of the same shard in the same process.
@@ -76,7 +85,7 @@ impl Invariants {
         cluster: &Cluster,
         node: NodeId,
         process: String,
-        shard: &Shard<Sim>,
+        (map, shard): (&ClusterMap, &Shard<Sim>),
     ) -> Option<(u64, u64)> {
         let (id, status) = (shard.id(), shard.status());
         if status.state == "leader" {
@@ -110,6 +119,7 @@ impl Invariants {
             rooms
         };
         let rooms = catch_unwind(AssertUnwindSafe(rooms)).unwrap_or_default();
+        self.placements.rooms(cluster, map, id, &rooms);
         self.rooms(cluster, node, rooms);
         // What openraft says of the commit comes a little after the apply; both must be final.
         let applied = shard.replica().read().applied().log_id;
@@ -121,9 +131,14 @@ impl Invariants {
         if let Some((last, _)) = last {
             let read = self.read.entry((id, process)).or_insert(0);
             let entries = shard.entries(*read + 1, last);
-            *read = entries.last().map_or(*read, |(index, ..)| *index);
-            for (index, term, carried) in entries {
-                self.committed(cluster, node, (id, index), term, Some(carried));
+            *read = entries.last().map_or(*read, |entry| entry.index);
+            for entry in entries {
+                let at = (id, entry.index);
+                self.committed(cluster, node, at, entry.term, Some(entry.carried));
+                if let Some(voters) = entry.voters {
+                    let read = |index| self.committed.get(&(id, index)).is_some_and(is_read);
+                    self.placements.committed(cluster, at, voters, read);
+                }
             }
         }
         last
@@ -209,7 +224,7 @@ impl Invariants {
                 holds.insert(node.id);
                 continue;
             };
-            memberships.extend(replica.voter_sets());
+            memberships.extend(replica.memberships().map(|(_, voters)| voters));
             let name = self.replica_name(node.id, process, &replica);
             let known = self.on_disk.entry((shard, name)).or_insert(0);
             if *known >= index {

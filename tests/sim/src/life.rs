@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use folkmoot::chat::state::State;
 use folkmoot::id::{RoomId, Seq, ShardId};
+use folkmoot::meta::NodeState;
 use folkmoot::shard::runtime::AsyncRuntime;
 use folkmoot_jepsen::check::{self, Verdict};
 use folkmoot_jepsen::history::{F, History, Op, Process, Value};
@@ -20,6 +21,7 @@ use crate::follower::Follower;
 use crate::invariants::Invariants;
 use crate::nemesis::Nemesis;
 use crate::network::Network;
+use crate::placement;
 use crate::plan::Plan;
 use crate::record::{self, now};
 use crate::runtime::{self, Sim, elapsed};
@@ -240,13 +242,29 @@ impl Life {
         lines
     }
 
+    /// Switches off what was removed from the cluster, as its operator does.
+    fn discard_removed(&self) {
+        let Some(map) = self.cluster.newest_map().filter(|_| self.plan.changes()) else { return };
+        let removed = map.removed().filter_map(|id| self.cluster.nodes.get(&id));
+        for node in removed.filter(|node| !node.is_gone()) {
+            self.cluster.kill(node);
+            node.discard();
+        }
+    }
+
     /// What is not ready yet; what is down is started.
     fn unready(&self) -> Option<String> {
-        for node in self.cluster.nodes.values().filter(|node| !node.is_gone()) {
+        self.discard_removed();
+        let there = |node: &&Arc<Node>| !node.is_gone() && !self.cluster.is_unborn(node);
+        for node in self.cluster.nodes.values().filter(there) {
             let Some(running) = node.running() else {
                 self.cluster.boot(node);
                 return Some(format!("node {} is not up", node.id));
             };
+            let own = running.router.map().node(node.id);
+            if own.is_some_and(|own| own.state == NodeState::Draining) {
+                continue;
+            }
             let readiness = running.router.readiness();
             if !readiness.ready && (node.id.0 <= self.plan.replicas || self.plan.moves()) {
                 return Some(format!("node {}: {}", node.id, readiness.reason));
@@ -267,6 +285,10 @@ impl Life {
         if unready.is_some() {
             return unready;
         }
+        let changing = self.plan.changes().then(|| placement::unsettled(&self.cluster)).flatten();
+        if changing.is_some() {
+            return changing;
+        }
         let mut applied: BTreeMap<ShardId, u64> = BTreeMap::new();
         for (node, running) in self.running() {
             let map = running.router.map();
@@ -274,7 +296,11 @@ impl Life {
                 return Some(format!("node {} still knows of a move: {moving:?}", node.id));
             }
             let mut lost = self.cluster.nodes.values().filter(|_| self.plan.moves());
-            let stays = |node: &&Arc<Node>| node.is_gone() && !map.is_removed(node.id);
+            let stays = |node: &&Arc<Node>| {
+                node.is_gone()
+                    && !map.is_removed(node.id)
+                    && !placement::cannot_be_replaced(&self.cluster, &map, node.id)
+            };
             if let Some(lost) = lost.find(stays) {
                 return Some(format!("node {} does not know that {} is removed", node.id, lost.id));
             }
@@ -306,7 +332,8 @@ impl Life {
                 }
             }
         }
-        None
+        // A learner that is not wanted any more goes when its group's leader looks next.
+        placement::misplaced(&self.cluster).into_iter().next()
     }
 
     /// Waits until nothing is wrong any more; for so long that it is a failure, what still is.
@@ -339,6 +366,7 @@ impl Life {
             return vec![format!("convergence: {seconds} s after the last request, {why}")];
         }
         let mut wrong = equal::replicas(&self.cluster, &self.world.sent(), true);
+        wrong.extend(placement::amiss(&self.cluster));
         wrong.extend(self.send_again().await);
         self.final_reads().await;
         wrong

@@ -51,6 +51,9 @@ struct Args {
     /// Print everything that happens, on standard error.
     #[arg(long)]
     trace: bool,
+    /// Print what the nodes log as well, as in "folkmoot=debug,openraft=info", on standard error.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
     /// Look for a smaller life that fails, too.
     #[arg(long)]
     shrink: bool,
@@ -75,6 +78,9 @@ struct Args {
     /// How long load and faults last, in virtual milliseconds.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(100..=600_000))]
     time: Option<u64>,
+    /// Only lives in which nodes join, are drained and replaced, and all is spread anew.
+    #[arg(long)]
+    changes: bool,
     /// Let disks say that they synced, and not do it, as no disk may: so lives fail, to see what
     /// that looks like.
     #[arg(long)]
@@ -171,6 +177,7 @@ impl Args {
             replicas: self.nodes,
             clients_max: self.clients.map(|clients| clients as usize),
             lying_disks: self.lying_disks,
+            changes: self.changes,
         }
     }
 
@@ -198,6 +205,14 @@ fn main() -> ExitCode {
         Args::command().error(ErrorKind::ArgumentConflict, why).exit();
     }
     runtime::quiet_panics();
+    if let Some(filter) = &args.log {
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(io::stderr)
+            .without_time()
+            .with_ansi(false)
+            .init();
+    }
     if args.mutants_list || args.mutant.is_some() {
         let (from, to) = args.seed.map_or(args.seeds, |seed| (seed, seed + 1));
         let wishes = args.wishes();
@@ -296,6 +311,9 @@ fn command(seed: u64, wishes: &Wishes) -> String {
     }
     if let Some(time) = wishes.time {
         command += &format!(" --time {}", time.as_millis());
+    }
+    if wishes.changes {
+        command += " --changes";
     }
     if wishes.lying_disks {
         command += " --lying-disks";

@@ -137,6 +137,8 @@ mod planted {
         ("had applied entry", "applied goes on"),
         ("seqs: ", "seqs"),
         ("panicked", "panic"),
+        ("placement: ", "placement"),
+        ("join: ", "join"),
         ("no room could be created", "liveness"),
     ];
 

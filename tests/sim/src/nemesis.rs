@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use folkmoot::id::NodeId;
-use folkmoot::router::operator::Order;
 use folkmoot::shard::runtime::AsyncRuntime;
 use folkmoot_jepsen::history::{self, Op, Phase};
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 
-use crate::cluster::{Excuse, Node, Running};
+use crate::cluster::{Excuse, Node};
 use crate::disk::DiskFault;
 use crate::network::Weather;
+use crate::operator::Operator;
 use crate::plan::{Fault, Plan, Strike};
 use crate::record::now;
 use crate::runtime::{Sim, between, elapsed, set_fsync};
@@ -22,19 +22,18 @@ use crate::workload::{World, name};
 /// Clocks that are set wrong are so by up to this, in milliseconds.
 const SKEW_MAX_MS: i64 = 60_000;
 
-/// How long an answer to an order is waited for.
-const ORDER_WITHIN: Duration = Duration::from_secs(5);
-
 /// Carries out a plan's strikes.
 pub struct Nemesis {
     world: Arc<World>,
     plan: Plan,
+    operator: Operator,
 }
 
 impl Nemesis {
     /// For a world.
     pub fn new(world: Arc<World>, plan: &Plan) -> Nemesis {
-        Nemesis { world, plan: plan.clone() }
+        let operator = Operator::new(world.clone(), plan);
+        Nemesis { world, plan: plan.clone(), operator }
     }
 
     /// Carries out every strike in its time; returns when the last one is over.
@@ -70,7 +69,9 @@ impl Nemesis {
         let minority = (replicas.len() - 1) / 2;
         if self.plan.moves() {
             // Any of them may have replicas.
-            replicas = self.world.cluster.nodes.keys().copied().collect();
+            let cluster = &self.world.cluster;
+            let nodes = cluster.nodes.values().filter(|node| !cluster.is_unborn(node));
+            replicas = nodes.map(|node| node.id).collect();
         }
         replicas.shuffle(rng);
         let count = match fault {
@@ -133,9 +134,14 @@ impl Nemesis {
                 on.iter().for_each(|node| self.node(*node).clock.set_skew_ms(0));
             }
             Fault::DiskFull | Fault::DiskError => self.spoil(strike, on, rng).await,
-            Fault::Move => self.relocate(strike, on, rng).await,
             Fault::Damage => self.damage(strike, on, rng).await,
-            Fault::Wipe => self.wipe(on[0], rng),
+            Fault::Move
+            | Fault::Wipe
+            | Fault::Drain
+            | Fault::Rebalance
+            | Fault::Replace
+            | Fault::Absence
+            | Fault::Join => self.operator.carry_out(strike, on, rng).await,
         }
     }
 
@@ -181,6 +187,7 @@ impl Nemesis {
         let network = &self.world.cluster.network;
         let pairs: Vec<(NodeId, NodeId)> = match (strike.fault, on) {
             (Fault::Partition, inside) => {
+                // Also from nodes that join meanwhile.
                 let nodes = self.world.cluster.nodes.keys();
                 let outside = nodes.filter(|node| !inside.contains(node));
                 let both = |a: NodeId| inside.iter().flat_map(move |b| [(a, *b), (*b, a)]);
@@ -196,33 +203,6 @@ impl Nemesis {
         pairs.iter().for_each(|(from, to)| network.cut(*from, *to, true));
         Sim::sleep(strike.lasts).await;
         pairs.iter().for_each(|(from, to)| network.cut(*from, *to, false));
-    }
-
-    /// Moves a replica, and now and then takes the move back before it is done; or transfers a lead.
-    /// Refusals are as good as any other outcome: moves go on by themselves.
-    async fn relocate(&self, strike: &Strike, on: &[NodeId], rng: &mut SmallRng) {
-        let Some(running) = on.iter().find_map(|id| self.node(*id).running()) else { return };
-        let map = running.router.map();
-        let placements: Vec<_> = map.placements().collect();
-        let Some(placement) = placements.choose(rng) else { return };
-        let shard = placement.shard;
-        let others: Vec<NodeId> =
-            map.nodes().map(|node| node.id).filter(|id| !placement.target.contains(id)).collect();
-        let (Some(from), to) = (placement.target.choose(rng).copied(), others.choose(rng).copied())
-        else {
-            return;
-        };
-        let order = match to {
-            Some(to) if rng.random_bool(0.75) => Order::MoveShard { shard, from, to },
-            _ => Order::TransferLeader { shard, to: from },
-        };
-        give(&self.world, &running, &order).await;
-        if let Order::MoveShard { from, to, .. } = order
-            && rng.random_bool(0.25)
-        {
-            Sim::sleep(strike.lasts / 8).await;
-            give(&self.world, &running, &Order::MoveShard { shard, from: to, to: from }).await;
-        }
     }
 
     /// Lets disks be full, or fail.
@@ -272,7 +252,7 @@ impl Nemesis {
 
     /// Damages stopped nodes' logs: they may refuse to start, and stay away.
     async fn damage(&self, strike: &Strike, on: &[NodeId], rng: &mut SmallRng) {
-        if !self.is_formed() {
+        if !self.operator.is_formed() {
             return;
         }
         let minority = (self.plan.replicas as usize - 1) / 2;
@@ -304,56 +284,4 @@ impl Nemesis {
         }
         self.boot(on);
     }
-
-    /// `cluster init` has succeeded once every founder has its groups; who founds a cluster on a disk
-    /// that is lost before that begins anew.
-    fn is_formed(&self) -> bool {
-        self.world.cluster.replicas().all(|node| {
-            node.running().is_some_and(|running| {
-                let shards = running.router.host().all();
-                shards.iter().all(|shard| shard.status().last_log > 0)
-            })
-        })
-    }
-
-    /// Loses a node's disk for good, and tells the cluster until it has removed the node. Only where
-    /// there is another one for its replicas.
-    fn wipe(&self, id: NodeId, rng: &mut SmallRng) {
-        let world = self.world.clone();
-        let nodes: Vec<_> = world.cluster.nodes.values().cloned().collect();
-        let knows_all = |running: Running| running.router.map().nodes().count() == nodes.len();
-        let joined = nodes.iter().all(|node| node.running().is_some_and(knows_all));
-        if !self.is_formed() || !joined || nodes.iter().any(|node| node.is_gone()) {
-            return;
-        }
-        let lost = self.node(id).clone();
-        world.cluster.kill(&lost);
-        lost.lose_disk();
-        let rng = SmallRng::seed_from_u64(rng.random());
-        drop(Sim::spawn(remove(world, id, rng)));
-    }
-}
-
-/// Asks one node after another to remove one, as an operator does, until one knows that it is removed.
-async fn remove(world: Arc<World>, lost: NodeId, mut rng: SmallRng) {
-    loop {
-        Sim::sleep(between((Duration::from_millis(50), Duration::from_millis(400)))).await;
-        let Some(running) = world.any_node(&mut rng).running() else { continue };
-        if running.router.map().is_removed(lost) {
-            return;
-        }
-        let order = Order::Remove { node: lost, successor: None };
-        give(&world, &running, &order).await;
-    }
-}
-
-async fn give(world: &World, running: &Running, order: &Order) {
-    let (router, given) = (running.router.clone(), order.clone());
-    let asked = running.process.spawn(async move { router.operate("nemesis", given, false).await });
-    let outcome = match Sim::timeout(ORDER_WITHIN, asked).await {
-        Ok(Ok(Ok(plan))) => format!("{:?}", plan.steps),
-        Ok(Ok(Err(error))) => error.to_string(),
-        Ok(Err(_)) | Err(_) => "no answer".into(),
-    };
-    world.cluster.trace.say(format_args!("{order:?}: {outcome}"));
 }

@@ -51,11 +51,23 @@ pub enum Fault {
     /// A node's disk is gone for good, and an operator removes the node: the one that had no replica
     /// gets its replicas. Once a life.
     Wipe,
+    /// An operator drains a node, and resumes it; or leaves it drained.
+    Drain,
+    /// An operator has replicas, leads or both spread evenly.
+    Rebalance,
+    /// An operator has a node replaced by another one: one that runs, or one whose disk is gone. Now and
+    /// then the order is taken back before it is done.
+    Replace,
+    /// A node is away for longer than the cluster waits for it, or for good: it is replaced without
+    /// being asked.
+    Absence,
+    /// A new node joins, with a token.
+    Join,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Fault; 17] = [
+    pub const ALL: [Fault; 22] = [
         Fault::Kill,
         Fault::PowerCut,
         Fault::PowerCutMidway,
@@ -73,7 +85,16 @@ impl Fault {
         Fault::Damage,
         Fault::Move,
         Fault::Wipe,
+        Fault::Drain,
+        Fault::Rebalance,
+        Fault::Replace,
+        Fault::Absence,
+        Fault::Join,
     ];
+
+    /// What changes who is of the cluster, and who leads, beyond moves.
+    pub const CHANGES: [Fault; 5] =
+        [Fault::Drain, Fault::Rebalance, Fault::Replace, Fault::Absence, Fault::Join];
 }
 
 impl fmt::Display for Fault {
@@ -107,6 +128,10 @@ pub struct Plan {
     pub replicas: u64,
     /// Whether there is a node without a replica besides, or with none at first.
     pub gateway: bool,
+    /// Nodes that may join later.
+    pub joiners: u64,
+    /// How long a node may be away until it is replaced; zero: for ever.
+    pub replace_after: Duration,
     /// Data shards.
     pub shards: u32,
     /// Rooms at the start.
@@ -156,7 +181,14 @@ pub struct Wishes {
     pub clients_max: Option<usize>,
     /// Disks that do not sync.
     pub lying_disks: bool,
+    /// Every life is one in which the cluster changes ([`Fault::CHANGES`]).
+    pub changes: bool,
 }
+
+/// Lives with changes are drawn with this, by which no kept seed is one: they are what they were.
+const CHANGES_SALT: u64 = 0x1482;
+/// How long they last, since a change takes its time.
+const CHANGES_TIME: Duration = ms(8000);
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -178,6 +210,8 @@ impl Plan {
             time,
             replicas: drawn,
             gateway: rng.random_bool(0.25),
+            joiners: 0,
+            replace_after: Duration::ZERO,
             shards: 2,
             rooms: rng.random_range(1..=4),
             clients: rng.random_range(2..=6).min(wishes.clients_max.unwrap_or(usize::MAX)),
@@ -216,8 +250,10 @@ impl Plan {
     /// others; Groce et al., ISSTA 2012), then when they happen.
     fn with_faults(mut self, rng: &mut SmallRng, wishes: &Wishes) -> Plan {
         let share = *[0.1, 0.25, 0.5].choose(rng).unwrap_or(&0.25);
-        let late = [Fault::Move, Fault::Wipe];
-        let others = Fault::ALL.into_iter().filter(|fault| !late.contains(fault));
+        let placed = |fault: &Fault| {
+            [Fault::Move, Fault::Wipe].contains(fault) || Fault::CHANGES.contains(fault)
+        };
+        let others = Fault::ALL.into_iter().filter(|fault| !placed(fault));
         let drawn = others.filter(|_| rng.random_bool(share));
         let mut drawn: BTreeSet<Fault> = drawn.collect();
         // From a seed of its own, so that lives without it are what they were.
@@ -228,12 +264,25 @@ impl Plan {
                 drawn.insert(Fault::Wipe);
             }
         }
+        let changing = &mut SmallRng::seed_from_u64(self.seed ^ CHANGES_SALT);
+        if changing.random_bool(0.25) || wishes.changes {
+            let some = Fault::CHANGES.into_iter().filter(|_| changing.random_bool(0.5));
+            drawn.extend(some.collect::<Vec<_>>());
+            drawn.extend(Fault::CHANGES.choose(changing));
+        }
         self.faults = wishes.faults.clone().unwrap_or(drawn);
         self.faults.retain(|fault| !wishes.without.contains(fault));
         if self.moves() {
             // A move to or from a node that is gone for good never ends.
             self.faults.remove(&Fault::Damage);
             self.gateway = true;
+        }
+        if self.changes() {
+            self.time = wishes.time.unwrap_or(CHANGES_TIME);
+            let has = |fault| self.faults.contains(&fault);
+            self.joiners = if has(Fault::Join) { changing.random_range(1..=2) } else { 0 };
+            let after = ms(changing.random_range(1500..=3500));
+            self.replace_after = if has(Fault::Absence) { after } else { Duration::ZERO };
         }
         let sorts: Vec<Fault> = self.faults.iter().copied().collect();
         let pause = rng.random_range(100..=1200);
@@ -256,7 +305,12 @@ impl Plan {
 impl Plan {
     /// Whether replicas are moved.
     pub fn moves(&self) -> bool {
-        [Fault::Move, Fault::Wipe].iter().any(|fault| self.faults.contains(fault))
+        self.changes() || [Fault::Move, Fault::Wipe].iter().any(|f| self.faults.contains(f))
+    }
+
+    /// Whether the cluster is changed beyond moves.
+    pub fn changes(&self) -> bool {
+        Fault::CHANGES.iter().any(|fault| self.faults.contains(fault))
     }
 }
 

@@ -132,7 +132,8 @@ impl World {
 
     /// A random node.
     pub fn any_node(&self, rng: &mut SmallRng) -> Arc<Node> {
-        let nodes: Vec<_> = self.cluster.nodes.values().cloned().collect();
+        let there = self.cluster.nodes.values().filter(|node| !self.cluster.is_unborn(node));
+        let nodes: Vec<_> = there.cloned().collect();
         nodes.choose(rng).expect("a cluster has nodes").clone()
     }
 

@@ -56,12 +56,19 @@ impl Operator {
     }
 
     /// Those that can be asked, in an order of its own each time.
-    pub(in crate::run) fn servers(&mut self) -> Vec<usize> {
+    pub(super) fn servers(&mut self) -> Vec<usize> {
         let nodes = self.cluster.present();
         let running = |place: &usize| self.cluster.nodes[*place].running().is_some();
         let mut servers: Vec<usize> = nodes.into_iter().filter(running).collect();
         servers.shuffle(&mut self.rng);
         servers
+    }
+
+    /// Their addresses as the command line takes them, with commas between; empty when there is none.
+    pub(in crate::run) fn urls(&mut self) -> String {
+        let servers = self.servers().into_iter();
+        let urls = servers.map(|place| format!("http://{}", self.cluster.nodes[place].client));
+        urls.collect::<Vec<_>>().join(",")
     }
 
     /// Asks for the cluster as it is now.
@@ -85,14 +92,12 @@ impl Operator {
 
     /// Runs a command of the product's, on nodes that run; what it printed. With `--json`.
     pub async fn folkmoot(&mut self, mut arguments: Vec<String>) -> Outcome<String> {
-        let servers = self.servers().into_iter();
-        let servers: Vec<String> =
-            servers.map(|place| format!("http://{}", self.cluster.nodes[place].client)).collect();
+        let servers = self.urls();
         if servers.is_empty() {
             return Outcome::Failed("no-node".into());
         }
         arguments.extend(["--json", "--timeout", TRIES_FOR, "--server"].map(str::to_owned));
-        arguments.push(servers.join(","));
+        arguments.push(servers);
         let cluster = self.cluster.clone();
         let run = move || {
             let words: Vec<&str> = arguments.iter().map(String::as_str).collect();

@@ -129,12 +129,20 @@ pub struct Step {
     pub begin: u64,
     /// When it was over.
     pub end: u64,
-    /// Until when posts are counted: at least [`MEASURED_FOR`] from its beginning.
+    /// Until when posts are counted: five seconds from its beginning at least.
     pub until: u64,
     /// How many nodes the cluster had when it began.
     pub nodes: usize,
     /// Why it failed, if it did.
     pub error: Option<String>,
+}
+
+impl Step {
+    /// For how long posts are counted, in seconds.
+    #[must_use]
+    pub fn measured(&self) -> f64 {
+        (self.until - self.begin) as f64 / 1e9
+    }
 }
 
 /// Does all of it; what was done, and what went wrong.

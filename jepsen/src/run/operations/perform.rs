@@ -202,7 +202,7 @@ impl Operator {
         Ok(())
     }
 
-    pub(super) async fn view(&mut self) -> Result<View, String> {
+    async fn view(&mut self) -> Result<View, String> {
         self.look().await.ok_or_else(|| "no node answers".into())
     }
 

@@ -25,13 +25,11 @@ impl Operator {
         let asked = tempfile::tempdir().map_err(|error| error.to_string())?;
         let file = format!("{}/{{id}}", asked.path().display());
         let ask = format!("touch {file}; while [ -e {file} ]; do sleep 0.02; done");
-        let servers = self.servers().into_iter();
-        let servers: Vec<String> =
-            servers.map(|place| format!("http://{}", self.cluster.nodes[place].client)).collect();
+        let servers = self.urls();
         let cluster = self.cluster.clone();
-        let mut script = spawn_blocking(move || {
+        let script = spawn_blocking(move || {
             let mut command = Command::new("bash");
-            command.args(["-c", SCRIPT, "rolling-restart", "--server", &servers.join(",")]);
+            command.args(["-c", SCRIPT, "rolling-restart", "--server", &servers]);
             command.args(["--restart-command", &ask, "--folkmoot"]).arg(cluster.bin());
             cluster.run(command)
         });
@@ -47,7 +45,7 @@ impl Operator {
             }
             sleep(LOOK_EVERY).await;
         }
-        let said = (&mut script).await.map_err(|error| error.to_string())??;
+        let said = script.await.map_err(|error| error.to_string())??;
         match (failed, said.status.success()) {
             (Some(why), _) => Err(why),
             (None, true) => Ok(()),

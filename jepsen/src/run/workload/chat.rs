@@ -8,12 +8,14 @@ use tokio::time::{Instant, timeout};
 
 use crate::run::workload::subscriber::Subscriber;
 use crate::run::workload::worker::Worker;
-use crate::run::workload::{User, World};
+use crate::run::workload::{Mix, User, World};
 
 /// How long workers may take to come to an end.
 const WORKERS_END_WITHIN: Duration = Duration::from_secs(120);
 /// How long a subscriber stays with one room, at most.
 const SUBSCRIBER_STAYS_MAX: Duration = Duration::from_secs(30);
+/// Longer than any run.
+const A_WHOLE_RUN: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Those who chat.
 #[derive(Debug)]
@@ -62,15 +64,21 @@ impl Chat {
     }
 }
 
-/// Follows one room after another.
+/// Follows one room after another, from its first message or from its head on. Where posts are the load it is
+/// one room all the time, with streams that end: rooms are long there, and to have all subscribers read theirs from
+/// the first message at once would be a load of its own.
 async fn follow(world: Arc<World>, user: User, number: usize) -> Vec<Subscriber> {
     let mut done = vec![];
+    let stays = match world.mix {
+        Mix::All => SUBSCRIBER_STAYS_MAX,
+        Mix::Posts => A_WHOLE_RUN,
+    };
     for n in 0_usize.. {
         if world.is_over() {
             break;
         }
         let subscriber = Subscriber::new(&world, &user, number + n * 1_000);
-        done.push(subscriber.run(Instant::now() + SUBSCRIBER_STAYS_MAX).await);
+        done.push(subscriber.run(Instant::now() + stays).await);
     }
     done
 }

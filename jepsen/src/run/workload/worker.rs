@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use uuid::Uuid;
 
 use crate::history::{Admin, F, Name, Process, Value};
@@ -45,6 +45,8 @@ pub struct Worker {
     heads: HashMap<Name, u64>,
     /// Rooms that it could not create so far.
     left: Vec<(String, Uuid)>,
+    /// When it was to do what it does now.
+    due: Instant,
 }
 
 impl Worker {
@@ -62,18 +64,21 @@ impl Worker {
             acked: vec![],
             heads: HashMap::new(),
             left: vec![],
+            due: Instant::now(),
         }
     }
 
     /// Works until the world is over.
     pub async fn run(mut self) -> Worker {
-        let mut pace = interval(self.world.interval);
+        // Each at a moment of its own, or all would be at once.
+        let phase = self.rng.random_range(Duration::ZERO..self.world.interval);
+        let mut pace = interval_at(Instant::now() + phase, self.world.interval);
         pace.set_missed_tick_behavior(match self.world.mix {
             Mix::All => MissedTickBehavior::Delay,
             Mix::Posts => MissedTickBehavior::Burst, // what is overdue is posted, too
         });
         while !self.world.is_over() {
-            pace.tick().await;
+            self.due = pace.tick().await;
             if self.rng.random_bool(0.01) {
                 self.home = self.other();
             }
@@ -152,7 +157,12 @@ impl Worker {
         }
         let client = &mut self.clients[node];
         let value = |seq| Value::Write { id: id(uuid), seq, other_body };
-        let op = self.world.recorder.begin(self.process, f, &client.node, room, value(None));
+        let late = match (self.world.mix, f) {
+            (Mix::Posts, F::Send) => self.due.elapsed(),
+            _ => Duration::ZERO,
+        };
+        let recorder = &self.world.recorder;
+        let op = recorder.begin_late(self.process, f, &client.node, room, value(None), late);
         let outcome = client.post(api, room.as_str(), uuid, &text).await;
         self.process = self.world.recorder.end(&op, &outcome, |ack| value(Some(ack.seq)));
         matches!(outcome, Outcome::Ok(_))

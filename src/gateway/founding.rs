@@ -1,0 +1,90 @@
+//! The first call of all: nodes become a cluster, with one administrator.
+
+use crate::chat::command::{Actor, Command};
+use crate::chat::event::Hash;
+use crate::error::{Code, Error};
+use crate::gateway::app::App;
+use crate::gateway::auth::{self, Credentials, mint_token};
+use crate::id::UserId;
+
+/// The user that `cluster init` creates.
+pub const FIRST_ADMIN: &str = "admin";
+
+impl App {
+    /// Forms a cluster and its first administrator: the cluster's id, and the token, which the caller may
+    /// have chosen.
+    ///
+    /// The one mutating call without a token, so it does nothing once there is an administrator, but
+    /// to answer as before whoever has chosen their token; before, it finishes what an interrupted
+    /// call left undone.
+    ///
+    /// # Errors
+    /// [`Code::AlreadyInitialized`], and the router's.
+    pub async fn init_cluster(
+        &self,
+        nodes: u32,
+        shards: u32,
+        chosen: Option<String>,
+    ) -> Result<(String, String), Error> {
+        if ![1, 3, 5].contains(&nodes) {
+            return Err(Error::invalid("nodes must be 1, 3 or 5"));
+        }
+        let shards = match u16::try_from(shards) {
+            Ok(0) => 8,
+            Ok(shards) if shards <= 256 => shards,
+            _ => return Err(Error::invalid("shards must be 1 to 256")),
+        };
+        let user = UserId::parse(FIRST_ADMIN)?;
+        let (token, hash) = match chosen {
+            Some(token) => auth::chosen_token(&user, token)?,
+            None => mint_token(&user),
+        };
+        let cluster_id = match self.backend.init_cluster(nodes as usize, shards).await {
+            Ok(cluster_id) => cluster_id,
+            Err(error) if error.code == Code::AlreadyInitialized => {
+                self.backend.status().await.cluster_id
+            }
+            Err(error) => return Err(error),
+        };
+        if self.create_first_admin(&user, hash).await? || self.is_token_of(&token, &user).await? {
+            return Ok((cluster_id, token));
+        }
+        Err(Error::new(Code::AlreadyInitialized, "the cluster is initialised already"))
+    }
+
+    /// Whether the user was created: it may be there.
+    async fn create_first_admin(&self, user: &UserId, hash: Hash) -> Result<bool, Error> {
+        let actor = Actor { user: user.clone(), admin: true };
+        // Without a token nobody is to write to the log once there is an administrator.
+        match self.user(&actor, user.clone()).await {
+            Err(missing) if missing.code == Code::UserNotFound => {}
+            Err(unknown) => return Err(unknown),
+            Ok(_) => return Ok(false),
+        }
+        let command = Command::CreateUser {
+            user: user.clone(),
+            display_name: "Administrator".into(),
+            admin: true,
+            token_hash: Some(hash),
+        };
+        match self.execute(&actor, None, command).await {
+            Ok(_) => {
+                let action = format!("form the cluster, with administrator {user}");
+                self.backend.try_record(user.as_str(), &action, "done").await;
+                Ok(true)
+            }
+            // Another call was faster.
+            Err(error) if error.code == Code::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn is_token_of(&self, token: &str, user: &UserId) -> Result<bool, Error> {
+        let credentials = Credentials::from_token(token)?;
+        match self.auth.verify(&self.backend, &credentials, self.clock.now_ms()).await {
+            Ok(verified) => Ok(verified.actor.user == *user),
+            Err(error) if error.code == Code::Unauthenticated => Ok(false),
+            Err(unknown) => Err(unknown),
+        }
+    }
+}
