@@ -159,7 +159,8 @@ settings! {
         /// How long a stopping node may take to hand over leadership and finish requests.
         shutdown_timeout: Duration = Duration::from_secs(10);
         /// For how long a stopping node still takes requests, though `/health/ready` says no
-        /// already. Behind a load balancer: longer than it takes to notice.
+        /// already. Behind a load balancer: longer than it takes to notice, 2s with the files in
+        /// cluster/.
         drain_grace: Duration = Duration::from_millis(100);
     }
 

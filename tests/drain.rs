@@ -1,6 +1,8 @@
 //! SIGTERM: a node sends its clients elsewhere, hands over what it leads, still serves for a
 //! while, and stops in bounded time.
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::common::cluster::{Options, TestCluster};
@@ -87,4 +89,39 @@ fn a_drain_is_bounded_where_nobody_can_take_over() {
     let status = cluster.stop(0);
     assert!(status.success(), "{status}");
     assert!(begin.elapsed() < Duration::from_secs(10), "it took {:?}", begin.elapsed());
+}
+
+/// A client that takes nothing any more keeps its stream, and a drain waits for that only so long.
+#[test]
+fn a_drain_does_not_wait_for_ever_for_a_client_that_takes_nothing() {
+    let cluster = TestCluster::start(3);
+    cluster.room("tea");
+    let (http, id) = (cluster.admin(0), cluster.node_id(1, 0));
+    // More than the socket's buffers hold.
+    for _ in 0..200 {
+        let body = json!({ "text": "x".repeat(60_000), "client_msg_id": crate::common::new_id() });
+        http.post("/v1/rooms/tea/messages", &body).unwrap().expect(200);
+    }
+    let mut stuck = TcpStream::connect(cluster.url(0).trim_start_matches("http://")).unwrap();
+    let token = cluster.admin_token();
+    write!(
+        stuck,
+        "GET /v1/rooms/tea/events?after=0 HTTP/1.1\r\nhost: here\r\naccept: text/event-stream\r\n\
+         authorization: Bearer {token}\r\n\r\n"
+    )
+    .unwrap();
+    wait_for("the stream", Duration::from_secs(20), || {
+        let list = cluster.json(1, &["node", "list"]);
+        match list["nodes"][id as usize - 1]["streams"].as_u64() {
+            Some(1) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let begin = Instant::now();
+    let drained = cluster.json(1, &["node", "drain", &id.to_string()]);
+    assert_eq!((&drained["done"], &drained["streams"]), (&true.into(), &1.into()), "{drained}");
+    assert!(begin.elapsed() >= Duration::from_secs(9), "it did not wait: {:?}", begin.elapsed());
+    drop(stuck);
+    let again = cluster.json(1, &["node", "drain", &id.to_string()]);
+    assert_eq!(again["streams"], 0, "{again}");
 }

@@ -420,6 +420,19 @@ fn what_was_interrupted_is_finished_or_taken_back() {
     cluster.json(0, &order);
     assert!(voters(&cluster, shard).contains(&4));
 
+    // Nothing is half done by what ends soon, or only looks.
+    let id = voters(&cluster, 1)[1].to_string();
+    for (after, arguments) in [
+        (3, &["shard", "transfer-leader", "1", &id][..]),
+        (3, &["node", "compact"]),
+        (30, &["node", "compact"]),
+        (3, &["node", "token"]),
+        (10, &["cluster", "verify"]),
+    ] {
+        interrupt(&cluster, after, arguments);
+        assert!(run(&mut cluster.cli(0, arguments)).code == Some(0), "{arguments:?}");
+    }
+
     // A drain, whenever that is interrupted.
     for (after, verb) in [(0, "drain"), (20, "resume"), (60, "drain"), (150, "resume")] {
         interrupt(&cluster, after, &["node", verb, "2"]);

@@ -300,8 +300,12 @@ fn an_init_that_is_interrupted_is_run_again() {
     let other = format!("fm_admin_{}", "0".repeat(64));
     let said = fails(&mut init(&cluster, &["--admin-token", &other]));
     assert!(said.contains("already_initialized"), "{said}");
-    let said = fails(&mut init(&cluster, &["--admin-token", "secret"]));
-    assert!(said.contains("64 random hex digits"), "{said}");
+    let said = fails(&mut init(&cluster, &["--admin-token", &token, "--shards", "9"]));
+    assert!(said.contains("initialised already, with 8 shards"), "{said}");
+    for further in [&["--admin-token", "secret"][..], &["--dry-run", "--admin-token", "secret"]] {
+        let said = fails(&mut init(&cluster, further));
+        assert!(said.contains("64 random hex digits"), "{said}");
+    }
 }
 
 fn succeeded(output: Output) -> Value {

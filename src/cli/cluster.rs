@@ -16,7 +16,7 @@ use crate::cli::output::{self, Table};
 use crate::cli::progress::Progress;
 use crate::cli::signal;
 use crate::error::{Code, Error};
-use crate::gateway::auth::mint_token;
+use crate::gateway::auth::{chosen_token, mint_token};
 use crate::gateway::founding::FIRST_ADMIN;
 use crate::id::UserId;
 use crate::proto::v1 as pb;
@@ -89,7 +89,8 @@ pub(super) struct Init {
     dry_run: bool,
     /// The administrator's token to be: `fm_admin_` and 64 random hex digits. One is made up if none is
     /// given. Whoever has given it may run this again, whatever became of the first time.
-    #[arg(long, env = "FOLKMOOT_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(long, env = "FOLKMOOT_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true,
+        value_parser = admin_token)]
     admin_token: Option<String>,
     #[command(flatten)]
     connection: Connection,
@@ -134,7 +135,7 @@ async fn init(args: Init) -> Outcome {
             "admin_token": formed.admin_token,
         }))?;
     } else {
-        output::line(format!("cluster {} of {nodes} is ready", formed.cluster_id))?;
+        output::line(format!("cluster {} is ready", formed.cluster_id))?;
         output::line(format!("admin user:  {}", formed.admin_user))?;
         output::line(format!("admin token: {}  (shown once)", formed.admin_token))?;
     }
@@ -151,37 +152,47 @@ async fn form(
 ) -> Outcome<pb::InitResponse> {
     let mut stop = signal::Stop::catch()?;
     let client = connection.client()?;
+    let given = admin_token.is_some();
     let token = admin_token.map_or_else(mint_admin_token, Ok)?;
+    // Whoever has given it knows it.
+    let may_be_formed = || match given {
+        true => "the cluster may be formed all the same: run the same command again".to_owned(),
+        false => format!(
+            "the cluster may be formed all the same: run the same command again with --admin-token \
+             {token}, which is its administrator's token then"
+        ),
+    };
     let waiting = Progress::waiting(format!("waiting for {nodes} nodes"), connection.json);
     let formed = tokio::select! {
         formed = client.init_cluster(nodes, shards, &token) => formed,
         () = stop.asked() => {
             waiting.finish();
-            return Err(Failure::Interrupted(format!("interrupted; {}", may_be_formed(&token))));
+            return Err(Failure::Interrupted(format!("interrupted; {}", may_be_formed())));
         }
     };
     waiting.finish();
     formed.map_err(|error| {
-        let unknown = error.may_have_applied || error.code == Code::Timeout;
-        let message = match unknown {
-            true => format!("{}; {}", error.message, may_be_formed(&token)),
-            false => error.message,
+        let further = match error.code {
+            Code::AlreadyInitialized if !given => {
+                "if its administrator's token was never shown, as an init was killed, and nothing is in \
+                 it yet, stop the nodes, empty their data directories, and begin anew"
+                    .into()
+            }
+            _ if error.may_have_applied => may_be_formed(),
+            _ => return Failure::Call(error),
         };
-        Failure::Call(Error { message, ..error })
+        Failure::Call(Error { message: format!("{}; {further}", error.message), ..error })
     })
+}
+
+/// Checks the form of a token that an administrator is to have, for arguments.
+fn admin_token(text: &str) -> Result<String, Error> {
+    Ok(chosen_token(&UserId::parse(FIRST_ADMIN)?, text.to_owned())?.0)
 }
 
 /// A token that an administrator can have from the first.
 pub(super) fn mint_admin_token() -> Result<String, Error> {
     Ok(mint_token(&UserId::parse(FIRST_ADMIN)?).0)
-}
-
-/// What is to be done when nobody knows whether there is a cluster.
-fn may_be_formed(token: &str) -> String {
-    format!(
-        "the cluster may be formed all the same: run the same command again with --admin-token {token}, \
-         which is its administrator's token then"
-    )
 }
 
 async fn would_init(nodes: u32, shards: u32, connection: &Connection) -> Outcome {
@@ -278,6 +289,7 @@ fn nodes_table(status: &pb::StatusResponse) -> Table {
         "VERSION",
         "LEADS>",
         "REPLICAS>",
+        "STREAMS>",
         "LAG>",
         "DISK>",
     ];
@@ -292,6 +304,7 @@ fn nodes_table(status: &pb::StatusResponse) -> Table {
             node.version.clone(),
             node.leaders.to_string(),
             node.replicas.to_string(),
+            node.streams.to_string(),
             node.lag.to_string(),
             output::bytes(node.disk_bytes),
         ]);

@@ -168,10 +168,14 @@ async fn furnish(
 async fn form(client: &Client, kept: &Kept, dir: &Path) -> Outcome {
     match client.init_cluster(u32::from(kept.nodes), 0, &kept.admin_token).await {
         Ok(_) => Ok(()),
-        Err(error) if error.code == Code::AlreadyInitialized => Err(Failure::failed(format!(
-            "{} holds a cluster, but no demo.json with its tokens; use another --dir, or remove it",
-            dir.display()
-        ))),
+        Err(error) if error.code == Code::AlreadyInitialized => {
+            // What it has is no token of this cluster's.
+            let _ = fs::remove_file(dir.join("demo.json"));
+            Err(Failure::failed(format!(
+                "{} holds a cluster, but no demo.json with its tokens; use another --dir, or remove it",
+                dir.display()
+            )))
+        }
         Err(error) => Err(error.into()),
     }
 }

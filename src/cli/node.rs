@@ -2,7 +2,8 @@
 
 mod status;
 
-use std::time::Duration;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -11,10 +12,15 @@ use crate::cli::failure::{Failure, Outcome};
 use crate::cli::order;
 use crate::cli::output::{self, Table};
 use crate::cli::progress::Progress;
+use crate::cli::signal;
 use crate::error::Error;
 use crate::meta::join_token::{TTL_MS, TTL_RULE};
 use crate::proto::v1 as pb;
 use crate::proto::v1::order_request::Order;
+
+/// For how long a drain waits for clients once the node leads nothing: they are sent away at once, and only
+/// one that takes nothing any more stays.
+const STREAMS_FOR: Duration = Duration::from_secs(10);
 
 /// The cluster's nodes.
 #[derive(Debug, clap::Subcommand)]
@@ -153,12 +159,9 @@ pub(super) async fn run(command: Command) -> Outcome {
         Command::List(List { connection }) => list(&connection).await,
         Command::Status(args) => status::run(args).await,
         Command::Drain(Drain { node, options }) => {
-            // Done when somebody else leads each of its groups, and its clients have left.
+            let handed_over = Cell::new(None);
             order::give(Order::Drain(node), &options, |placement| {
-                let mut its = placement.shards.iter().filter(|s| s.settled.contains(&node));
-                let has_streams = |it: &pb::PlacedNode| it.id == node && it.up && it.streams > 0;
-                its.all(|placed| placed.leader != 0 && placed.leader != node)
-                    && !placement.nodes.iter().any(has_streams)
+                is_drained(placement, node, &handed_over)
             })
             .await
         }
@@ -183,6 +186,24 @@ pub(super) async fn run(command: Command) -> Outcome {
             quorum_critical(node, &connection).await
         }
     }
+}
+
+/// Whether somebody else leads each of a node's groups, and its clients have left, or had their time to.
+/// `handed_over`: since when it leads nothing, as far as was seen.
+fn is_drained(
+    placement: &pb::PlacementResponse,
+    node: u64,
+    handed_over: &Cell<Option<Instant>>,
+) -> bool {
+    let mut its = placement.shards.iter().filter(|shard| shard.settled.contains(&node));
+    if !its.all(|placed| placed.leader != 0 && placed.leader != node) {
+        handed_over.set(None);
+        return false;
+    }
+    let since = handed_over.get().unwrap_or_else(Instant::now);
+    handed_over.set(Some(since));
+    let has_left = |it: &pb::PlacedNode| it.id == node && it.in_force && it.streams == 0;
+    placement.nodes.iter().any(has_left) || since.elapsed() >= STREAMS_FOR
 }
 
 async fn remove(
@@ -256,8 +277,9 @@ async fn token(ttl: Duration, dry_run: bool, connection: &Connection) -> Outcome
         }
         return Ok(());
     }
-    let made = connection.client()?.join_token(ttl_ms).await;
-    let (token, expires_at_ms) = made?;
+    let making = async { Ok(connection.client()?.join_token(ttl_ms).await?) };
+    let stands = "a token may have been made that nobody knows: it expires by itself";
+    let (token, expires_at_ms) = signal::unless_stopped(making, stands).await?;
     if connection.json {
         output::line(json!({ "token": token, "expires_at": output::time(expires_at_ms) }))?;
     } else {
@@ -305,9 +327,11 @@ async fn compact(dry_run: bool, connection: &Connection) -> Outcome {
         return Ok(());
     }
     let waiting = Progress::waiting("rewriting the node's base", connection.json);
-    let sizes = connection.client()?.compact_node().await;
+    let compacting = async { Ok(connection.client()?.compact_node().await?) };
+    let stands =
+        "the node finishes what it is at: run the same command again to have all rewritten";
+    let sizes = signal::unless_stopped(compacting, stands).await?;
     waiting.finish();
-    let sizes = sizes?;
     if connection.json {
         output::line(json!({
             "bytes_before": sizes.bytes_before,

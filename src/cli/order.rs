@@ -82,10 +82,13 @@ async fn give_and_wait(
     }
     let waits = !options.dry_run && !options.no_wait;
     let mut critical = None;
+    let mut streams = 0;
     if waits {
-        wait(&client, steps.len(), connection.json, is_done).await.map_err(stands)?;
+        let waited = wait(&client, &order, steps.len(), connection.json, is_done).await;
+        let placement = waited.map_err(stands)?;
         if let Order::Drain(node) = order {
             critical = Some(client.quorum_critical(node).await.map_err(stands)?);
+            streams = of(&placement, node).map_or(0, |it| it.streams);
         }
     }
     if connection.json {
@@ -95,9 +98,14 @@ async fn give_and_wait(
         }
         if let Some(shards) = &critical {
             said["quorum_critical"] = json!(shards);
+            said["streams"] = json!(streams);
         }
         output::line(said)?;
     } else if waits {
+        if streams > 0 {
+            let streams = streams_said(streams);
+            output::line(format!("{streams}, whose clients take nothing, end when it stops"))?;
+        }
         output::line("done")?;
     }
     match (order, critical) {
@@ -106,24 +114,34 @@ async fn give_and_wait(
     }
 }
 
-/// Waits until an order is carried out; says what it waits for when that takes long.
+/// Waits until an order is carried out, and returns what is then; says what it waits for when that takes
+/// long.
 async fn wait(
     client: &Client,
+    order: &Order,
     steps: usize,
     quiet: bool,
     is_done: impl Fn(&pb::PlacementResponse) -> bool,
-) -> Result<(), Error> {
+) -> Result<pb::PlacementResponse, Error> {
     let progress = Progress::share(quiet);
     let mut began_at = None;
     let mut said = (Instant::now(), String::new());
     loop {
         let placement = client.placement().await?;
         if is_done(&placement) {
-            break;
+            return Ok(placement);
         }
-        // Two changes of the map a step: its beginning and its end.
-        let changes = placement.version - *began_at.get_or_insert(placement.version);
-        let done = (changes / 2) as f64 + caught_up(&placement);
+        let done = match order {
+            Order::Drain(node) => {
+                let leads = of(&placement, *node).map_or(0, |it| it.leaders as usize);
+                steps.saturating_sub(leads) as f64
+            }
+            // Two changes of the map a step: its beginning and its end.
+            _ => {
+                let changes = placement.version - *began_at.get_or_insert(placement.version);
+                (changes / 2) as f64 + caught_up(&placement)
+            }
+        };
         progress.set(done / steps.max(1) as f64);
         if let Some(reason) = waits_for(&placement) {
             progress.at(&reason);
@@ -136,8 +154,10 @@ async fn wait(
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
-    progress.finish();
-    Ok(())
+}
+
+fn of(placement: &pb::PlacementResponse, node: u64) -> Option<&pb::PlacedNode> {
+    placement.nodes.iter().find(|it| it.id == node)
 }
 
 /// How much of what is being moved now has come, of 1. What a node has already is not sent again, so the
@@ -218,12 +238,16 @@ fn waits_for_nodes(placement: &pb::PlacementResponse) -> Option<String> {
 
 /// Clients that have yet to leave a node that is drained.
 fn waits_for_streams(placement: &pb::PlacementResponse) -> Option<String> {
-    let mut drained =
-        placement.nodes.iter().filter(|node| node.membership == "draining" && node.up);
-    drained.find(|node| node.streams > 0).map(|node| match node.streams {
-        1 => format!("waiting for a client's stream on node {} to end", node.id),
-        many => format!("waiting for {many} streams of clients on node {} to end", node.id),
+    let mut drained = placement.nodes.iter().filter(|node| node.membership == "draining");
+    let node = drained.find(|node| !node.in_force || node.streams > 0)?;
+    Some(match node.streams {
+        0 => format!("waiting for node {} to say that its clients have left", node.id),
+        some => format!("waiting for {} on node {} to end", streams_said(some), node.id),
     })
+}
+
+fn streams_said(streams: u32) -> String {
+    if streams == 1 { "1 stream".into() } else { format!("{streams} streams") }
 }
 
 /// Whether a node that was drained may be stopped.
@@ -339,11 +363,13 @@ mod tests {
         assert_eq!(without_steps(&placement, true), "nothing to do");
         assert!(without_steps(&placement, false).contains("at it"));
         placement.nodes[1].membership = "draining".into();
+        assert!(says(&placement).contains("node 2 to say that its clients have left"));
+        placement.nodes[1].in_force = true;
         assert_eq!(waits_for(&placement), None);
         placement.nodes[1].streams = 1;
-        assert_eq!(says(&placement), "waiting for a client's stream on node 2 to end");
+        assert_eq!(says(&placement), "waiting for 1 stream on node 2 to end");
         placement.nodes[1].streams = 7;
-        assert_eq!(says(&placement), "waiting for 7 streams of clients on node 2 to end");
+        assert_eq!(says(&placement), "waiting for 7 streams on node 2 to end");
         placement.nodes[1].membership = "active".into();
         placement.rebalancing = true;
         assert!(says(&placement).ends_with("it may wait for nodes 3,4, which do not answer"));

@@ -3,10 +3,16 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 /// What [`Progress::share`] counts in.
 const SHARES: u64 = 1000;
+
+/// A bar that goes away when nobody has it any more, however a command ends.
+fn hidden(total: Option<u64>) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
+    bar.with_finish(ProgressFinish::AndClear)
+}
 
 /// How far a long command has come. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -18,7 +24,7 @@ pub(super) struct Progress {
 impl Progress {
     /// Begins something of `total` parts. `quiet`: show nothing.
     pub(super) fn start(what: &str, total: u64, quiet: bool) -> Progress {
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+        let bar = hidden(Some(total));
         let template = "{prefix:9} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
@@ -32,7 +38,7 @@ impl Progress {
 
     /// Waits for something that has no parts: says on a terminal what for, and for how long so far.
     pub(super) fn waiting(what: impl Into<String>, quiet: bool) -> Progress {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        let bar = hidden(None);
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
             bar.set_style(style);
         }
@@ -46,7 +52,7 @@ impl Progress {
 
     /// Begins something of which only the share that is done is known.
     pub(super) fn share(quiet: bool) -> Progress {
-        let bar = ProgressBar::with_draw_target(Some(SHARES), ProgressDrawTarget::hidden());
+        let bar = hidden(Some(SHARES));
         if let Ok(style) =
             ProgressStyle::with_template("{bar:30} {percent:>3}% {elapsed}  {wide_msg}")
         {

@@ -31,6 +31,21 @@ impl Stop {
     }
 }
 
+/// Does something that may be interrupted; `stands` says what stands then, or that nothing does.
+///
+/// # Errors
+/// [`Failure::Interrupted`] at Ctrl-C and SIGTERM.
+pub(super) async fn unless_stopped<T>(
+    doing: impl Future<Output = Outcome<T>>,
+    stands: &str,
+) -> Outcome<T> {
+    let mut stop = Stop::catch()?;
+    tokio::select! {
+        outcome = doing => outcome,
+        () = stop.asked() => Err(Failure::Interrupted(format!("interrupted; {stands}"))),
+    }
+}
+
 /// SIGHUP, which asks a daemon to read its configuration again. While this exists, it does not end
 /// the program.
 #[derive(Debug)]

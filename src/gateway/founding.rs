@@ -1,5 +1,7 @@
 //! The first call of all: nodes become a cluster, with one administrator.
 
+use std::sync::Arc;
+
 use crate::chat::command::{Actor, Command};
 use crate::chat::event::Hash;
 use crate::error::{Code, Error};
@@ -16,12 +18,14 @@ impl App {
     ///
     /// The one mutating call without a token, so it does nothing once there is an administrator, but
     /// to answer as before whoever has chosen their token; before, it finishes what an interrupted
-    /// call left undone.
+    /// call left undone. It goes on though whoever has asked is gone: between the cluster and its
+    /// administrator there is nobody to refuse another one.
     ///
     /// # Errors
-    /// [`Code::AlreadyInitialized`], and the router's.
+    /// [`Code::AlreadyInitialized`], also when the cluster has another number of shards, and the
+    /// router's.
     pub async fn init_cluster(
-        &self,
+        self: &Arc<Self>,
         nodes: u32,
         shards: u32,
         chosen: Option<String>,
@@ -39,17 +43,32 @@ impl App {
             Some(token) => auth::chosen_token(&user, token)?,
             None => mint_token(&user),
         };
-        let cluster_id = match self.backend.init_cluster(nodes as usize, shards).await {
-            Ok(cluster_id) => cluster_id,
-            Err(error) if error.code == Code::AlreadyInitialized => {
-                self.backend.status().await.cluster_id
+        let app = self.clone();
+        let founding = tokio::spawn(async move {
+            let cluster_id = app.found(nodes as usize, shards).await?;
+            if app.create_first_admin(&user, hash).await? || app.is_token_of(&token, &user).await? {
+                return Ok((cluster_id, token));
             }
-            Err(error) => return Err(error),
-        };
-        if self.create_first_admin(&user, hash).await? || self.is_token_of(&token, &user).await? {
-            return Ok((cluster_id, token));
+            Err(Error::new(Code::AlreadyInitialized, "the cluster is initialised already"))
+        });
+        founding.await.unwrap_or_else(|error| {
+            let message = format!("nobody knows whether the cluster is formed: {error}");
+            Err(Error::new(Code::Internal, message).maybe_applied())
+        })
+    }
+
+    /// The id of the cluster, which may be there.
+    async fn found(&self, nodes: usize, shards: u16) -> Result<String, Error> {
+        match self.backend.init_cluster(nodes, shards).await {
+            Err(error) if error.code == Code::AlreadyInitialized => {}
+            outcome => return outcome,
         }
-        Err(Error::new(Code::AlreadyInitialized, "the cluster is initialised already"))
+        let there = self.backend.data_shards()?.len();
+        if there != usize::from(shards) {
+            let message = format!("the cluster is initialised already, with {there} shards");
+            return Err(Error::new(Code::AlreadyInitialized, message));
+        }
+        Ok(self.backend.status().await.cluster_id)
     }
 
     /// Whether the user was created: it may be there.
@@ -82,7 +101,7 @@ impl App {
     async fn is_token_of(&self, token: &str, user: &UserId) -> Result<bool, Error> {
         let credentials = Credentials::from_token(token)?;
         match self.auth.verify(&self.backend, &credentials, self.clock.now_ms()).await {
-            Ok(verified) => Ok(verified.actor.user == *user),
+            Ok(verified) => Ok(verified.actor.user == *user && verified.actor.admin),
             Err(error) if error.code == Code::Unauthenticated => Ok(false),
             Err(unknown) => Err(unknown),
         }

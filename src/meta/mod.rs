@@ -136,7 +136,7 @@ impl ClusterMap {
                 id: node.id,
                 client_address: node.client_address.clone(),
                 peer_address: node.peer_address.clone(),
-                version: String::new(),
+                version: node.version.clone(),
                 instance: node.instance.clone(),
                 state: 0,
                 successor: 0,

@@ -252,6 +252,7 @@ mod tests {
             instance: format!("i{id}"),
             client_address: format!("c{id}"),
             peer_address: format!("p{id}"),
+            ..Default::default()
         };
         let nodes = (1..=nodes).map(node).collect();
         ClusterMap::of_seed(&pb::Seed { cluster_id: "c".into(), shards: 2, nodes })

@@ -71,6 +71,7 @@ mod tests {
             instance: format!("i{id}"),
             client_address: format!("c{id}"),
             peer_address: format!("p{id}"),
+            ..Default::default()
         };
         let nodes = (1..=3).map(node).collect();
         ClusterMap::of_seed(&pb::Seed { cluster_id: "old".into(), shards: 2, nodes })

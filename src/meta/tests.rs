@@ -60,6 +60,7 @@ fn seed() -> pb::Seed {
         instance: format!("i{id}"),
         client_address: format!("127.0.0.1:{}", 7400 + id),
         peer_address: format!("127.0.0.1:{}", 7500 + id),
+        ..Default::default()
     };
     pb::Seed { cluster_id: "c".into(), shards: 8, nodes: vec![node(1), node(2), node(3)] }
 }
@@ -245,7 +246,9 @@ fn the_map_is_pinned() {
 
 #[test]
 fn a_release_that_is_too_old_or_too_new_is_refused_until_the_others_have_moved_on() {
-    let mut map = ClusterMap::of_seed(&seed());
+    let mut seed = seed();
+    seed.nodes.iter_mut().for_each(|node| node.version = "0.1.0".into());
+    let mut map = ClusterMap::of_seed(&seed);
     let come = |map: &mut ClusterMap, id: u64, version: &str| {
         let node = pb::RegisterNode {
             node_id: id,
@@ -257,6 +260,9 @@ fn a_release_that_is_too_old_or_too_new_is_refused_until_the_others_have_moved_o
         };
         map.carry_out(pb::request::Command::RegisterNode(node))
     };
+    // What the founders run is known from the first.
+    let refused = come(&mut map, 3, "0.3.0").unwrap_err().to_string();
+    assert!(refused.contains("too new"), "{refused}");
     for id in 1..=3 {
         come(&mut map, id, "0.2.0").unwrap();
     }

@@ -371,6 +371,7 @@ impl Formation {
             instance: hello.instance.clone(),
             client_address: hello.client_address.clone(),
             peer_address: hello.peer_address.clone(),
+            version: hello.version.clone(),
         };
         let seed = pb::Seed {
             cluster_id: uuid::Uuid::from_bytes(rand::random()).simple().to_string(),

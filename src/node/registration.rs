@@ -26,7 +26,7 @@ pub(super) async fn enter_map<R: Runtime>(router: Arc<Router<R>>, seed: pb::Seed
         id: node.id,
         client_address: node.client_address,
         peer_address: node.peer_address,
-        version: String::new(),
+        version: node.version,
         instance: node.instance,
         state: 0,
         successor: 0,

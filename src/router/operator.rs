@@ -20,6 +20,8 @@ use crate::shard::{Refused, Shard};
 
 /// How often an order that was given on a map that has changed since is given again.
 const ATTEMPTS: u32 = 5;
+/// How long the meta group may take to give the map, where an old one will do.
+const MAP_WITHIN: Duration = Duration::from_secs(2);
 /// For how long a transfer of a lead is tried.
 const TRANSFER_FOR: Duration = Duration::from_secs(10);
 
@@ -307,7 +309,9 @@ impl<R: Runtime> Router<R> {
     /// # Errors
     /// When there is no such node, or no cluster.
     pub async fn quorum_critical(&self, node: NodeId) -> Result<Vec<ShardId>, Error> {
-        let map = self.map();
+        // What is known here may be old; where nobody can say better, it is what there is to go by.
+        let read = R::timeout(MAP_WITHIN, self.read_map()).await;
+        let map = read.ok().and_then(Result::ok).unwrap_or_else(|| self.map());
         if !map.is_formed() {
             return Err(placement::no_cluster());
         }

@@ -202,16 +202,19 @@ impl<R: Runtime> Router<R> {
         let map = self.read_map().await?;
         let status = self.status().await;
         let facts = facts_of(&status);
+        let said =
+            |id: NodeId| status.nodes.iter().find(|node| node.id == id.0 && node.state == "up");
         let node = |node: Node| v1::PlacedNode {
             id: node.id.0,
             membership: node.standing().into(),
+            in_force: said(node.id).is_some_and(|said| said.membership == node.standing()),
             client_address: node.client_address,
             peer_address: node.peer_address,
             version: node.version,
             up: facts.reachable.contains(&node.id),
             replicas: map.shards().filter(|(_, members)| members.contains(&node.id)).count() as u32,
             leaders: facts.leaders.values().filter(|leader| **leader == node.id).count() as u32,
-            streams: status.nodes.iter().find(|n| n.id == node.id.0).map_or(0, |n| n.streams),
+            streams: said(node.id).map_or(0, |said| said.streams),
         };
         let raw = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
         // Those to whom a move was taken back may vote until the leader has said who does.

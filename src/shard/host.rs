@@ -1,7 +1,6 @@
 //! Takes peers' streams and hands them to the group that they are for.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, RwLock};
 
 use futures_util::StreamExt;
@@ -211,7 +210,6 @@ async fn serve_snapshot<R: Runtime>(
         let installed = shard.raft().install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
         installed.map_err(|fatal| SnapshotError::Refused(fatal.to_string()))
     };
-    replica.receiving_bytes.store(0, Ordering::Relaxed);
     let result = received.await.map(|response| response.vote).map_err(|error| error.to_string());
     match &result {
         Ok(_) => tracing::info!(shard = %shard.id(), "installed a snapshot"),

@@ -178,17 +178,27 @@ async fn receive_have(stream: &mut Stream) -> Result<Vec<(RoomId, Epoch, Seq)>, 
     }
 }
 
-/// Receives a snapshot's content, and counts its bytes; what it returns is ready to be installed.
+/// Counts what is received, and nothing any more when that has an end.
+struct Counted<'a>(&'a AtomicU64);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Receives a snapshot's content, and counts its bytes meanwhile; what it returns is ready to be installed.
 pub(crate) async fn receive<R: Runtime>(
     mut sink: SnapshotSink,
     stream: &mut Stream,
     received_bytes: &AtomicU64,
 ) -> Result<Received, SnapshotError> {
+    let counted = Counted(received_bytes);
     let have: Vec<RoomHead> = sink.have().cloned().collect();
     send_have(stream, &have).await?;
     loop {
         let frame = stream.recv().await?;
-        received_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        counted.0.fetch_add(frame.len() as u64, Ordering::Relaxed);
         let frame = pb::SnapshotFrame::decode(frame).map_err(|_| Malformed("frame"))?;
         let part = frame.part.ok_or(Malformed("frame"))?;
         let (back, taken) = R::blocking(move || {

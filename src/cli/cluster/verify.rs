@@ -7,6 +7,7 @@ use crate::cli::failure::{Failure, Outcome};
 use crate::cli::order;
 use crate::cli::output;
 use crate::cli::progress::Progress;
+use crate::cli::signal;
 use crate::client::Client;
 use crate::error::{Code, Error};
 use crate::proto::v1 as pb;
@@ -51,7 +52,8 @@ struct Verified {
 pub(super) async fn run(args: Verify) -> Outcome {
     let client = args.connection.client()?;
     let shards = args.repair.map_or_else(|| args.shard.clone(), |(_, shard)| vec![shard]);
-    let verified = verify(&client, shards, args.connection.json).await?;
+    let verifying = async { Ok(verify(&client, shards, args.connection.json).await?) };
+    let verified = signal::unless_stopped(verifying, "nothing was changed").await?;
     match args.repair {
         None => report(&verified, args.connection.json),
         Some((node, shard)) => repair(&args, &client, &verified, node, shard).await,
@@ -146,7 +148,9 @@ async fn repair(
     }
     let what = "The replica is set aside and taken from the others.";
     order::confirm(what, &format!("{node}/{shard}"), args.yes)?;
-    client.repair(node, shard).await?;
+    let repairing = async { Ok(client.repair(node, shard).await?) };
+    let stands = "the node may have been told all the same: run the same command again to be sure";
+    signal::unless_stopped(repairing, stands).await?;
     if as_json {
         output::line(json!({ "node": node, "shard": shard, "restart_needed": true }))?;
     } else {

@@ -73,11 +73,16 @@ pub(in crate::cli) async fn run(args: Status) -> Outcome {
         facts.row([what.into(), value]);
     }
     facts.print()?;
+    show_replicas(&replicas)
+}
+
+fn show_replicas(replicas: &[&pb::ShardStatus]) -> Outcome {
     if replicas.is_empty() {
         return Ok(());
     }
     output::line("")?;
-    let headings = ["SHARD>", "STATE", "TERM>", "APPLIED>", "DURABLE>", "LAG>", "SIZE>"];
+    let headings =
+        ["SHARD>", "STATE", "TERM>", "APPLIED>", "DURABLE>", "TRAILS LEADER BY>", "SIZE>"];
     let mut table = Table::new(&headings);
     for replica in replicas {
         table.row([

@@ -151,7 +151,7 @@ async fn whoever_has_chosen_the_first_token_may_initialise_again() {
     let server = Server::start().await;
     let json = "content-type: application/json\r\n";
     let init = async |token: &str| {
-        let body = format!(r#"{{"nodes":3,"admin_token":"{token}"}}"#);
+        let body = format!(r#"{{"nodes":3,"shards":2,"admin_token":"{token}"}}"#);
         server.send_raw("POST", "/v1/cluster/init", json, body.as_bytes()).await
     };
     let token = |user: &str, digit: &str| format!("fm_{user}_{}", digit.repeat(64));
@@ -166,8 +166,12 @@ async fn whoever_has_chosen_the_first_token_may_initialise_again() {
     assert_eq!(compacted.json()["bytes_after"], 40);
     assert_eq!(init(&ours).await.json(), formed.json());
     assert_eq!(init(&token("admin", "b")).await.code(), "already_initialized");
-    let none = server.send_raw("POST", "/v1/cluster/init", json, br#"{"nodes":3}"#).await;
-    assert_eq!(none.code(), "already_initialized");
+    for other in
+        [r#"{"nodes":3,"shards":2}"#.to_owned(), format!(r#"{{"nodes":3,"admin_token":"{ours}"}}"#)]
+    {
+        let refused = server.send_raw("POST", "/v1/cluster/init", json, other.as_bytes()).await;
+        assert_eq!(refused.code(), "already_initialized", "{other}");
+    }
 }
 
 #[tokio::test]

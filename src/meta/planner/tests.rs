@@ -20,6 +20,7 @@ impl World {
             instance: format!("i{id}"),
             client_address: format!("c{id}"),
             peer_address: format!("p{id}"),
+            ..Default::default()
         };
         let seed =
             pb::Seed { cluster_id: "c".into(), shards, nodes: (1..=nodes).map(node).collect() };

@@ -16,6 +16,7 @@ fn seed(id: u64, shards: u32) -> pb::Seed {
         instance: "i".into(),
         client_address: "c:1".into(),
         peer_address: "p:1".into(),
+        ..Default::default()
     };
     pb::Seed { cluster_id: "c1".into(), shards, nodes: vec![node] }
 }
@@ -27,9 +28,9 @@ fn founder() -> Membership {
 }
 
 fn membership() -> impl Strategy<Value = Membership> {
-    let node = (any::<u64>(), any::<[String; 3]>()).prop_map(|(id, texts)| {
-        let [instance, client_address, peer_address] = texts;
-        pb::SeedNode { id, instance, client_address, peer_address }
+    let node = (any::<u64>(), any::<[String; 4]>()).prop_map(|(id, texts)| {
+        let [instance, client_address, peer_address, version] = texts;
+        pb::SeedNode { id, instance, client_address, peer_address, version }
     });
     let seed = ("\\PC{1,20}", 1..9u32, vec(node, 0..6))
         .prop_map(|(cluster_id, shards, nodes)| pb::Seed { cluster_id, shards, nodes });

@@ -3,8 +3,9 @@
 //! **Invariant:** a replica is removed only if it has stopped, the map, read from the meta group after
 //! that, wants it here no more, and the membership that the group's leader has reported without this node is a
 //! later one than the replica knows of, if by that one it votes. Else it may be one that a quorum
-//! counts on. Later is what has a higher term, or the same and a higher index (Raft, section 5.4.1): the
-//! reported one is committed, so an entry of a lower term that is not before it never will be.
+//! counts on. Later is what has a higher term, or the same and a higher index: the reported one is committed,
+//! and whoever leads in its term or a later one has it (Leader Completeness, Raft, section 5.4.3), so an entry
+//! of a lower term that does not come before it is in no leader's log, and never was or will be committed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

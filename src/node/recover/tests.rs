@@ -24,6 +24,7 @@ fn seed() -> pb::Seed {
         instance: format!("i{id}"),
         client_address: "127.0.0.1:1".into(),
         peer_address: format!("127.0.0.1:{id}"),
+        ..Default::default()
     };
     pb::Seed { cluster_id: "old".into(), shards: 3, nodes: (1..=3).map(node).collect() }
 }

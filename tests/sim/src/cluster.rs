@@ -70,6 +70,7 @@ impl Cluster {
             instance: format!("instance-{id}"),
             client_address: format!("10.0.0.{id}:7400"),
             peer_address: format!("10.0.0.{id}:7401"),
+            ..Default::default()
         };
         let seed = pb::Seed {
             cluster_id: "simulated".into(),

@@ -410,6 +410,7 @@ mod tests {
             instance: format!("i{id}"),
             client_address: format!("c{id}"),
             peer_address: format!("p{id}"),
+            ..Default::default()
         };
         let nodes = (1..=4).map(node).collect();
         let seed = pb::Seed { cluster_id: "c".into(), shards: 2, nodes };
