@@ -164,7 +164,7 @@ fn of(placement: &pb::PlacementResponse, node: u64) -> Option<&pb::PlacedNode> {
 /// rest may come all at once.
 fn caught_up(placement: &pb::PlacementResponse) -> f64 {
     let coming = placement.shards.iter().flat_map(|shard| &shard.coming);
-    let shares: Vec<f64> = coming.map(|node| share(node)).collect();
+    let shares: Vec<f64> = coming.map(share).collect();
     shares.iter().sum::<f64>() / shares.len().max(1) as f64
 }
 

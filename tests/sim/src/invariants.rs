@@ -67,7 +67,8 @@ impl Invariants {
         for (shard, (index, term)) in newest {
             self.on_quorum(cluster, shard, index, term);
         }
-        self.placements.look(cluster);
+        let committed = &self.committed;
+        self.placements.look(cluster, &|at| committed.get(&at).map(|(term, _)| *term));
     }
 
     /// Tells a replica from an earlier one of the same shard in the same process.

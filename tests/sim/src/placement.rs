@@ -20,6 +20,9 @@ use crate::runtime::Sim;
 /// Sets of voters, of which an entry needs a majority each: one; two while they change.
 pub type Voters = Vec<BTreeSet<NodeId>>;
 
+/// The term of an entry that was seen to be committed.
+type TermOf<'a> = &'a dyn Fn((ShardId, u64)) -> Option<u64>;
+
 /// A group has so many voters at least, in a cluster that was founded by as many nodes.
 const VOTERS_MIN: usize = 3;
 /// By so many entries a replica may seem to trail more than its leader thought when it let it vote: they
@@ -43,7 +46,7 @@ pub struct Placements {
 
 impl Placements {
     /// Looks at the maps of all nodes, and at who is to vote.
-    pub fn look(&mut self, cluster: &Cluster) {
+    pub fn look(&mut self, cluster: &Cluster, term_of: TermOf<'_>) {
         for node in cluster.nodes.values() {
             let Some(running) = node.running() else { continue };
             self.map(cluster, node.id, running.router.map());
@@ -55,7 +58,7 @@ impl Placements {
             }
         }
         if let Some((map, _)) = self.maps.values().next_back() {
-            let wrong = self.contradictions(map);
+            let wrong = self.contradictions(map, term_of);
             wrong.into_iter().for_each(|wrong| cluster.violation(wrong));
         }
     }
@@ -161,10 +164,19 @@ impl Placements {
     }
 
     /// What the map says is settled, and the groups' committed memberships say otherwise.
-    fn contradictions(&self, map: &ClusterMap) -> Vec<String> {
+    fn contradictions(&self, map: &ClusterMap, term_of: TermOf<'_>) -> Vec<String> {
         let mut wrong = vec![];
         for placement in map.placements() {
             let shard = placement.shard;
+            // Before the first report it is by no entry.
+            let other = |term: &u64| placement.log_index > 0 && *term != placement.term;
+            if let Some(term) = term_of((shard, placement.log_index)).filter(other) {
+                wrong.push(format!(
+                    "placement: shard {shard} is said to be settled by entry {} of term {}, and that of \
+                     term {term} is committed",
+                    placement.log_index, placement.term
+                ));
+            }
             let reported = self.memberships.get(&(shard, placement.log_index));
             let settled = BTreeSet::from_iter(placement.settled);
             if reported.is_some_and(|voters| *voters != [settled.clone()]) {
@@ -473,11 +485,13 @@ mod tests {
         let said = |index, sets: &[&[u64]]| {
             let mut seen = Placements::default();
             seen.memberships.insert((ShardId(1), index), voters(sets));
-            seen.contradictions(&map).join("; ")
+            seen.contradictions(&map, &|_| Some(1)).join("; ")
         };
         assert_eq!(said(9, &[&[1, 2, 4]]), "");
         assert!(said(9, &[&[1, 2, 3], &[1, 2, 4]]).contains("said to be settled"));
         assert_eq!(said(8, &[&[1, 2, 7]]), "", "it was removed since");
         assert!(said(10, &[&[1, 2, 7]]).contains("node 7 votes in shard 1, and is not of"));
+        let other = Placements::default().contradictions(&map, &|_| Some(2)).join("; ");
+        assert!(other.contains("by entry 9 of term 1, and that of term 2 is committed"), "{other}");
     }
 }
