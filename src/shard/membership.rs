@@ -135,6 +135,10 @@ impl<R: Runtime> Shard<R> {
         if !self.is_leader() {
             return Step::Waits("another replica leads".into());
         }
+        if mutant!(ReportedTooSoon) {
+            let step = R::timeout(STEP_TIMEOUT / 500, self.step(target)).await;
+            return step.unwrap_or(Step::Taken);
+        }
         let step = R::timeout(STEP_TIMEOUT, self.step(target)).await;
         step.unwrap_or_else(|_| Step::Waits("a quorum does not answer in time".into()))
     }
