@@ -144,7 +144,7 @@ mod planted {
         RemovedAtOnce "removed-at-once" "placement"
             "a replica is removed as soon as the group is to be elsewhere"
         ReportedTooSoon "reported-too-soon" "placement"
-            "a leader does not wait until a membership is committed, and reports it"
+            "a leader reports the voters that are wanted while the change to them is under way"
         StateKept "state-kept" "placement"
             "a replica is removed from the log, and its state stays"
         RetriesWithNewId "retries-with-new-id" "router"

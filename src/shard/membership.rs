@@ -67,8 +67,8 @@ impl<R: Runtime> Shard<R> {
         let joint = membership.get_joint_config().len() > 1;
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         let committed = metrics.committed_membership_config.log_id() == effective.log_id();
-        let committed = committed || mutant!(ReportedTooSoon);
-        let settled = effective.log_id().filter(|_| committed && !joint).map(|log_id: LogId| {
+        let is_settled = (committed && !joint) || mutant!(ReportedTooSoon);
+        let settled = effective.log_id().filter(|_| is_settled).map(|log_id: LogId| {
             let (term, log_index) = log_id_parts(&log_id);
             Settled { voters: voters.iter().copied().map(NodeId).collect(), log_index, term }
         });
@@ -157,6 +157,12 @@ impl<R: Runtime> Shard<R> {
     async fn step(&self, target: &[(NodeId, String)]) -> Step {
         let now = self.members_now();
         let wanted: BTreeSet<u64> = target.iter().map(|(node, _)| node.0).collect();
+        if mutant!(ReportedTooSoon)
+            && let Some(settled) = now.settled.as_ref().filter(|_| now.joint)
+        {
+            let voters = target.iter().map(|(node, _)| *node).collect();
+            return Step::Settled(Settled { voters, ..*settled });
+        }
         if now.joint {
             // An empty addition leads from a joint membership to the one that it was on the way to.
             let finish = ChangeMembers::AddVoterIds(BTreeSet::new());
