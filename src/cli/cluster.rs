@@ -89,8 +89,7 @@ pub(super) struct Init {
     dry_run: bool,
     /// The administrator's token to be: `fm_admin_` and 64 random hex digits. One is made up if none is
     /// given. Whoever has given it may run this again, whatever became of the first time.
-    #[arg(long, env = "FOLKMOOT_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true,
-        value_parser = admin_token)]
+    #[arg(long, env = "FOLKMOOT_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     admin_token: Option<String>,
     #[command(flatten)]
     connection: Connection,
@@ -123,6 +122,11 @@ async fn init(args: Init) -> Outcome {
     let nodes = if args.single { 1 } else { args.nodes };
     if ![1, 3, 5].contains(&nodes) {
         return Err(Failure::Usage("--nodes must be 1, 3 or 5".into()));
+    }
+    if let Some(token) = &args.admin_token {
+        // Not the parser of arguments, which would show a secret that is nearly right.
+        let user = UserId::parse(FIRST_ADMIN).map_err(Error::from)?;
+        chosen_token(&user, token.clone()).map_err(|error| Failure::Usage(error.message))?;
     }
     if args.dry_run {
         return would_init(nodes, args.shards, &connection).await;
@@ -183,11 +187,6 @@ async fn form(
         };
         Failure::Call(Error { message: format!("{}; {further}", error.message), ..error })
     })
-}
-
-/// Checks the form of a token that an administrator is to have, for arguments.
-fn admin_token(text: &str) -> Result<String, Error> {
-    Ok(chosen_token(&UserId::parse(FIRST_ADMIN)?, text.to_owned())?.0)
 }
 
 /// A token that an administrator can have from the first.

@@ -13,7 +13,7 @@ use crate::cli::output;
 use crate::cli::progress::Progress;
 use crate::cli::signal;
 use crate::client::Client;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::proto::v1 as pb;
 use crate::proto::v1::order_request::Order;
 
@@ -82,13 +82,13 @@ async fn give_and_wait(
     }
     let waits = !options.dry_run && !options.no_wait;
     let mut critical = None;
-    let mut streams = 0;
+    let mut drained = None;
     if waits {
         let waited = wait(&client, &order, steps.len(), connection.json, is_done).await;
         let placement = waited.map_err(stands)?;
         if let Order::Drain(node) = order {
             critical = Some(client.quorum_critical(node).await.map_err(stands)?);
-            streams = of(&placement, node).map_or(0, |it| it.streams);
+            drained = of(&placement, node).cloned();
         }
     }
     if connection.json {
@@ -98,13 +98,13 @@ async fn give_and_wait(
         }
         if let Some(shards) = &critical {
             said["quorum_critical"] = json!(shards);
-            said["streams"] = json!(streams);
+            said["streams"] = json!(drained.as_ref().map_or(0, |it| it.streams));
+            said["in_force"] = json!(drained.as_ref().is_some_and(|it| it.in_force));
         }
         output::line(said)?;
     } else if waits {
-        if streams > 0 {
-            let streams = streams_said(streams);
-            output::line(format!("{streams}, whose clients take nothing, end when it stops"))?;
+        if let Some(left) = drained.as_ref().and_then(what_is_left) {
+            output::line(left)?;
         }
         output::line("done")?;
     }
@@ -128,6 +128,13 @@ async fn wait(
     let mut said = (Instant::now(), String::new());
     loop {
         let placement = client.placement().await?;
+        if let Order::Drain(node) = order
+            && of(&placement, *node).is_none_or(|it| it.membership == "active")
+        {
+            let message =
+                format!("node {node} was resumed, or removed, meanwhile: it does not drain");
+            return Err(Error::new(Code::Unavailable, message));
+        }
         if is_done(&placement) {
             return Ok(placement);
         }
@@ -153,6 +160,20 @@ async fn wait(
             }
         }
         tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+/// What a node has not done that leads nothing any more, and had its time.
+fn what_is_left(drained: &pb::PlacedNode) -> Option<String> {
+    match drained {
+        it if !it.in_force => {
+            Some(format!("node {} does not say that it drains: it may be down, or cut off", it.id))
+        }
+        it if it.streams > 0 => Some(format!(
+            "{}, whose clients take nothing, end when it stops",
+            streams_said(it.streams)
+        )),
+        _ => None,
     }
 }
 
@@ -370,6 +391,9 @@ mod tests {
         assert_eq!(says(&placement), "waiting for 1 stream on node 2 to end");
         placement.nodes[1].streams = 7;
         assert_eq!(says(&placement), "waiting for 7 streams on node 2 to end");
+        let left = |node: &pb::PlacedNode| what_is_left(node).unwrap_or_default();
+        assert!(left(&placement.nodes[1]).starts_with("7 streams, whose clients take nothing"));
+        assert!(left(&placement.nodes[0]).contains("node 1 does not say that it drains"));
         placement.nodes[1].membership = "active".into();
         placement.rebalancing = true;
         assert!(says(&placement).ends_with("it may wait for nodes 3,4, which do not answer"));

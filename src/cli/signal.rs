@@ -4,7 +4,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::failure::{Failure, Outcome};
 
-/// Ctrl-C and SIGTERM. While this exists, neither ends the program by itself.
+/// Ctrl-C and SIGTERM. Once there was one, neither ends the program by itself any more.
 #[derive(Debug)]
 pub(super) struct Stop {
     interrupt: Signal,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::chat::command::{Actor, Command, Done, Request};
 use crate::chat::event::{EventKind, Salt};
@@ -42,6 +42,8 @@ pub struct App {
     pub(super) passwords: Passwords,
     /// How often passwords were tried.
     pub(super) attempts: Attempts,
+    /// Held while the cluster is being initialised: once at a time.
+    pub(super) founding: Arc<Mutex<()>>,
     /// Uses of sessions that are being told.
     pub(super) touches: Arc<Semaphore>,
 }
@@ -82,6 +84,7 @@ impl App {
             auth: Authenticator::default(),
             passwords: Passwords::default(),
             attempts: Attempts::default(),
+            founding: Arc::default(),
             touches: Arc::new(Semaphore::new(TOUCHES_MAX)),
         }
     }

@@ -26,16 +26,13 @@ struct Switch {
     seats: AtomicUsize,
 }
 
-/// One of a gateway's sessions, WebSockets, event streams and long polls, for as long as it lives. One
-/// that comes during a drain is sent away at once, and not counted.
+/// One of a gateway's sessions, WebSockets, event streams and long polls, for as long as it lives.
 #[derive(Debug)]
-pub struct Seat(Option<Drain>);
+pub struct Seat(Drain);
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let Some(drain) = &self.0 {
-            drain.0.seats.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.0.0.seats.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -72,10 +69,7 @@ impl Drain {
     /// Counts a session, a WebSocket, an event stream or a long poll in for as long as the seat lives;
     /// `None` when there are `max`.
     pub fn take_seat(&self, max: usize) -> Option<Seat> {
-        if self.is_on() {
-            return Some(Seat(None));
-        }
-        let seat = Seat(Some(self.clone()));
+        let seat = Seat(self.clone());
         (self.0.seats.fetch_add(1, Ordering::Relaxed) < max).then_some(seat)
     }
 
@@ -113,9 +107,6 @@ mod tests {
         let drain = Drain::new(CancellationToken::new());
         let seats = [drain.take_seat(2), drain.clone().take_seat(2)];
         assert!(seats.iter().all(Option::is_some) && drain.take_seat(2).is_none());
-        assert_eq!(drain.streams(), 2);
-        drain.begin();
-        assert!(drain.take_seat(2).is_some());
         assert_eq!(drain.streams(), 2);
         drop(seats);
         assert_eq!(drain.streams(), 0);

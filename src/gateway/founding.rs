@@ -19,7 +19,8 @@ impl App {
     /// The one mutating call without a token, so it does nothing once there is an administrator, but
     /// to answer as before whoever has chosen their token; before, it finishes what an interrupted
     /// call left undone. It goes on though whoever has asked is gone: between the cluster and its
-    /// administrator there is nobody to refuse another one.
+    /// administrator there is nobody to refuse another one. But not with a token that nobody would know
+    /// then: such a call ends with its caller, and the next one finishes it.
     ///
     /// # Errors
     /// [`Code::AlreadyInitialized`], also when the cluster has another number of shards, and the
@@ -39,19 +40,27 @@ impl App {
             _ => return Err(Error::invalid("shards must be 1 to 256")),
         };
         let user = UserId::parse(FIRST_ADMIN)?;
+        let is_known = chosen.is_some();
         let (token, hash) = match chosen {
             Some(token) => auth::chosen_token(&user, token)?,
             None => mint_token(&user),
         };
+        let alone = self.founding.clone().try_lock_owned().map_err(|_| {
+            Error::new(Code::Overloaded, "the cluster is just being initialised").retry_after(300)
+        })?;
         let app = self.clone();
-        let founding = tokio::spawn(async move {
+        let founding = async move {
+            let _alone = alone;
             let cluster_id = app.found(nodes as usize, shards).await?;
             if app.create_first_admin(&user, hash).await? || app.is_token_of(&token, &user).await? {
                 return Ok((cluster_id, token));
             }
             Err(Error::new(Code::AlreadyInitialized, "the cluster is initialised already"))
-        });
-        founding.await.unwrap_or_else(|error| {
+        };
+        if !is_known {
+            return founding.await;
+        }
+        tokio::spawn(founding).await.unwrap_or_else(|error| {
             let message = format!("nobody knows whether the cluster is formed: {error}");
             Err(Error::new(Code::Internal, message).maybe_applied())
         })

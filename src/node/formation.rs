@@ -2,7 +2,7 @@
 //!
 //! Before it belongs to a cluster, a node only says hello to the addresses it was told to join.
 //! `cluster init` reaches the node whose peer address sorts first among the founders, whoever was
-//! asked, so that two inits at once meet there. It writes the seed (ids, addresses) to its own
+//! asked, so that two inits at once meet there. It writes the seed (ids, addresses, releases) to its own
 //! disk, then hands it to the other founders until each has it; a crash in between is picked up
 //! at the next start. A node that comes later asks to be admitted, shows a join token, and gets an id of
 //! its own.
@@ -365,6 +365,14 @@ impl Formation {
         let _alone = self.founding.lock().await;
         if self.membership.borrow().is_some() {
             return Err(already());
+        }
+        let fits = |other: &&pb::Hello| release::work_together(&self.hello.version, &other.version);
+        if let Some(odd) = founders.iter().find(|other| !fits(other)) {
+            let (ours, theirs, at) = (&self.hello.version, &odd.version, &odd.peer_address);
+            return Err(Error::invalid(format!(
+                "this is release {ours}, and the node at {at} runs {theirs}: only neighbouring series of \
+                 releases work together"
+            )));
         }
         let node = |(index, hello): (usize, &pb::Hello)| pb::SeedNode {
             id: index as u64 + 1,

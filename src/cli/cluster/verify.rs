@@ -53,7 +53,12 @@ pub(super) async fn run(args: Verify) -> Outcome {
     let client = args.connection.client()?;
     let shards = args.repair.map_or_else(|| args.shard.clone(), |(_, shard)| vec![shard]);
     let verifying = async { Ok(verify(&client, shards, args.connection.json).await?) };
-    let verified = signal::unless_stopped(verifying, "nothing was changed").await?;
+    // Signals that were caught once do nothing by themselves any more, also while a prompt is answered.
+    let asks = args.repair.is_some() && !args.yes && !args.dry_run;
+    let verified = match asks {
+        true => verifying.await?,
+        false => signal::unless_stopped(verifying, "nothing was changed").await?,
+    };
     match args.repair {
         None => report(&verified, args.connection.json),
         Some((node, shard)) => repair(&args, &client, &verified, node, shard).await,
