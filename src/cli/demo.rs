@@ -247,10 +247,13 @@ fn announce(args: &Args, local: &Local, kept: &Kept, status: &pb::StatusResponse
     text.push_str(&format!(
         "\nChat, in other terminals:\n\n  export FOLKMOOT_SERVER={servers}\n  \
          {program} tail {ROOM} --token {alice}\n  {program} post {ROOM} 'Hello' --token {bob}\n\n\
+         In a browser: {url}, with the password that this prints for alice:\n  \
+         {program} user password alice --token {admin}\n\n\
          Administer: {program} cluster status --token {admin}\n\
          Then kill a node (kill -9 {pid}) and go on chatting.\n\
          Tokens are in {dir}. Ctrl-C stops everything; nothing is lost.\n",
         servers = local.urls().join(","),
+        url = local.nodes[0].url(),
         alice = token("alice"),
         bob = token("bob"),
         admin = kept.admin_token,
