@@ -41,7 +41,8 @@ fn the_clients_own_tests_pass() {
         files.filter(|path| path.to_string_lossy().ends_with(".test.js")).collect();
     files.sort();
     assert!(files.len() > 4, "{files:?}");
-    let output = Command::new(node).arg("--test").args(&files).output().unwrap();
+    let output =
+        Command::new(node).args(["--test", "--test-reporter=tap"]).args(&files).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
     assert!(!said.contains("# pass 0\n"), "nothing was tested: {said}");

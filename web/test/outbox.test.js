@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import './node.js';
 import { Outbox } from '../client/outbox.js';
 import { mintedAt } from '../client/uuid.js';
 import { FakeStorage, FakeTimers, event } from './fake.js';

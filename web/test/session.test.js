@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import './node.js';
 import { Outbox } from '../client/outbox.js';
 import { RoomLog } from '../client/roomlog.js';
 import { SILENCE_MS, Session } from '../client/session.js';
