@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::common::cluster::{Options, TestCluster, folkmoot, free_port};
+use crate::common::cluster::{Options, TestCluster, folkmoot, free_port, succeed};
 use crate::common::load::{self, Acked};
 use crate::common::{catches, new_id, wait_for};
 
@@ -296,7 +296,8 @@ fn an_init_that_is_interrupted_is_run_again() {
     let mut list = folkmoot();
     list.args(["node", "list", "--json", "--server", &cluster.url(1)])
         .env("FOLKMOOT_TOKEN", &token);
-    assert_eq!(succeeded(list.output().unwrap())["nodes"].as_array().unwrap().len(), 3);
+    let list: Value = serde_json::from_slice(&succeed(&mut list)).unwrap();
+    assert_eq!(list["nodes"].as_array().unwrap().len(), 3);
     let other = format!("fm_admin_{}", "0".repeat(64));
     let said = fails(&mut init(&cluster, &["--admin-token", &other]));
     assert!(said.contains("already_initialized"), "{said}");

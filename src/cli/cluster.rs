@@ -16,9 +16,7 @@ use crate::cli::output::{self, Table};
 use crate::cli::progress::Progress;
 use crate::cli::signal;
 use crate::error::{Code, Error};
-use crate::gateway::auth::{chosen_token, mint_token};
-use crate::gateway::founding::FIRST_ADMIN;
-use crate::id::UserId;
+use crate::gateway::founding::{check_first_token, mint_first_token};
 use crate::proto::v1 as pb;
 
 /// The cluster.
@@ -125,8 +123,7 @@ async fn init(args: Init) -> Outcome {
     }
     if let Some(token) = &args.admin_token {
         // Not the parser of arguments, which would show a secret that is nearly right.
-        let user = UserId::parse(FIRST_ADMIN).map_err(Error::from)?;
-        chosen_token(&user, token.clone()).map_err(|error| Failure::Usage(error.message))?;
+        check_first_token(token).map_err(|error| Failure::Usage(error.message))?;
     }
     if args.dry_run {
         return would_init(nodes, args.shards, &connection).await;
@@ -154,27 +151,20 @@ async fn form(
     admin_token: Option<String>,
     connection: &Connection,
 ) -> Outcome<pb::InitResponse> {
-    let mut stop = signal::Stop::catch()?;
     let client = connection.client()?;
     let given = admin_token.is_some();
-    let token = admin_token.map_or_else(mint_admin_token, Ok)?;
+    let token = admin_token.map_or_else(mint_first_token, Ok)?;
     // Whoever has given it knows it.
-    let may_be_formed = || match given {
+    let may_be_formed = match given {
         true => "the cluster may be formed all the same: run the same command again".to_owned(),
         false => format!(
             "the cluster may be formed all the same: run the same command again with --admin-token \
              {token}, which is its administrator's token then"
         ),
     };
-    let waiting = Progress::waiting(format!("waiting for {nodes} nodes"), connection.json);
-    let formed = tokio::select! {
-        formed = client.init_cluster(nodes, shards, &token) => formed,
-        () = stop.asked() => {
-            waiting.finish();
-            return Err(Failure::Interrupted(format!("interrupted; {}", may_be_formed())));
-        }
-    };
-    waiting.finish();
+    let _waiting = Progress::waiting(format!("waiting for {nodes} nodes"), connection.json);
+    let forming = async { Ok(client.init_cluster(nodes, shards, &token).await) };
+    let formed = signal::unless_stopped(forming, &may_be_formed).await?;
     formed.map_err(|error| {
         let further = match error.code {
             Code::AlreadyInitialized if !given => {
@@ -182,16 +172,11 @@ async fn form(
                  it yet, stop the nodes, empty their data directories, and begin anew"
                     .into()
             }
-            _ if error.may_have_applied => may_be_formed(),
+            _ if error.may_have_applied => may_be_formed,
             _ => return Failure::Call(error),
         };
         Failure::Call(Error { message: format!("{}; {further}", error.message), ..error })
     })
-}
-
-/// A token that an administrator can have from the first.
-pub(super) fn mint_admin_token() -> Result<String, Error> {
-    Ok(mint_token(&UserId::parse(FIRST_ADMIN)?).0)
 }
 
 async fn would_init(nodes: u32, shards: u32, connection: &Connection) -> Outcome {

@@ -12,12 +12,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::cli::cluster::mint_admin_token;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::local::{Local, Logs, Plan};
 use crate::cli::{output, signal};
 use crate::client::{Client, ClientOptions};
 use crate::error::{Code, Error};
+use crate::gateway::founding::mint_first_token;
 use crate::id::{RoomId, UserId};
 use crate::proto::v1 as pb;
 
@@ -124,16 +124,14 @@ async fn furnish(
     let mut kept = match kept {
         Some(kept) => kept,
         None => {
-            let kept = Kept { nodes, admin_token: mint_admin_token()?, ..Kept::default() };
+            let kept = Kept { nodes, admin_token: mint_first_token()?, ..Kept::default() };
             save(dir, &kept)?;
             kept
         }
     };
-    if !kept.furnished {
-        form(&client, &kept, dir).await?;
-    }
     let admin = client.with_token(&kept.admin_token)?;
     if !kept.furnished {
+        form(&client, &kept, dir).await?;
         let room = RoomId::parse(ROOM).map_err(Error::from)?;
         admin.create_room(&room, "General chat", pb::RoomKind::Public).await?;
         for (user, name) in USERS {
@@ -169,7 +167,7 @@ async fn form(client: &Client, kept: &Kept, dir: &Path) -> Outcome {
     match client.init_cluster(u32::from(kept.nodes), 0, &kept.admin_token).await {
         Ok(_) => Ok(()),
         Err(error) if error.code == Code::AlreadyInitialized => {
-            // What it has is no token of this cluster's.
+            // What it has is no token of this cluster's. Should it stay, the next run ends here, too.
             let _ = fs::remove_file(dir.join("demo.json"));
             Err(Failure::failed(format!(
                 "{} holds a cluster, but no demo.json with its tokens; use another --dir, or remove it",

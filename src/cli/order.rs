@@ -213,15 +213,15 @@ fn waits_for(placement: &pb::PlacementResponse) -> Option<String> {
     let moving = placement.shards.iter().find(|shard| shard.target != shard.settled);
     let Some(moving) = moving else { return waits_for_nodes(placement) };
     let mut coming = moving.target.iter().filter(|id| !moving.settled.contains(id));
-    let how_far = |id: u64| {
-        let known = moving.coming.iter().find(|node| node.node == id);
-        known.map_or(String::new(), how_far)
-    };
     let what = format!("{} moves to nodes {}", output::shard(moving.shard), ids(&moving.target));
     Some(match coming.clone().find(|id| !is_up(id)) {
         Some(away) => format!("{what}: waiting for node {away}, which does not answer"),
         None => match coming.next() {
-            Some(node) => format!("{what}: node {node} is being caught up{}", how_far(*node)),
+            Some(node) => {
+                let known = moving.coming.iter().find(|coming| coming.node == *node);
+                let far = known.map_or(String::new(), how_far);
+                format!("{what}: node {node} is being caught up{far}")
+            }
             None => what,
         },
     })

@@ -8,12 +8,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 /// What [`Progress::share`] counts in.
 const SHARES: u64 = 1000;
 
-/// A bar that goes away when nobody has it any more, however a command ends.
-fn hidden(total: Option<u64>) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
-    bar.with_finish(ProgressFinish::AndClear)
-}
-
 /// How far a long command has come. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
@@ -24,38 +18,33 @@ pub(super) struct Progress {
 impl Progress {
     /// Begins something of `total` parts. `quiet`: show nothing.
     pub(super) fn start(what: &str, total: u64, quiet: bool) -> Progress {
-        let bar = hidden(Some(total));
         let template = "{prefix:9} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        bar.set_prefix(what.to_string());
-        if !quiet && std::io::stderr().is_terminal() {
-            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
-        }
-        Progress { bar, quiet }
+        let progress = Progress::new(Some(total), template, quiet);
+        progress.bar.set_prefix(what.to_string());
+        progress
     }
 
     /// Waits for something that has no parts: says on a terminal what for, and for how long so far.
     pub(super) fn waiting(what: impl Into<String>, quiet: bool) -> Progress {
-        let bar = hidden(None);
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
-            bar.set_style(style);
+        let progress = Progress::new(None, "{spinner} {msg} {elapsed}", quiet);
+        progress.bar.set_message(what.into());
+        if progress.is_shown() {
+            progress.bar.enable_steady_tick(Duration::from_millis(125));
         }
-        bar.set_message(what.into());
-        if !quiet && std::io::stderr().is_terminal() {
-            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
-            bar.enable_steady_tick(Duration::from_millis(125));
-        }
-        Progress { bar, quiet }
+        progress
     }
 
     /// Begins something of which only the share that is done is known.
     pub(super) fn share(quiet: bool) -> Progress {
-        let bar = hidden(Some(SHARES));
-        if let Ok(style) =
-            ProgressStyle::with_template("{bar:30} {percent:>3}% {elapsed}  {wide_msg}")
-        {
+        let template = "{bar:30} {percent:>3}% {elapsed}  {wide_msg}";
+        Progress::new(Some(SHARES), template, quiet)
+    }
+
+    /// A bar that goes away when nobody has it any more, however a command ends.
+    fn new(total: Option<u64>, template: &str, quiet: bool) -> Progress {
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
+        let bar = bar.with_finish(ProgressFinish::AndClear);
+        if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
         if !quiet && std::io::stderr().is_terminal() {

@@ -13,7 +13,7 @@ const COMPACT_TIMEOUT: Duration = Duration::from_secs(3600);
 
 impl Client {
     /// Forms a cluster of `nodes` nodes that have joined, waiting for them, with `shards` data
-    /// shards (0: the default).
+    /// shards (0: the default), and with this administrator's token (empty: the cluster makes one up).
     ///
     /// # Errors
     /// `already_initialized`, with another token: calls with the same one are answered alike.

@@ -22,22 +22,6 @@ pub fn mint_token(user: &UserId) -> (String, Hash) {
     mint("fm_", user)
 }
 
-/// Takes a token that its user has chosen, with its hash.
-///
-/// # Errors
-/// When it is not of the form of those that are minted, or somebody else's.
-pub fn chosen_token(user: &UserId, token: String) -> Result<(String, Hash), Error> {
-    match parse("fm_", &token) {
-        Some((known, hash)) if known == *user => Ok((token, hash)),
-        _ => {
-            let digits = 2 * SECRET_BYTES;
-            Err(Error::invalid(format!(
-                "the token must be fm_{user}_ and {digits} random hex digits"
-            )))
-        }
-    }
-}
-
 /// Mints an invite of a user's: to be shown once, and its hash, to be kept.
 pub fn mint_invite(user: &UserId) -> (String, Hash) {
     mint(INVITE_PREFIX, user)

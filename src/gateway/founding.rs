@@ -6,11 +6,33 @@ use crate::chat::command::{Actor, Command};
 use crate::chat::event::Hash;
 use crate::error::{Code, Error};
 use crate::gateway::app::App;
-use crate::gateway::auth::{self, Credentials, mint_token};
+use crate::gateway::auth::{Credentials, mint_token};
 use crate::id::UserId;
 
 /// The user that `cluster init` creates.
 pub const FIRST_ADMIN: &str = "admin";
+
+/// Mints a token that the first administrator can have.
+///
+/// # Errors
+/// None: the user's id is well-formed.
+pub fn mint_first_token() -> Result<String, Error> {
+    Ok(mint_token(&UserId::parse(FIRST_ADMIN)?).0)
+}
+
+/// The hash of a token that the first administrator is to have.
+///
+/// # Errors
+/// When it is not of the form of those that are minted, or somebody else's.
+pub fn check_first_token(token: &str) -> Result<Hash, Error> {
+    match Credentials::parse(token) {
+        Some(first) if first.user().as_str() == FIRST_ADMIN => Ok(*first.hash()),
+        _ => {
+            let form = format!("the token must be fm_{FIRST_ADMIN}_ and 64 random hex digits");
+            Err(Error::invalid(form))
+        }
+    }
+}
 
 impl App {
     /// Forms a cluster and its first administrator: the cluster's id, and the token, which the caller may
@@ -41,10 +63,8 @@ impl App {
         };
         let user = UserId::parse(FIRST_ADMIN)?;
         let is_known = chosen.is_some();
-        let (token, hash) = match chosen {
-            Some(token) => auth::chosen_token(&user, token)?,
-            None => mint_token(&user),
-        };
+        let token = chosen.map_or_else(mint_first_token, Ok)?;
+        let hash = check_first_token(&token)?;
         let alone = self.founding.clone().try_lock_owned().map_err(|_| {
             Error::new(Code::Overloaded, "the cluster is just being initialised").retry_after(300)
         })?;
