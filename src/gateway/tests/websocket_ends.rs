@@ -171,16 +171,21 @@ async fn a_slow_reader_holds_up_nobody_and_misses_nothing() {
     let mut slow = Socket::open(&server, &server.bob).await;
     slow.follow("general", json!(0)).await;
     let text = "x".repeat(60_000);
-    for _ in 0..100 {
-        soon(server.post(&text)).await;
-    }
+    let posting = async {
+        for _ in 0..100 {
+            soon(server.post(&text)).await;
+        }
+    };
+    // It never stops reading, as who takes nothing for so long is ended; all of it takes longer than that.
     let mut seqs = Vec::new();
-    while seqs.last() != Some(&101) {
-        // Slower than what it takes to be found silent or slow, if it were measured by the whole.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let frame = slow.frame().await;
-        seqs.extend(frame["event"]["seq"].as_u64());
-    }
+    let reading = async {
+        while seqs.last() != Some(&101) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let frame = slow.frame().await;
+            seqs.extend(frame["event"]["seq"].as_u64());
+        }
+    };
+    tokio::join!(posting, reading);
     assert_eq!(seqs, (1..=101).collect::<Vec<_>>());
 }
 
