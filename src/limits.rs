@@ -26,6 +26,8 @@ pub const EDITS_PER_MESSAGE_MAX: usize = 100;
 pub const REPLIES_MAX: usize = 10_000;
 /// Users whom one text mentions.
 pub const MENTIONS_MAX: usize = 50;
+/// Events of one room that are looked through to count what somebody has not read.
+pub const UNREAD_EVENTS_MAX: u64 = 1000;
 /// Pinned messages of one room.
 pub const PINS_PER_ROOM_MAX: usize = 50;
 /// Why somebody was removed, muted or banned, in bytes.

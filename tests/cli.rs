@@ -158,6 +158,7 @@ fn bad_usage_is_told_apart_from_failure() {
         "config print --set log=json",
         "verify",
         "bench --clients 0",
+        "bench --local 2",
         "demo --base-port 0",
     ] {
         let ran = run(folkmoot().args(line.split(' ')));

@@ -31,6 +31,7 @@ mod load_balancer;
 mod lost_base;
 mod lost_log;
 mod lost_node;
+mod marks;
 mod membership;
 mod million;
 mod operations;

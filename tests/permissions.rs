@@ -43,6 +43,7 @@ fn endpoints() -> Vec<Endpoint> {
         endpoint(EditOwn, "PATCH", message, json!({ "text": "ho" })),
         endpoint(RedactOwn, "DELETE", message, none()),
         endpoint(RedactOthers, "DELETE", message, none()),
+        endpoint(MarkRead, "PUT", "/read", json!({ "seq": 1 })),
         endpoint(SetTopic, "PUT", "/topic", json!({ "topic": "a topic" })),
         endpoint(Pin, "PUT", "/pins/{seq}", none()),
         endpoint(Pin, "DELETE", "/pins/{seq}", none()),
@@ -213,7 +214,7 @@ fn wanted(kind: RoomKind, who: Who, action: Action) -> Option<&'static str> {
     }
     match (who, action) {
         (Who::Owner, Action::Leave) => Some("forbidden"), // the last one
-        (Who::Admin, Action::Leave) => Some("not_participant"),
+        (Who::Admin, Action::Leave | Action::MarkRead) => Some("not_participant"),
         _ => None,
     }
 }
@@ -291,18 +292,21 @@ fn a_hidden_room_cannot_be_told_from_none() {
                 let list = http.get(&format!("/v1/rooms{query}")).unwrap().expect(200);
                 assert_eq!(list["rooms"], json!([]), "{user} {query}");
             }
+            let own = http.get("/v1/me/rooms").unwrap().expect(200);
+            assert_eq!(own, json!({ "rooms": [], "next": null }), "{user}");
         }
     }
 }
 
 /// Every frame of a WebSocket that names a room.
-fn frames(room: &str, seq: u64) -> [Value; 5] {
+fn frames(room: &str, seq: u64) -> [Value; 6] {
     [
         json!({ "type": "follow", "rooms": [{ "room": room, "after": 0 }] }),
         json!({ "type": "post", "room": room, "text": "hi" }),
         json!({ "type": "edit", "room": room, "target": seq, "text": "ho" }),
         json!({ "type": "redact", "room": room, "target": seq }),
         json!({ "type": "react", "room": room, "target": seq, "symbol": "+1" }),
+        json!({ "type": "mark_read", "room": room, "seq": 1 }),
     ]
 }
 

@@ -194,6 +194,11 @@ fn function_length(file: &File) -> Vec<String> {
                     found.push(format!("line {}: fn {name} has {length} lines", start + 1));
                 }
                 open = None;
+            } else if indent + 1 == end.len()
+                && line[indent..].starts_with(')')
+                && line.ends_with(';')
+            {
+                open = None; // declared, without a body
             }
         } else if let Some(at) = line.find("fn ")
             && !line.trim_end().ends_with([';', '}'])

@@ -16,7 +16,9 @@ use crate::chat::command::{Command, Rejection, Reply, Request};
 use crate::chat::event::Event;
 use crate::chat::state::{Sent, StateMut};
 use crate::chat::{archive, change_user, codec, create_room, create_user, dedup, edit, import};
-use crate::chat::{invite, join, kick, leave, pin, post, react, recover, redact, restrict};
+use crate::chat::{
+    invite, join, kick, leave, mark_read, pin, post, react, recover, redact, restrict,
+};
 use crate::chat::{retention, set_role, token, topic};
 use crate::id::RoomId;
 
@@ -121,6 +123,7 @@ fn dispatch_to_room<S: StateMut>(call: &mut Call<'_, S>, command: Command) -> Re
         Command::SetRetention { room, retention, salt } => {
             retention::set(call, &room, retention, salt)
         }
+        Command::MarkRead { room, seq } => mark_read::apply(call, &room, seq),
         Command::Trim { room, salt } => retention::trim(call, &room, salt),
         // `dispatch` has the rest.
         _ => Err(Rejection::Undecodable),

@@ -151,6 +151,10 @@ pub enum Command {
         retention: Retention,
         salt: Salt,
     },
+    MarkRead {
+        room: RoomId,
+        seq: Seq,
+    },
     /// The cluster's own: drops what a room's retention keeps no longer.
     Trim {
         room: RoomId,
@@ -246,6 +250,7 @@ impl Command {
             | Command::Pin { room, .. }
             | Command::Archive { room, .. }
             | Command::SetRetention { room, .. }
+            | Command::MarkRead { room, .. }
             | Command::Trim { room, .. } => Target::Room(room),
         }
     }
@@ -254,7 +259,7 @@ impl Command {
 /// What a command did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
-    /// The event's seq; the room's head when there was nothing to do; 0 for users.
+    /// The event's seq; the room's head when there was nothing to do; where a read mark is; 0 for users.
     pub seq: Seq,
     /// The room's epoch; `None` for users.
     pub epoch: Option<Epoch>,

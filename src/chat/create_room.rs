@@ -70,7 +70,7 @@ pub(super) fn apply<S: StateMut>(
     let id = row.id.clone();
     let done = call.append_all(row, drafts);
     for (user, role) in users {
-        let participant = Participant::new(role, call.now_ms);
+        let participant = Participant { read: done.seq, ..Participant::new(role, call.now_ms) };
         call.state.put_participant(&id, &user, Some(participant));
     }
     Ok(done)

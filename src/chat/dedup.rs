@@ -2,15 +2,17 @@
 //!
 //! Called by `apply` before anything else, so a repeat gets the first outcome even when its sender
 //! has been banned since: it has happened already. A rejected request is not remembered, its
-//! repeat is a new attempt.
+//! repeat is a new attempt. Nor is a read mark, which only moves on, however often it is sent.
 //!
 //! Nothing can slip through between remembering and expiry: a row may be dropped once its id's own
 //! time is older than the horizon, and from then on the id itself is refused. Imports have no
 //! horizon; their marks make repeats harmless for ever.
 
+use crate::chat::access;
 use crate::chat::account::Change;
 use crate::chat::command::{Command, Done, Rejection, Target};
-use crate::chat::state::{Scope, State};
+use crate::chat::event::Body;
+use crate::chat::state::{Scope, Sent, State};
 use crate::id::{RequestId, UserId};
 use crate::limits;
 
@@ -38,7 +40,7 @@ pub(super) fn recognise(
     id: RequestId,
     command: &Command,
 ) -> Result<Verdict, Rejection> {
-    if matches!(command, Command::Import { .. }) {
+    if matches!(command, Command::Import { .. } | Command::MarkRead { .. }) {
         return Ok(Verdict::Fresh(None));
     }
     let now_ms = state.log_time_ms();
@@ -58,7 +60,8 @@ pub(super) fn recognise(
     let Some(sent) = sent else {
         return Ok(Verdict::Fresh(Some(Memo { scope, body_hash })));
     };
-    if sent.body_hash != body_hash && !mutant!(BodyNotCompared) {
+    let other = sent.body_hash != body_hash || said_otherwise(state, &sent, command);
+    if other && !mutant!(BodyNotCompared) {
         return Err(Rejection::IdReused);
     }
     let epoch = match &scope {
@@ -69,9 +72,24 @@ pub(super) fn recognise(
     Ok(Verdict::Repeat(done))
 }
 
+/// Whether a repeat has another text than what was said. Of a text that is not there any more, redacted
+/// or kept no longer, it can't be told: the repeat gets the first outcome.
+fn said_otherwise(state: &impl State, sent: &Sent, command: &Command) -> bool {
+    let (Command::Post { room, text, .. } | Command::Edit { room, text, .. }) = command else {
+        return false;
+    };
+    let room = state.room(room);
+    let said = room.and_then(|room| access::event(state, &room, sent.seq));
+    said.is_some_and(|event| match &event.body {
+        Body::Present { text: first, .. } => first != text,
+        Body::Erased { .. } => false,
+    })
+}
+
 /// Tells one command from another: blake3 of a canonical encoding, cut to 16 bytes. What a gateway
 /// mints (salts, epochs, tokens) is left out, for a client's retry through another gateway gets
-/// new ones. Pinned by a test: it is kept for the horizon, across upgrades.
+/// new ones. So is what can be redacted, whose hash would tell it to whoever guesses right. Pinned by a
+/// test: it is kept for the horizon, across upgrades.
 fn body_hash(command: &Command) -> [u8; 16] {
     let mut out = Canonical(Vec::with_capacity(256));
     match command {
@@ -93,12 +111,12 @@ fn body_hash(command: &Command) -> [u8; 16] {
         }
         Command::Join { room, salt: _ } => out.byte(14).str(room.as_str()),
         Command::Leave { room, salt: _ } => out.byte(15).str(room.as_str()),
-        Command::Post { room, kind, text, reply_to, salt: _ } => {
+        Command::Post { room, kind, text: _, reply_to, salt: _ } => {
             let reply_to = reply_to.map_or(0, |seq| seq.0);
-            out.byte(16).str(room.as_str()).byte(*kind as u8).str(text).number(reply_to)
+            out.byte(16).str(room.as_str()).byte(*kind as u8).number(reply_to)
         }
-        Command::Edit { room, target, text, salt: _ } => {
-            out.byte(17).str(room.as_str()).number(target.0).str(text)
+        Command::Edit { room, target, text: _, salt: _ } => {
+            out.byte(17).str(room.as_str()).number(target.0)
         }
         Command::Redact { room, target, salt: _ } => {
             out.byte(18).str(room.as_str()).number(target.0)
@@ -110,7 +128,7 @@ fn body_hash(command: &Command) -> [u8; 16] {
         Command::SetRole { room, user, role, salt: _ } => {
             out.byte(20).str(room.as_str()).str(user.as_str()).byte(*role as u8)
         }
-        // Never asked: imports are not remembered.
+        // Never asked, as is MarkRead: neither is remembered.
         Command::Import { room, source, .. } => out.byte(21).str(room.as_str()).str(source),
         other => put_room_command(&mut out, other),
     };
@@ -240,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_body_hash_is_pinned() {
-        assert_eq!(hex(&post("hi", Some(Seq(5)), 1)), "b4ecbd666f61fc69b7a28819ff1567aa");
+        assert_eq!(hex(&post("hi", Some(Seq(5)), 1)), "e6b16f84e1c3fb9b69d8cdb157d17935");
     }
 
     #[test]
@@ -260,7 +278,7 @@ mod tests {
         let retention = Retention { max_age_ms: 1000, max_events: 7 };
         let kept = Command::SetRetention { room: room(), retention, salt: [1; 16] };
         assert_eq!(hex(&kept), "69d6944799257a1f7f2801c0b404a7a2");
-        assert_ne!(hex(&post("hi", None, 1)), hex(&post("ho", None, 1)));
+        assert_eq!(hex(&post("hi", None, 1)), hex(&post("ho", None, 1)), "it would be guessed");
         assert_ne!(hex(&post("hi", None, 1)), hex(&post("hi", Some(Seq(1)), 1)));
         let room = |epoch, salt| Command::CreateRoom {
             room: RoomId::parse("general").unwrap(),

@@ -25,6 +25,8 @@ pub(super) fn apply<S: StateMut>(call: &mut Call<'_, S>, room: &RoomId, salt: Sa
         }
         _ => Participant::new(Role::Member, call.now_ms),
     };
+    // What was said before is not news to catch up with.
+    let participant = Participant { read: row.head.next(), ..participant };
     call.state.put_participant(room, &call.actor.user, Some(participant));
     Ok(call.append(row, call.draft(EventKind::Join, salt)))
 }

@@ -30,6 +30,7 @@ mod append;
 mod check;
 mod dedup;
 mod page;
+mod unread;
 
 // One file per verb.
 mod archive;
@@ -42,6 +43,7 @@ mod invite;
 mod join;
 mod kick;
 mod leave;
+mod mark_read;
 mod pin;
 mod post;
 mod react;

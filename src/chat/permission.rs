@@ -68,6 +68,7 @@ pub enum Action {
     SetRole,
     SetRetention,
     Archive,
+    MarkRead,
     Import,
     Export,
 }
@@ -202,6 +203,8 @@ table! {
         OWNERS OWNERS ADMINS ADMINS true "only owners say how long history is kept";
     Archive "archive and unarchive the room":
         OWNERS OWNERS ADMINS ADMINS true "only owners archive a room";
+    MarkRead "mark what they have read":
+        INSIDE INSIDE INSIDE INSIDE true "only those in the room mark what they have read";
     Import "import history":
         ADMINS ADMINS ADMINS NOBODY false "only administrators import history";
     Export "export the room's log":

@@ -11,6 +11,7 @@ use crate::chat::event::Event;
 use crate::chat::page;
 use crate::chat::permission::Action;
 use crate::chat::state::{Notes, Participant, Room, RoomKind, State, User};
+use crate::chat::unread;
 use crate::error::Error;
 use crate::id::{Cursor, Epoch, RoomId, Seq, UserId};
 use crate::limits;
@@ -61,6 +62,13 @@ pub enum Query {
         /// At most this many events.
         limit: usize,
     },
+    /// The rooms of this shard that the actor is in or invited to, ascending.
+    Mine {
+        /// Only ids above this one.
+        after: Option<RoomId>,
+        /// At most this many.
+        limit: usize,
+    },
     /// How often something stopped being valid by which users of this shard sign in.
     Revocations,
     /// A user's row. Hashes of secrets included: the gateway authenticates with it.
@@ -98,7 +106,33 @@ pub enum Answer {
     Export { room: Arc<Room>, events: Vec<Arc<Event>> },
     User { user: Arc<User> },
     Users { users: Vec<Arc<User>> },
+    Mine { rooms: Vec<OwnRoom>, next: Option<RoomId> },
     Revocations { count: u64 },
+}
+
+/// A room as one who is in it or invited to it sees it in a list of theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnRoom {
+    /// The room's row.
+    pub room: Arc<Room>,
+    /// The user and their part in it.
+    pub own: (UserId, Participant),
+    /// What they have not read.
+    pub unread: Unread,
+}
+
+/// A page of somebody's rooms, ascending, and after which id there may be more.
+pub type OwnRooms = (Vec<OwnRoom>, Option<RoomId>);
+
+/// What somebody has not read in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unread {
+    /// How many messages of others.
+    pub messages: u64,
+    /// How many of those mention them.
+    pub mentions: u64,
+    /// There are older events above the mark that were not counted.
+    pub more: bool,
 }
 
 /// A page of a room's log.
@@ -140,9 +174,14 @@ const SCAN: usize = 256;
 pub fn query(state: &impl State, actor: &Actor, query: &Query) -> Result<Answer, Error> {
     match query {
         Query::Room { room } => {
-            let room = access::may(state, actor, room, Action::See)?.room;
-            let participants = participants(state, &room.id);
-            Ok(Answer::Room { room, participants })
+            let seen = access::may(state, actor, room, Action::See)?;
+            let inside = actor.admin || seen.part.is_some_and(|part| part.is_inside());
+            let mut participants = participants(state, &seen.room.id);
+            if !inside {
+                // How far they have read is for those who read with them.
+                participants.iter_mut().for_each(|(_, part)| part.read = Seq(0));
+            }
+            Ok(Answer::Room { room: seen.room, participants })
         }
         Query::Rooms { after, limit, search } => {
             let rooms = rooms(state, actor, after.clone(), clamp(*limit), &search.to_lowercase());
@@ -173,6 +212,10 @@ pub fn query(state: &impl State, actor: &Actor, query: &Query) -> Result<Answer,
         Query::Users { after, limit } => {
             let users = state.users(after.as_ref(), clamp(*limit));
             Ok(Answer::Users { users: users.iter().map(|user| Arc::new(user.public())).collect() })
+        }
+        Query::Mine { after, limit } => {
+            let (rooms, next) = unread::mine(state, &actor.user, after.clone(), clamp(*limit));
+            Ok(Answer::Mine { rooms, next })
         }
         Query::Revocations => Ok(Answer::Revocations { count: state.revocations() }),
     }

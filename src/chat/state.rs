@@ -126,12 +126,14 @@ pub struct Participant {
     pub until_ms: Option<u64>,
     /// Whether they are in, and why there is a row if not.
     pub part: Part,
+    /// Up to where they have read the room, on whichever device; never goes back while they are in.
+    pub read: Seq,
 }
 
 impl Participant {
     /// Somebody who is in the room, or banned from it, for good.
     pub fn new(role: Role, since_ms: u64) -> Participant {
-        Participant { role, since_ms, until_ms: None, part: Part::In }
+        Participant { role, since_ms, until_ms: None, part: Part::In, read: Seq(0) }
     }
 
     fn ended(&self, now_ms: u64) -> bool {
@@ -197,7 +199,8 @@ pub struct Sent {
     pub seq: Seq,
     /// Log time when it was applied, milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// First 16 bytes of blake3 of the command without salts: tells whether a repeat is the same.
+    /// First 16 bytes of blake3 of the command without salts and messages' texts: tells whether a repeat is
+    /// the same, with the text that was said.
     pub body_hash: [u8; 16],
 }
 

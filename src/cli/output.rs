@@ -173,11 +173,13 @@ fn retention_json(retention: pb::Retention) -> Value {
     shown
 }
 
-fn participant_json(participant: &pb::Participant) -> Value {
+/// Somebody's part in a room as REST writes it.
+pub(super) fn participant_json(participant: &pb::Participant) -> Value {
     let mut shown = json!({
         "user": participant.user,
         "role": role(participant.role()),
         "since": time(participant.since_ms),
+        "read": participant.read,
     });
     if participant.until_ms > 0 {
         shown["until"] = time(participant.until_ms).into();

@@ -1,5 +1,6 @@
 //! `folkmoot room`: rooms and who is in them.
 
+mod marks;
 mod moderate;
 mod settings;
 
@@ -24,6 +25,14 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  folkmoot room list --json\n  \
         folkmoot room list --search rust")]
     List(List),
+    /// List the rooms that you are in or invited to, with what you have not read there.
+    #[command(after_help = "Example:\n  folkmoot room mine --json")]
+    Mine(marks::Mine),
+    /// Say up to where you have read a room; without a seq, all of it.
+    #[command(after_help = "Examples:\n  folkmoot room read general\n  \
+        folkmoot room read general 42\n\n\
+        The mark holds on all your devices, and never goes back.")]
+    Read(marks::Read),
     /// Show a room's state and participants.
     #[command(after_help = "Example:\n  folkmoot room show general")]
     Show(One),
@@ -135,6 +144,8 @@ pub(super) async fn run(command: Command) -> Outcome {
     match command {
         Command::Create(args) => create(args).await,
         Command::List(args) => list(args).await,
+        Command::Mine(args) => marks::mine(args).await,
+        Command::Read(args) => marks::read(args).await,
         Command::Show(args) => show(args).await,
         Command::Join(args) => {
             let ack = args.connection.client()?.join(&args.room).await;

@@ -178,7 +178,7 @@ async fn session(
             Some(Ask::Unfollow(unfollow)) => {
                 vec![Answer::Ended(pb::Ended { room: unfollow.room, ..pb::Ended::default() })]
             }
-            None => vec![],
+            Some(Ask::MarkRead(_)) | None => vec![],
         };
         if breaks {
             let _ = out.send(Err(Status::unavailable("broken"))).await;
@@ -288,6 +288,8 @@ not_faked! {
     create_room(pb::CreateRoomRequest) -> pb::CreateRoomResponse;
     get_room(pb::GetRoomRequest) -> pb::Room;
     list_rooms(pb::ListRoomsRequest) -> pb::ListRoomsResponse;
+    list_own_rooms(pb::ListOwnRoomsRequest) -> pb::ListOwnRoomsResponse;
+    mark_read(pb::MarkReadRequest) -> pb::Ack;
     join(pb::JoinRequest) -> pb::Ack;
     leave(pb::LeaveRequest) -> pb::Ack;
     edit(pb::EditRequest) -> pb::Ack;

@@ -130,6 +130,36 @@ impl Client {
         .await
     }
 
+    /// A page of the rooms that the caller is in or invited to, in order of id, from after `after`
+    /// (empty: from the first), with what they have not read.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn list_own_rooms(
+        &self,
+        after: &str,
+        limit: u32,
+    ) -> Result<pb::ListOwnRoomsResponse, Error> {
+        self.read(|channel| async move {
+            let request = self.request(pb::ListOwnRoomsRequest { limit, after: after.to_string() });
+            RoomsClient::new(channel).list_own_rooms(request).await
+        })
+        .await
+    }
+
+    /// Says up to where the caller has read a room: `seq` of the answer is where the mark is. It never
+    /// goes back, so it is safe to say so again.
+    ///
+    /// # Errors
+    /// `not_participant`; `event_not_found` beyond the head.
+    pub async fn mark_read(&self, room: &RoomId, seq: Seq) -> Result<pb::Ack, Error> {
+        self.read(|channel| async move {
+            let request = self.request(pb::MarkReadRequest { room: room.to_string(), seq: seq.0 });
+            RoomsClient::new(channel).mark_read(request).await
+        })
+        .await
+    }
+
     /// Makes the caller a participant.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 
 use crate::chat::command::{Actor, Done, Request};
-use crate::chat::query::{Answer, Query};
+use crate::chat::query::{Answer, OwnRooms, Query};
 use crate::chat::state::{Room, User};
 use crate::delivery::subscription::{Next, Subscription};
 use crate::error::Error;
@@ -82,6 +82,12 @@ pub trait Backend: Send + Sync + 'static {
         limit: usize,
         search: String,
     ) -> BoxFuture<'a, Result<Vec<Arc<Room>>, Error>>;
+    fn own_rooms<'a>(
+        &'a self,
+        actor: &'a Actor,
+        after: Option<RoomId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<OwnRooms, Error>>;
     fn users<'a>(
         &'a self,
         actor: &'a Actor,
@@ -160,6 +166,15 @@ impl Backend for Router {
         search: String,
     ) -> BoxFuture<'a, Result<Vec<Arc<Room>>, Error>> {
         Box::pin(Router::rooms(self, actor, after, limit, search))
+    }
+
+    fn own_rooms<'a>(
+        &'a self,
+        actor: &'a Actor,
+        after: Option<RoomId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<OwnRooms, Error>> {
+        Box::pin(Router::own_rooms(self, actor, after, limit))
     }
 
     fn users<'a>(

@@ -9,10 +9,10 @@ use prost::Message;
 use crate::chat::command::{Done, ImportLine, Restriction};
 use crate::chat::event::{Body, Event, EventKind, Hash, Role};
 use crate::chat::mention;
-use crate::chat::query::{Annotated, Events, Page};
+use crate::chat::query::{Annotated, Events, OwnRoom, Page, Unread};
 use crate::chat::state::{Part, Participant, Room, RoomKind, User};
 use crate::error::{Code, Error};
-use crate::id::{Cursor, Epoch, RequestId, Seq, UserId};
+use crate::id::{Cursor, Epoch, RequestId, RoomId, Seq, UserId};
 use crate::limits;
 use crate::proto::v1 as proto;
 use crate::router::Consistency;
@@ -56,6 +56,11 @@ pub fn page_limit(limit: u32) -> Result<usize, Error> {
         limit if limit <= limits::PAGE_ITEMS_MAX => Ok(limit),
         _ => Err(Error::invalid(format!("limit must be 1 to {}", limits::PAGE_ITEMS_MAX))),
     }
+}
+
+/// After which room a page begins; empty = with the first.
+pub fn after_room(id: &str) -> Result<Option<RoomId>, Error> {
+    if id.is_empty() { Ok(None) } else { Ok(Some(RoomId::parse(id)?)) }
 }
 
 /// A position in a room's log.
@@ -239,13 +244,18 @@ pub fn annotated(annotated: &Annotated) -> proto::Event {
 }
 
 /// A page of a room's log, or of a thread.
-pub fn events(events: &Events) -> proto::EventsResponse {
+pub fn events(events: &Events, consistency: Consistency) -> proto::EventsResponse {
     proto::EventsResponse {
         epoch: events.epoch.as_str().to_owned(),
         first_seq: events.first_seq.0,
         head: events.head.0,
         recovered: events.recovered,
         events: events.events.iter().map(annotated).collect(),
+        consistency: match consistency {
+            Consistency::Linearizable => proto::Consistency::Linearizable,
+            Consistency::Local => proto::Consistency::Local,
+        }
+        .into(),
     }
 }
 
@@ -275,22 +285,34 @@ pub fn room(room: &Room, participants: &[(UserId, Participant)]) -> proto::Room 
         created_at_ms: room.created_at_ms,
         topic: room.topic.clone(),
         participant_count: room.participants,
-        participants: participants
-            .iter()
-            .map(|(user, participant)| proto::Participant {
-                user: user.as_str().to_owned(),
-                role: participant.role as i32,
-                since_ms: participant.since_ms,
-                until_ms: participant.until_ms.unwrap_or(0),
-                invited: participant.part == Part::Invited,
-            })
-            .collect(),
+        participants: participants.iter().map(participant).collect(),
         archived: room.archived,
         pins: room.pins.iter().map(|seq| seq.0).collect(),
         retention: Some(proto::Retention {
             max_age_ms: room.retention.max_age_ms,
             max_events: room.retention.max_events,
         }),
+    }
+}
+
+fn participant((user, participant): &(UserId, Participant)) -> proto::Participant {
+    proto::Participant {
+        user: user.as_str().to_owned(),
+        role: participant.role as i32,
+        since_ms: participant.since_ms,
+        until_ms: participant.until_ms.unwrap_or(0),
+        invited: participant.part == Part::Invited,
+        read: participant.read.0,
+    }
+}
+
+/// A room of somebody's own, with what they have not read there.
+pub fn own_room(own: &OwnRoom) -> proto::OwnRoom {
+    let Unread { messages, mentions, more } = own.unread;
+    proto::OwnRoom {
+        room: Some(room(&own.room, &[])),
+        own: Some(participant(&own.own)),
+        unread: Some(proto::Unread { messages, mentions, more }),
     }
 }
 

@@ -9,10 +9,11 @@ use serde::{Serialize, Serializer};
 
 use crate::chat::command::Done;
 use crate::chat::event::{Body, Event, Role};
-use crate::chat::query::{Annotated, Events};
+use crate::chat::query::{Annotated, Events, OwnRoom, Unread};
 use crate::chat::state::{Part, Participant, Room, User};
 use crate::gateway::convert::{self, TIME_MS_MAX};
 use crate::id::{RequestId, UserId};
+use crate::router::Consistency;
 
 /// A time in milliseconds since the Unix epoch, written as RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,16 +185,20 @@ pub struct EventsJson<'a> {
     first_seq: u64,
     head: u64,
     recovered: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consistency: Option<&'static str>,
     events: Vec<EventJson<'a>>,
 }
 
-impl<'a> From<&'a Events> for EventsJson<'a> {
-    fn from(events: &'a Events) -> EventsJson<'a> {
+impl<'a> EventsJson<'a> {
+    /// A page, marked as such where it is only what a replica had.
+    pub fn new(events: &'a Events, consistency: Consistency) -> EventsJson<'a> {
         EventsJson {
             epoch: events.epoch.as_str(),
             first_seq: events.first_seq.0,
             head: events.head.0,
             recovered: events.recovered,
+            consistency: (consistency == Consistency::Local).then_some("local"),
             events: events.events.iter().map(EventJson::from).collect(),
         }
     }
@@ -237,22 +242,55 @@ struct ParticipantJson<'a> {
     until: Option<Time>,
     #[serde(skip_serializing_if = "is_false")]
     invited: bool,
+    read: u64,
+}
+
+/// A room of somebody's own, with what they have not read there.
+#[derive(Debug, Serialize)]
+pub struct OwnRoomJson<'a> {
+    #[serde(flatten)]
+    room: RoomJson<'a>,
+    own: ParticipantJson<'a>,
+    unread: UnreadJson,
+}
+
+#[derive(Debug, Serialize)]
+struct UnreadJson {
+    messages: u64,
+    mentions: u64,
+    more: bool,
+}
+
+impl<'a> From<&'a OwnRoom> for OwnRoomJson<'a> {
+    fn from(own: &'a OwnRoom) -> OwnRoomJson<'a> {
+        let OwnRoom { room, own: (user, part), unread } = own;
+        let Unread { messages, mentions, more } = *unread;
+        OwnRoomJson {
+            room: RoomJson::new(room, None),
+            own: ParticipantJson::new(user, part),
+            unread: UnreadJson { messages, mentions, more },
+        }
+    }
+}
+
+impl<'a> ParticipantJson<'a> {
+    fn new(user: &'a UserId, participant: &Participant) -> ParticipantJson<'a> {
+        ParticipantJson {
+            user: user.as_str(),
+            role: role(participant.role),
+            since: Time(participant.since_ms),
+            until: participant.until_ms.map(Time),
+            invited: participant.part == Part::Invited,
+            read: participant.read.0,
+        }
+    }
 }
 
 impl<'a> RoomJson<'a> {
     /// A room in a list, or with its participants.
     pub fn new(room: &'a Room, participants: Option<&'a [(UserId, Participant)]>) -> RoomJson<'a> {
         let participants = participants.map(|participants| {
-            let participants = participants.iter();
-            participants
-                .map(|(user, participant)| ParticipantJson {
-                    user: user.as_str(),
-                    role: role(participant.role),
-                    since: Time(participant.since_ms),
-                    until: participant.until_ms.map(Time),
-                    invited: participant.part == Part::Invited,
-                })
-                .collect()
+            participants.iter().map(|(user, part)| ParticipantJson::new(user, part)).collect()
         });
         RoomJson {
             room: room.id.as_str(),

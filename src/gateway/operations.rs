@@ -61,10 +61,11 @@ impl App {
     /// Creates a user with a first token.
     ///
     /// A repeat finds the user there and, as only the hash of the first token was kept, issues
-    /// another one; the token is empty when the user has as many as it may have.
+    /// another one, in the place of an earlier repeat's.
     ///
     /// # Errors
-    /// [`Code::Forbidden`] unless the caller is an administrator, and the router's.
+    /// [`Code::Forbidden`] unless the caller is an administrator; [`Code::LimitReached`] when a user that is
+    /// there has as many tokens as it may have; and the router's.
     pub async fn create_user(
         &self,
         actor: &Actor,
@@ -95,14 +96,21 @@ impl App {
             Command::CreateUser { user: user.clone(), display_name, admin, token_hash: Some(hash) };
         let done = self.execute(actor, id, command).await?;
         if done.duplicate {
-            token = match self.issue_token(actor, user.clone(), "reissued".into(), None).await {
-                Ok(token) => token,
-                Err(error) if error.code == Code::LimitReached => String::new(),
-                Err(error) => return Err(error),
-            };
+            token = self.reissue_token(actor, &user).await?;
         }
         let created = self.user(actor, user).await?;
         Ok((created, token, done.duplicate))
+    }
+
+    /// Issues the token of a repeat, in the place of an earlier repeat's: there is one at most.
+    async fn reissue_token(&self, actor: &Actor, user: &UserId) -> Result<String, Error> {
+        const LABEL: &str = "reissued";
+        let row = self.user(actor, user.clone()).await?;
+        for token in row.tokens.iter().filter(|token| token.label == LABEL) {
+            let revoke = Command::RevokeToken { user: user.clone(), token_hash: token.hash };
+            self.execute(actor, None, revoke).await?;
+        }
+        self.issue_token(actor, user.clone(), LABEL.into(), None).await
     }
 
     /// Issues a further token for a user.

@@ -12,7 +12,7 @@ use crate::error::{Code, Error};
 pub fn of_route(method: &Method, route: &str) -> Option<Scope> {
     let read = method == Method::GET || method == Method::HEAD;
     Some(match route {
-        "/v1/me" | "/v1/ws" => Scope::Read,
+        "/v1/me" | "/v1/me/rooms" | "/v1/rooms/{room}/read" | "/v1/ws" => Scope::Read,
         "/v1/sessions" | "/v1/sessions/{id}" | "/v1/logout" => Scope::Account,
         "/v1/users" if !read => Scope::Admin,
         "/v1/users/{user}" if !read => Scope::Account,
@@ -35,6 +35,7 @@ pub fn of_method(path: &str) -> Option<Scope> {
         ("Users", "CreateUser") => Scope::Admin,
         ("Users", "IssueToken") | ("Accounts", _) => Scope::Account,
         ("Rooms", "GetRoom" | "ListRooms" | "Events" | "Thread" | "Session") => Scope::Read,
+        ("Rooms", "ListOwnRooms" | "MarkRead") => Scope::Read,
         ("Rooms", "Post" | "Edit" | "Redact" | "React") => Scope::Post,
         ("Rooms", "Import" | "Export") | ("Cluster" | "Admin", _) => Scope::Admin,
         ("Rooms", _) => Scope::Rooms,

@@ -1,7 +1,8 @@
 //! The one table from [`Error`] to the wire: HTTP status and JSON body, gRPC status and details.
 //!
 //! Everything that the gateway refuses, its own routes and axum's and tonic's rejections included,
-//! leaves through here, so every client sees one shape:
+//! leaves through here, so every client sees one shape. What is not HTTP, or has larger heads than there are
+//! limits for, hyper answers, or the connection is closed (docs/errors.md).
 //! `{"error":{"code","message","temporary","may_have_applied","retry_after_ms"?,"server_time_ms"?}}`
 //! over HTTP, and a `folkmoot.v1.Error` in a gRPC status's binary details.
 //!

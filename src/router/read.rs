@@ -6,7 +6,7 @@ use futures_util::future;
 
 use crate::chat::codec;
 use crate::chat::command::Actor;
-use crate::chat::query::{self, Answer, Query};
+use crate::chat::query::{self, Answer, OwnRoom, OwnRooms, Query};
 use crate::chat::state::{Room, User};
 use crate::delivery::subscription::{Start, Subscription};
 use crate::error::{Code, Error};
@@ -34,7 +34,7 @@ impl<R: Runtime> Router<R> {
             | Query::Thread { room, .. }
             | Query::Export { room, .. } => self.shard_of_room(room)?,
             Query::User { user } => self.shard_of_user(user)?,
-            Query::Rooms { .. } | Query::Users { .. } | Query::Revocations => {
+            Query::Rooms { .. } | Query::Mine { .. } | Query::Users { .. } | Query::Revocations => {
                 return Err(Error::new(Code::Internal, "this is asked of a shard as a whole"));
             }
         };
@@ -146,6 +146,26 @@ impl<R: Runtime> Router<R> {
         Ok(rooms)
     }
 
+    /// The rooms of all shards that `actor` is in or invited to, ascending, with what they have not
+    /// read; and after which id there may be more. A page may be short of `limit` without being the
+    /// last, where counting took enough.
+    ///
+    /// # Errors
+    /// When a shard cannot answer.
+    pub async fn own_rooms(
+        &self,
+        actor: &Actor,
+        after: Option<RoomId>,
+        limit: usize,
+    ) -> Result<OwnRooms, Error> {
+        let mut all = Vec::new();
+        for answer in self.query_all(actor, Query::Mine { after, limit }).await? {
+            let Answer::Mine { rooms, next } = answer else { return Err(odd_reply().error) };
+            all.push((rooms, next));
+        }
+        Ok(merge(all, limit))
+    }
+
     /// The users of all shards, ascending.
     ///
     /// # Errors
@@ -225,6 +245,20 @@ impl<R: Runtime> Router<R> {
         })
         .await?
     }
+}
+
+/// One page of the pages of all shards: up to where each of them was looked through.
+fn merge(pages: Vec<OwnRooms>, limit: usize) -> OwnRooms {
+    let end = pages.iter().filter_map(|(_, next)| next.clone()).min();
+    let mut rooms: Vec<OwnRoom> = pages.into_iter().flat_map(|(rooms, _)| rooms).collect();
+    rooms.retain(|own| end.as_ref().is_none_or(|end| own.room.id <= *end));
+    rooms.sort_by(|a, b| a.room.id.cmp(&b.room.id));
+    if rooms.len() <= limit {
+        return (rooms, end);
+    }
+    rooms.truncate(limit);
+    let last = rooms.last().map(|own| own.room.id.clone());
+    (rooms, last)
 }
 
 fn start(room: &Room, after: Option<Cursor>) -> Result<Start, Error> {

@@ -195,6 +195,7 @@ pub fn participant_value(participant: &Participant) -> Vec<u8> {
         since_ms: participant.since_ms,
         until_ms: participant.until_ms,
         part: participant.part as u32,
+        read: participant.read.0,
     })
 }
 
@@ -210,6 +211,7 @@ pub fn participant_from(value: &[u8]) -> io::Result<Participant> {
         since_ms: row.since_ms,
         until_ms: row.until_ms,
         part: Part::from_number(row.part).ok_or_else(|| damaged(what))?,
+        read: Seq(row.read),
     })
 }
 

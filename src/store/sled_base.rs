@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::store::base::{self, Base, Batch, HOW_TO_REBUILD, KeyRange, Order, Visit};
 use crate::store::seal::{self, Seal};
-use crate::store::{ballast, log};
+use crate::store::{ballast, durable_sync, log};
 
 /// How to open sled.
 #[derive(Debug, Clone)]
@@ -110,6 +110,7 @@ impl SledBase {
     fn open_now(path: &Path, options: &SledOptions) -> Result<SledBase, OpenError> {
         let config =
             sled::Config::new().path(path).cache_capacity(options.cache_bytes).flush_every_ms(None);
+        durable_sync::check().map_err(|error| OpenError::Io { path: path.to_path_buf(), error })?;
         // sled answers some kinds of damage with a panic. Nothing of ours is in the closure, and
         // the half-opened database is gone with it, so no broken state can leak.
         let is_new = !path.join("db").exists();

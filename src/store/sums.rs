@@ -4,7 +4,7 @@
 //! damage to stored events is found as well as replicas that went different ways.
 
 use crate::chat::event::Hash;
-use crate::chat::state::{Room, State};
+use crate::chat::state::{Participant, Room, State};
 use crate::id::{Epoch, RoomId, Seq};
 use crate::store::codec;
 use crate::store::state::ShardState;
@@ -27,7 +27,8 @@ pub struct RoomSum {
     pub chain: Hash,
     /// The chain at `first_seq − 1`.
     pub chain_base: Hash,
-    /// blake3 of the row and the participants: the same wherever `epoch` and `head` are.
+    /// blake3 of the row and the participants, but for how far they have read: the same wherever
+    /// `epoch` and `head` are.
     pub digest: Hash,
 }
 
@@ -74,7 +75,8 @@ impl ShardState {
         add(&codec::room_value(room));
         for (user, participant) in self.participants(&room.id, None, usize::MAX) {
             add(user.as_str().as_bytes());
-            add(&codec::participant_value(&participant));
+            // Marks move without an event, so replicas with the same head may have other ones.
+            add(&codec::participant_value(&Participant { read: Seq(0), ..participant }));
         }
         RoomSum {
             room: room.id.clone(),

@@ -124,10 +124,17 @@ impl Load {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// When a room first acknowledged a message after `when`.
-    pub fn first_ack_after(&self, room: &str, when: Instant) -> Option<Instant> {
+    /// The longest time without an acknowledgement in a room between `from` and `until`, the times that
+    /// only begin or end there included; `None` as long as there was none after `until`.
+    pub fn longest_silence(&self, room: &str, from: Instant, until: Instant) -> Option<Duration> {
         let acked = self.acked.lock().unwrap();
-        acked.iter().filter(|a| a.room == room && a.when > when).map(|a| a.when).min()
+        let mut times: Vec<Instant> =
+            acked.iter().filter(|a| a.room == room).map(|a| a.when).collect();
+        times.sort_unstable();
+        let first = times.partition_point(|when| *when <= from).saturating_sub(1);
+        let end = times.partition_point(|when| *when <= until);
+        let times = times.get(first..=end)?;
+        times.windows(2).map(|pair| pair[1].duration_since(pair[0].max(from))).max()
     }
 
     /// Waits until `more` further messages have been acknowledged.

@@ -2,7 +2,7 @@
 
 import { pause } from './backoff.js';
 
-/** @import { Failure, Page, Room, User } from './types.js' */
+/** @import { Failure, OwnRoom, Page, Room, User } from './types.js' */
 
 /** A request that was refused, or did not get through. */
 export class ApiError extends Error {
@@ -91,6 +91,21 @@ export const logout = () => once('POST', '/v1/logout');
 export const rooms = async () => {
   const { rooms } = await get('/v1/rooms?limit=1000');
   return rooms;
+};
+
+/**
+ * The rooms that the user is in or invited to.
+ * @returns {Promise<OwnRoom[]>}
+ */
+export const ownRooms = async () => {
+  /** @type {OwnRoom[]} */
+  const all = [];
+  for (let after = ''; ; ) {
+    const { rooms, next } = await get(`/v1/me/rooms?limit=1000${after}`);
+    all.push(...rooms);
+    if (next === null) return all;
+    after = `&after=${encodeURIComponent(next)}`;
+  }
 };
 
 /** A room with who is in it. @param {string} room @returns {Promise<Room>} */

@@ -1,61 +1,94 @@
-// How far this browser's user has looked in each room: the seam for read marks, which are the
-// server's to keep one day. Until then they are this browser's own, and say so.
+// How far the user has read, on its way to the server: one mark a room, which only moves on.
+//
+// A mark is sent at once, and what follows it within a second goes as one more: reading along costs the
+// cluster one write a second at most. What was not acknowledged is sent again on the next connection.
 
-/** How many events of a room are gone through to count its messages; more are only called many. */
-export const COUNTED_MAX = 300;
+/** @import { Failure, Timers } from './types.js' */
+
+/** How long after an answer the next mark of the same room goes. */
+export const PAUSE_MS = 1000;
 
 /**
- * @typedef {{ epoch: string, seq: number }} Mark
+ * @typedef {object} Mark
+ * @property {number} seq Where it is to be.
+ * @property {number} sent Where the last one that was sent is; 0 on a new connection.
+ * @property {boolean} owed That one is not answered yet.
+ * @property {unknown} timer
  */
 
 export class Marks {
-  #storage;
-  #prefix;
+  /** @type {Map<string, Mark>} */
+  #marks = new Map();
+  #timers;
+  /** @type {((room: string, seq: number) => void) | null} */
+  #send = null;
 
-  /**
-   * @param {string} user
-   * @param {Pick<Storage, 'getItem' | 'setItem'>} storage
-   */
-  constructor(user, storage) {
-    this.#storage = storage;
-    this.#prefix = `folkmoot.seen.${user}.`;
+  /** @param {Timers} timers */
+  constructor(timers) {
+    this.#timers = timers;
   }
 
-  /**
-   * @param {string} room
-   * @returns {Mark | null} `null`: this browser has never looked.
-   */
-  get(room) {
-    const cursor = this.#storage.getItem(this.#prefix + room) ?? '';
-    const at = cursor.lastIndexOf(':');
-    const seq = Number(cursor.slice(at + 1));
-    return at > 0 && Number.isSafeInteger(seq) ? { epoch: cursor.slice(0, at), seq } : null;
+  /** @param {string} room @param {number} seq */
+  move(room, seq) {
+    const mark = this.#marks.get(room);
+    if (mark) {
+      mark.seq = Math.max(mark.seq, seq);
+      return;
+    }
+    this.#marks.set(room, { seq, sent: 0, owed: false, timer: null });
+    this.#go(room);
   }
 
-  /**
-   * Marks are never moved back within an epoch.
-   * @param {string} room
-   * @param {Mark} mark
-   */
-  set(room, mark) {
-    const before = this.get(room);
-    if (before?.epoch === mark.epoch && before.seq >= mark.seq) return;
-    try {
-      this.#storage.setItem(this.#prefix + room, `${mark.epoch}:${mark.seq}`);
-    } catch {
-      // Storage is full or forbidden: what was seen is new again after a reload.
+  /** There is a connection. @param {(room: string, seq: number) => void} send */
+  connected(send) {
+    this.#send = send;
+    for (const room of this.#marks.keys()) this.#go(room);
+  }
+
+  disconnected() {
+    this.#send = null;
+    for (const [room, mark] of this.#marks) {
+      this.#timers.cancel(mark.timer);
+      if (!mark.owed && mark.sent >= mark.seq) this.#marks.delete(room);
+      Object.assign(mark, { sent: 0, owed: false, timer: null });
     }
   }
-}
 
-/**
- * From where to follow a room that is not looked at, so that what is new in it can be counted.
- * @param {Mark | null} mark
- * @param {{ epoch: string, head: number, first_seq: number }} room
- * @returns {{ from: number, many: boolean }} `many`: there is more than is worth counting.
- */
-export const countFrom = (mark, { epoch, head, first_seq }) => {
-  if (!mark || mark.epoch !== epoch || mark.seq > head) return { from: head, many: false };
-  const from = Math.max(mark.seq, first_seq - 1);
-  return head - from > COUNTED_MAX ? { from: head, many: true } : { from, many: false };
-};
+  /** The mark that was sent is where it was to be. @param {string} room */
+  acknowledged(room) {
+    const mark = this.#marks.get(room);
+    if (mark) this.#pause(room, mark, PAUSE_MS);
+  }
+
+  /** @param {string} room @param {Failure} error */
+  refused(room, error) {
+    const mark = this.#marks.get(room);
+    if (!mark) return;
+    // Out of the room, say: there is nothing to be marked.
+    if (!error.temporary) {
+      this.#marks.delete(room);
+      return;
+    }
+    mark.sent = 0;
+    this.#pause(room, mark, Math.max(error.retry_after_ms ?? 0, PAUSE_MS));
+  }
+
+  /** @param {string} room @param {Mark} mark @param {number} ms */
+  #pause(room, mark, ms) {
+    mark.owed = false;
+    mark.timer = this.#timers.after(() => {
+      mark.timer = null;
+      if (mark.seq > mark.sent) this.#go(room);
+      else this.#marks.delete(room);
+    }, ms);
+  }
+
+  /** @param {string} room */
+  #go(room) {
+    const mark = this.#marks.get(room);
+    if (!mark || !this.#send) return;
+    mark.sent = mark.seq;
+    mark.owed = true;
+    this.#send(room, mark.seq);
+  }
+}

@@ -6,6 +6,7 @@
 // keeps what came (roomlog.js) and what goes (outbox.js).
 
 import { plan } from './backoff.js';
+import { Marks } from './marks.js';
 
 /** @import { Ack, Cursor, Event, Failure, Frame, Timers } from './types.js' */
 /** @import { Outbox } from './outbox.js' */
@@ -75,7 +76,7 @@ export class Session {
   /** @type {number | undefined} */
   #retryAfterMs;
   #ref = 0;
-  /** @type {Map<number, { follow: string } | { post: string }>} What is to be answered on this connection. */
+  /** @type {Map<number, { follow: string } | { post: string } | { mark: string }>} What is to be answered on this connection. */
   #owed = new Map();
   /** @type {Map<string, From>} */
   #rooms = new Map();
@@ -85,6 +86,7 @@ export class Session {
   #later = new Map();
   /** @type {Standing} */
   #standing = { at: 'stopped' };
+  #marks;
   /** The node that answered last. @type {number | undefined} */
   node;
   /** What it takes. @type {Frame['limits']} */
@@ -93,6 +95,7 @@ export class Session {
   /** @param {Options} options */
   constructor(options) {
     this.#options = options;
+    this.#marks = new Marks(options.timers);
   }
 
   get standing() {
@@ -146,6 +149,11 @@ export class Session {
     if (this.#rooms.delete(room) && this.#signedIn) this.#say({ type: 'unfollow', rooms: [room] });
   }
 
+  /** Says up to where the user has read a room. @param {string} room @param {number} seq */
+  markRead(room, seq) {
+    this.#marks.move(room, seq);
+  }
+
   #connect() {
     this.#stand({ at: 'connecting' });
     this.#retryAfterMs = undefined;
@@ -184,6 +192,7 @@ export class Session {
     for (const { timer } of this.#later.values()) timers.cancel(timer);
     this.#later.clear();
     outbox.disconnected();
+    this.#marks.disconnected();
     socket?.close();
   }
 
@@ -294,6 +303,11 @@ export class Session {
       const reply = replyTo === undefined ? {} : { reply_to: replyTo };
       this.#say({ type: 'post', ref, room, client_msg_id: id, text, ...reply });
     }, hello.server_time_ms);
+    this.#marks.connected((room, seq) => {
+      const ref = ++this.#ref;
+      this.#owed.set(ref, { mark: room });
+      this.#say({ type: 'mark_read', ref, room, seq });
+    });
   }
 
   /** @param {number | undefined} ref */
@@ -319,6 +333,7 @@ export class Session {
   /** @param {Frame} frame */
   #acknowledged(frame) {
     const owed = this.#settle(frame.ref);
+    if (owed && 'mark' in owed) this.#marks.acknowledged(owed.mark);
     if (!owed || !('post' in owed)) return;
     const { seq = 0, epoch = '', at = '', duplicate = false } = frame;
     /** @type {Ack} */
@@ -339,6 +354,8 @@ export class Session {
     }
     if ('post' in owed) {
       this.#options.outbox.refused(owed.post, error);
+    } else if ('mark' in owed) {
+      this.#marks.refused(owed.mark, error);
     } else if (this.#following.get(owed.follow) === ref) {
       this.#following.delete(owed.follow);
       this.#lost(owed.follow, error);

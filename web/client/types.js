@@ -67,6 +67,17 @@
  * @property {string} role
  * @property {string} [until]
  * @property {boolean} [invited]
+ * @property {number} read Up to which seq they have read.
+ */
+
+/**
+ * What somebody has not read in a room; `more`: there is more than was counted.
+ * @typedef {{ messages: number, mentions: number, more: boolean }} Unread
+ */
+
+/**
+ * A room of the user's own.
+ * @typedef {Room & { own: Participant, unread: Unread }} OwnRoom
  */
 
 /**

@@ -1,7 +1,6 @@
-// The chat: wires the client (session, outbox, logs, marks) to what is shown.
+// The chat: wires the client (session, outbox, logs) to what is shown.
 
 import { ApiError, join, leave, logout, user as fetchUser } from '../client/api.js';
-import { Marks } from '../client/marks.js';
 import { Outbox } from '../client/outbox.js';
 import { isMessage } from '../client/roomlog.js';
 import { Session } from '../client/session.js';
@@ -48,7 +47,6 @@ export class Chat {
   #page;
   #me;
   #signedOut;
-  #marks;
   #outbox;
   #session;
   #rooms;
@@ -87,7 +85,6 @@ export class Chat {
     this.#me = me;
     this.#signedOut = signedOut;
     this.#names.set(me.user, me.display_name || me.user);
-    this.#marks = new Marks(me.user, localStorage);
     this.#outbox = new Outbox({ user: me.user, storage: localStorage, timers, random: Math.random, onChange: () => this.#draw() });
     this.#session = new Session({
       user: me.user,
@@ -103,7 +100,7 @@ export class Chat {
         onEnded: (room, error) => this.#rooms.ended(room, error),
       },
     });
-    this.#rooms = new Rooms({ me: me.user, marks: this.#marks, session: this.#session, onChange: () => this.#draw() });
+    this.#rooms = new Rooms({ me: me.user, session: this.#session, onChange: () => this.#draw() });
     const nameOf = (/** @type {string} */ user) => this.#nameOf(user);
     this.#sidebar = new Sidebar(me, this.#rooms, nameOf, {
       signOut: () => this.#signOut(),

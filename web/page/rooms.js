@@ -1,17 +1,11 @@
 // The rooms that the user sees, and what this page has of each.
 
-import { ApiError, older, room as fetchRoom, rooms as fetchRooms } from '../client/api.js';
-import { countFrom } from '../client/marks.js';
+import { ApiError, older, ownRooms, room as fetchRoom, rooms as fetchRooms } from '../client/api.js';
 import { RoomLog, isMessage } from '../client/roomlog.js';
 
-/** @import { Marks } from '../client/marks.js' */
-/** @import { Event, Failure, Room } from '../client/types.js' */
+/** @import { Event, Failure, Participant, Room, Unread } from '../client/types.js' */
 /** @import { Session } from '../client/session.js' */
 
-/** How many rooms are asked for at once. */
-const AT_ONCE = 6;
-/** In how many rooms it is looked up whether the user is in them: there is no list of those yet. */
-const LOOKED_UP_MAX = 200;
 /** Events of a page of history. */
 const PAGE = 60;
 /** Events that are kept of a room that is not looked at. */
@@ -27,7 +21,9 @@ const KEPT = 500;
  * @property {Room} room
  * @property {Part} part
  * @property {RoomLog} log
- * @property {boolean} many There is more that is new than was counted.
+ * @property {number} read Up to where the user has read it, on any device.
+ * @property {Unread & { head: number }} counted What the server has counted above that, up to `head`.
+ * @property {number} refreshed When it was read by itself: a list that was asked for before knows less.
  * @property {number | null} newAfter After which seq events were new when the room was looked at.
  * @property {boolean} loading
  * @property {string} problem Why history could not be read.
@@ -36,25 +32,28 @@ const KEPT = 500;
 /** Whether somebody is in a room. @param {Part} part */
 export const isIn = (part) => part === 'owner' || part === 'moderator' || part === 'member' || part === 'muted';
 
+/** @param {Participant} participant @returns {Part} */
+const partOf = ({ invited, role }) => (invited ? 'invited' : /** @type {Part} */ (role));
+
 export class Rooms {
   /** @type {Map<string, Entry>} */
   entries = new Map();
   loaded = false;
   #me;
-  #marks;
   /** @type {Session} */
   #session;
   #onChange;
+  /** Counts what was asked for. */
+  #asked = 0;
   /** @type {Map<string, ReturnType<typeof setTimeout>>} */
   #refreshing = new Map();
 
   /**
-   * @param {{ me: string, marks: Marks, session: Session, onChange: (room: string | null) => void }} options
+   * @param {{ me: string, session: Session, onChange: (room: string | null) => void }} options
    *   `onChange`: of a room, or of the list.
    */
-  constructor({ me, marks, session, onChange }) {
+  constructor({ me, session, onChange }) {
     this.#me = me;
-    this.#marks = marks;
     this.#session = session;
     this.#onChange = onChange;
   }
@@ -66,19 +65,36 @@ export class Rooms {
 
   /** Reads the list, and takes in what is new in it. */
   async load() {
+    const asked = ++this.#asked;
     // What is made while the list is on its way is not in it, and is there all the same.
     const before = [...this.entries.keys()];
-    const listed = await fetchRooms();
-    const known = new Set(listed.map(({ room }) => room));
-    for (const room of before) if (!known.has(room)) this.#drop(room);
-    const added = listed.filter(({ room }) => !this.entries.has(room)).slice(0, LOOKED_UP_MAX);
-    const takeNext = async () => {
-      for (let next = added.shift(); next; next = added.shift()) await this.refresh(next.room);
-    };
-    await Promise.all(Array.from({ length: AT_ONCE }, takeNext));
-    for (const room of listed) if (!this.entries.has(room.room)) this.#take(room, 'none');
+    const [own, listed] = await Promise.all([ownRooms(), fetchRooms()]);
+    const known = new Set([...own, ...listed].map(({ room }) => room));
+    for (const room of before) if (!known.has(room) && !this.#isNewer(room, asked)) this.#drop(room);
+    for (const { own: part, unread, ...room } of own) {
+      if (this.#isNewer(room.room, asked)) continue;
+      this.#take(room, partOf(part), part.read);
+      this.#count(room.room, part.read, { ...unread, head: room.head });
+      known.delete(room.room);
+    }
+    for (const room of listed) {
+      if (known.has(room.room) && !this.#isNewer(room.room, asked)) this.#take(room, 'none', 0);
+    }
     this.loaded = true;
     this.#onChange(null);
+  }
+
+  /** Whether a room was read by itself since a list was asked for. @param {string} room @param {number} asked */
+  #isNewer(room, asked) {
+    return (this.entries.get(room)?.refreshed ?? 0) > asked;
+  }
+
+  /** Takes what the server has counted, unless the user has read on since. @param {string} room @param {number} read @param {Entry['counted']} counted */
+  #count(room, read, counted) {
+    const entry = this.entries.get(room);
+    if (!entry || read < entry.read) return;
+    entry.read = read;
+    entry.counted = counted;
   }
 
   /** Reads one room again, soon: several reasons to do so make one read. @param {string} room */
@@ -89,10 +105,18 @@ export class Rooms {
 
   /** Reads one room again. @param {string} room */
   async refresh(room) {
+    const asked = ++this.#asked;
     try {
       const read = await fetchRoom(room);
-      const own = read.participants?.find(({ user }) => user === this.#me);
-      this.#take(read, /** @type {Part} */ (own?.invited ? 'invited' : (own?.role ?? 'none')));
+      const shown = read.participants ?? [];
+      const own = shown.find(({ user }) => user === this.#me);
+      if (!own && shown.length < read.participant_count) {
+        await this.load(); // not all of them are shown
+        return;
+      }
+      this.#take(read, own ? partOf(own) : 'none', own?.read ?? 0);
+      const entry = this.entries.get(room);
+      if (entry) entry.refreshed = asked;
     } catch (error) {
       // Gone, or not to be known of any more. What fails for a while is read with the next list.
       if (!(error instanceof ApiError) || error.failure.temporary) return;
@@ -101,22 +125,27 @@ export class Rooms {
     this.#onChange(room);
   }
 
-  /** @param {Room} room @param {Part} part */
-  #take(room, part) {
+  /** @param {Room} room @param {Part} part @param {number} read */
+  #take(room, part, read) {
     const entry = this.entries.get(room.room);
     if (entry) {
       const was = isIn(entry.part);
       Object.assign(entry, { room, part });
-      if (isIn(part) && !was) this.follow(room.room);
+      if (isIn(part) && !was) this.#begin(entry, read);
       return;
     }
-    const { from, many } = countFrom(isIn(part) ? this.#marks.get(room.room) : null, room);
-    const log = new RoomLog(room.epoch, from);
+    const log = new RoomLog(room.epoch, room.head);
     log.firstSeq = Math.max(1, room.first_seq);
-    this.entries.set(room.room, { room, part, log, many, newAfter: null, loading: false, problem: '' });
-    // Where this browser has never looked, everything counts as seen, from now on.
-    if (isIn(part) && !this.#marks.get(room.room)) this.#marks.set(room.room, { epoch: room.epoch, seq: room.head });
-    if (isIn(part)) this.follow(room.room);
+    const counted = { messages: 0, mentions: 0, more: false, head: room.head };
+    const added = { room, part, log, read, counted, refreshed: 0, newAfter: null, loading: false, problem: '' };
+    this.entries.set(room.room, added);
+    if (isIn(part)) this.#begin(added, read);
+  }
+
+  /** The user is in a room now. @param {Entry} entry @param {number} read */
+  #begin(entry, read) {
+    entry.read = read;
+    this.follow(entry.room.room);
   }
 
   /** @param {string} room */
@@ -139,7 +168,8 @@ export class Rooms {
     // What is here is of no use: begin at the head, and read what is wanted of its history again.
     entry.log = new RoomLog(epoch, head);
     entry.log.firstSeq = Math.max(1, firstSeq);
-    entry.many = false;
+    // How many of what was missed is new, the next list says.
+    entry.counted = { messages: 0, mentions: 0, more: head > entry.read, head };
     entry.newAfter = null;
     this.#session.refollow(room);
     this.#onChange(room);
@@ -196,23 +226,30 @@ export class Rooms {
     this.#onChange(room);
   }
 
-  /** Messages of others since this browser last looked. @param {Entry} entry */
-  unread({ room, part, log, many }) {
-    const mark = this.#marks.get(room.room);
-    if (!isIn(part) || !mark) return { count: 0, many: false, mentioned: false };
-    const fresh = log.events.filter((event) => event.seq > mark.seq && event.sender !== this.#me && isMessage(event));
-    return { count: fresh.length, many, mentioned: fresh.some(({ mentions }) => mentions?.includes(this.#me)) };
+  /** Messages of others that the user has not read. @param {Entry} entry */
+  unread({ part, log, read, counted }) {
+    if (!isIn(part)) return { count: 0, many: false, mentioned: false };
+    const known = read < counted.head ? counted : { messages: 0, mentions: 0, more: false };
+    const from = Math.max(read, counted.head);
+    const fresh = log.events.filter((event) => event.seq > from && event.sender !== this.#me && isMessage(event));
+    return {
+      count: known.messages + fresh.length,
+      many: known.more,
+      mentioned: known.mentions > 0 || fresh.some(({ mentions }) => mentions?.includes(this.#me)),
+    };
   }
 
-  /** All of a room is seen now. @param {Entry} entry */
+  /** All of a room is read now. @param {Entry} entry */
   see(entry) {
-    entry.many = false;
-    if (isIn(entry.part)) this.#marks.set(entry.room.room, { epoch: entry.log.epoch, seq: entry.log.last });
+    const { last } = entry.log;
+    if (!isIn(entry.part) || last <= entry.read) return;
+    entry.read = last;
+    this.#session.markRead(entry.room.room, last);
   }
 
-  /** Where what is new begins, before it is seen. @param {Entry} entry */
+  /** Where what is new begins, before it is read. @param {Entry} entry */
   noteNew(entry) {
     const { count, many } = this.unread(entry);
-    if (count > 0 || many) entry.newAfter = this.#marks.get(entry.room.room)?.seq ?? null;
+    if (count > 0 || many) entry.newAfter = entry.read;
   }
 }

@@ -106,9 +106,9 @@ export class Sidebar {
   #link(entry) {
     const { room, part } = entry;
     const { count, many, mentioned } = this.#rooms.unread(entry);
-    const shown = many ? 'many' : count > 99 ? '99+' : String(count);
+    const shown = count > 99 ? '99+' : many ? (count > 0 ? `${count}+` : 'many') : String(count);
     const isCurrent = room.room === this.#current;
-    const badge = (count > 0 || many) && h('span', { class: mentioned ? 'badge mentioned' : 'badge', title: 'New since this browser last looked' }, shown, h('span', { class: 'unseen' }, ' new'));
+    const badge = (count > 0 || many) && h('span', { class: mentioned ? 'badge mentioned' : 'badge', title: 'Not read yet' }, shown, h('span', { class: 'unseen' }, ' new'));
     const classes = [isCurrent && 'current', (count > 0 || many) && 'fresh', part === 'none' && 'other'].filter(Boolean).join(' ');
     const href = `#/${encodeURIComponent(room.room)}`;
     return h('li', {}, h('a', { href, class: classes, 'aria-current': isCurrent && 'page' }, signOf(room), h('span', { class: 'name' }, titleOf(room, this.#me.user, this.#nameOf)), badge));

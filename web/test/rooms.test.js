@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Marks } from '../client/marks.js';
 import { Rooms, isIn } from '../page/rooms.js';
-import { FakeStorage, event } from './fake.js';
+import { event } from './fake.js';
 
 /** @import { Session } from '../client/session.js' */
 
@@ -16,7 +15,7 @@ const room = (/** @type {string} */ id, more = {}) => ({
   epoch: 'e',
   participant_count: 1,
   archived: false,
-  participants: [{ user: 'ann', role: 'member' }],
+  participants: [{ user: 'ann', role: 'member', read: 10 }],
   ...more,
 });
 
@@ -31,21 +30,40 @@ const setup = () => {
   };
   /** @type {string[]} */
   const followed = [];
-  const fake = { follow: (/** @type {string} */ id) => followed.push(id), unfollow: () => {}, refollow: () => {} };
+  /** @type {[string, number][]} */
+  const marked = [];
+  const fake = {
+    follow: (/** @type {string} */ id) => followed.push(id),
+    unfollow: () => {},
+    refollow: () => {},
+    markRead: (/** @type {string} */ id, /** @type {number} */ seq) => marked.push([id, seq]),
+  };
   const session = /** @type {Session} */ (/** @type {unknown} */ (fake));
-  const marks = new Marks('ann', new FakeStorage());
-  const rooms = new Rooms({ me: 'ann', marks, session, onChange: () => {} });
-  return { answers, followed, marks, rooms };
+  const rooms = new Rooms({ me: 'ann', session, onChange: () => {} });
+  answers.set(LIST, { rooms: [] });
+  answers.set(OWN, { rooms: [], next: null });
+  return { answers, followed, marked, rooms };
 };
+
+const LIST = '/v1/rooms?limit=1000';
+const OWN = '/v1/me/rooms?limit=1000';
+
+/** A room of ann's own, as the server lists it. */
+const own = (/** @type {string} */ id, part = {}, unread = {}, more = {}) => ({
+  ...room(id, { participants: undefined, ...more }),
+  own: { user: 'ann', role: 'member', read: 10, ...part },
+  unread: { messages: 0, mentions: 0, more: false, ...unread },
+});
 
 test('rooms that one is in are followed; others are only listed', async () => {
   const { answers, followed, rooms } = setup();
-  answers.set('/v1/rooms?limit=1000', { rooms: [room('tea'), room('rum')] });
-  answers.set('/v1/rooms/tea', room('tea'));
-  answers.set('/v1/rooms/rum', room('rum', { participants: [{ user: 'ann', role: 'member', invited: true }] }));
+  answers.set(LIST, { rooms: [room('tea'), room('zoo')] });
+  answers.set(OWN, { rooms: [own('rum', { invited: true })], next: 'rum' });
+  answers.set(`${OWN}&after=rum`, { rooms: [own('tea')], next: null });
   await rooms.load();
   assert.deepEqual(followed, ['tea']);
   assert.equal(rooms.get('rum')?.part, 'invited');
+  assert.equal(rooms.get('zoo')?.part, 'none');
 });
 
 test('a room that is made while the list is on its way stays; one that is gone goes', async () => {
@@ -55,28 +73,56 @@ test('a room that is made while the list is on its way stays; one that is gone g
   await rooms.refresh('old');
   /** @type {(list: object) => void} */
   let arrive = () => {};
-  answers.set('/v1/rooms?limit=1000', new Promise((resolve) => (arrive = resolve)));
+  answers.set(LIST, new Promise((resolve) => (arrive = resolve)));
   const loading = rooms.load();
   await rooms.refresh('new');
-  arrive({ rooms: [] });
+  arrive({ rooms: [room('new')] });
   await loading;
-  assert.ok(isIn(rooms.get('new')?.part ?? 'none'));
+  assert.ok(isIn(rooms.get('new')?.part ?? 'none'), 'the list was asked for before it was joined');
   assert.equal(rooms.get('old'), undefined);
 });
 
-test('what is new is counted from what this browser has seen, without its own messages', async () => {
-  const { answers, marks, rooms } = setup();
-  answers.set('/v1/rooms/tea', room('tea'));
-  await rooms.refresh('tea');
+test('what is new is what the server has counted, and what came since, without its own messages', async () => {
+  const { answers, marked, rooms } = setup();
+  answers.set(OWN, { rooms: [own('tea', { read: 4 }, { messages: 3 })], next: null });
+  await rooms.load();
   const entry = rooms.get('tea') ?? assert.fail();
-  assert.equal(rooms.unread(entry).count, 0, 'nothing, where it never looked');
+  assert.deepEqual(rooms.unread(entry), { count: 3, many: false, mentioned: false });
   rooms.take('tea', event(11, { sender: 'bob', mentions: ['ann'] }));
   rooms.take('tea', event(12));
   rooms.take('tea', event(13, { sender: 'bob', kind: 'reaction', target: 12 }));
-  assert.deepEqual(rooms.unread(entry), { count: 1, many: false, mentioned: true });
+  assert.deepEqual(rooms.unread(entry), { count: 4, many: false, mentioned: true });
   rooms.noteNew(entry);
-  assert.equal(entry.newAfter, 10);
+  assert.equal(entry.newAfter, 4);
+  rooms.see(entry);
   rooms.see(entry);
   assert.equal(rooms.unread(entry).count, 0);
-  assert.deepEqual(marks.get('tea'), { epoch: 'e', seq: 13 });
+  assert.deepEqual(marked, [['tea', 13]]);
+});
+
+test('what was read on another device is read here, and a list that is late takes nothing back', async () => {
+  const { answers, rooms } = setup();
+  answers.set(OWN, { rooms: [own('tea', { read: 4 }, { messages: 3, mentions: 1 })], next: null });
+  await rooms.load();
+  const entry = rooms.get('tea') ?? assert.fail();
+  rooms.take('tea', event(11, { sender: 'bob' }));
+  answers.set(OWN, { rooms: [own('tea', { read: 10 }, { messages: 1 }, { head: 11 })], next: null });
+  await rooms.load();
+  assert.deepEqual(rooms.unread(entry), { count: 1, many: false, mentioned: false }, 'counted once');
+  rooms.see(entry);
+  await rooms.load();
+  assert.equal(rooms.unread(entry).count, 0);
+  answers.set(OWN, { rooms: [], next: null });
+  answers.set(LIST, { rooms: [room('tea')] });
+  await rooms.load();
+  assert.equal(entry.part, 'none', 'left elsewhere');
+});
+
+test('who is not among those that a large room shows looks at the list', async () => {
+  const { answers, rooms } = setup();
+  const many = room('big', { participant_count: 2000, participants: [{ user: 'bob', role: 'owner', read: 0 }] });
+  answers.set('/v1/rooms/big', many);
+  answers.set(OWN, { rooms: [own('big')], next: null });
+  await rooms.refresh('big');
+  assert.equal(rooms.get('big')?.part, 'member');
 });

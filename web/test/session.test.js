@@ -281,3 +281,18 @@ test('stopped, it says and does nothing more', () => {
   assert.equal(sockets.length, 1);
   assert.equal(standings.at(-1), 'stopped');
 });
+
+test('a read mark is sent, again where it was not answered, and one that is refused harms nothing', () => {
+  const { failAndComeBack, session, socket, open } = following();
+  session.markRead('tea', 7);
+  assert.deepEqual(socket().of('mark_read').map(({ room, seq }) => [room, seq]), [['tea', 7]]);
+  failAndComeBack();
+  open();
+  const { ref } = socket().of('mark_read').at(-1);
+  socket().says({ type: 'error', ref, error: { ...FAILURE, code: 'not_participant', temporary: false } });
+  session.markRead('tea', 8);
+  const { ref: second, seq } = socket().of('mark_read').at(-1);
+  assert.equal(seq, 8);
+  socket().says({ type: 'ack', ref: second, seq: 8, epoch: 'e', at: '', duplicate: false });
+  assert.equal(session.standing.at, 'open');
+});

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use crate::chat::codec::event::{EventReader, to_wire as event_to_wire};
 use crate::chat::codec::user::{user_from_wire, user_to_wire};
 use crate::chat::codec::{Malformed, array, nonzero, open, parse, seal};
-use crate::chat::query::{Annotated, Answer, Events};
+use crate::chat::query::{Annotated, Answer, Events, OwnRoom, Unread};
 use crate::chat::state::{Notes, Part, Participant, Retention, Room};
 use crate::id::{Seq, UserId};
 use crate::proto::internal::ChatAnswer;
@@ -39,6 +39,10 @@ pub fn encode_answer(answer: &Answer) -> Bytes {
             let users = users.iter().map(|user| user_to_wire(user)).collect();
             wire::Answer::Users(wire::Users { users })
         }
+        Answer::Mine { rooms, next } => wire::Answer::Mine(wire::Mine {
+            rooms: rooms.iter().map(own_room_to_wire).collect(),
+            next: next.as_ref().map_or("", |room| room.as_str()).into(),
+        }),
         Answer::Revocations { count } => {
             wire::Answer::Revocations(wire::Revocations { count: *count })
         }
@@ -76,6 +80,10 @@ pub fn decode_answer(bytes: impl Buf) -> Result<Answer, Malformed> {
         wire::Answer::Users(a) => {
             Answer::Users { users: all(a.users, |user| user_from_wire(user).map(Arc::new))? }
         }
+        wire::Answer::Mine(a) => Answer::Mine {
+            rooms: all(a.rooms, own_room_from_wire)?,
+            next: parse::maybe_room(&a.next)?,
+        },
         wire::Answer::Revocations(a) => Answer::Revocations { count: a.count },
     })
 }
@@ -129,6 +137,24 @@ fn room_from_wire(room: Option<wire::Room>) -> Result<Arc<Room>, Malformed> {
     }))
 }
 
+fn own_room_to_wire(own: &OwnRoom) -> wire::OwnRoom {
+    wire::OwnRoom {
+        room: Some(room_to_wire(&own.room)),
+        own: Some(participant_to_wire(&own.own)),
+        messages: own.unread.messages,
+        mentions: own.unread.mentions,
+        more: own.unread.more,
+    }
+}
+
+fn own_room_from_wire(own: wire::OwnRoom) -> Result<OwnRoom, Malformed> {
+    Ok(OwnRoom {
+        room: room_from_wire(own.room)?,
+        own: participant_from_wire(own.own.ok_or(Malformed("participant"))?)?,
+        unread: Unread { messages: own.messages, mentions: own.mentions, more: own.more },
+    })
+}
+
 fn participant_to_wire((user, part): &(UserId, Participant)) -> wire::Participant {
     wire::Participant {
         user: user.as_str().into(),
@@ -136,6 +162,7 @@ fn participant_to_wire((user, part): &(UserId, Participant)) -> wire::Participan
         since_ms: part.since_ms,
         until_ms: part.until_ms,
         part: part.part as u32,
+        read: part.read.0,
     }
 }
 
@@ -145,6 +172,7 @@ fn participant_from_wire(part: wire::Participant) -> Result<(UserId, Participant
         since_ms: part.since_ms,
         until_ms: part.until_ms,
         part: Part::from_number(part.part).ok_or(Malformed("part"))?,
+        read: Seq(part.read),
     };
     Ok((parse::user(&part.user)?, participant))
 }

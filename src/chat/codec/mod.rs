@@ -99,6 +99,11 @@ mod parse {
         if s.is_empty() { Ok(None) } else { user(s).map(Some) }
     }
 
+    /// A room, or none when empty.
+    pub fn maybe_room(s: &str) -> Result<Option<RoomId>, Malformed> {
+        if s.is_empty() { Ok(None) } else { room(s).map(Some) }
+    }
+
     pub fn epoch(s: &str) -> Result<Epoch, Malformed> {
         Epoch::parse(s).map_err(|_| Malformed("epoch"))
     }

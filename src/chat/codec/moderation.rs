@@ -68,6 +68,9 @@ pub(super) fn encode(command: &Command) -> Wire {
         Command::Trim { room, salt } => {
             Wire::Trim(proto::Trim { room: room.as_str().into(), salt: copied(salt) })
         }
+        Command::MarkRead { room, seq } => {
+            Wire::MarkRead(proto::MarkRead { room: room.as_str().into(), seq: seq.0 })
+        }
         _ => unreachable!("`request` encodes the others"),
     }
 }
@@ -123,6 +126,7 @@ pub(super) fn decode(command: Wire) -> Result<Command, Malformed> {
             salt: salt(&c.salt)?,
         },
         Wire::Trim(c) => Command::Trim { room: parse::room(&c.room)?, salt: salt(&c.salt)? },
+        Wire::MarkRead(c) => Command::MarkRead { room: parse::room(&c.room)?, seq: Seq(c.seq) },
         _ => return Err(Malformed("command")),
     })
 }

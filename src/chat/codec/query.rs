@@ -46,6 +46,11 @@ pub fn encode_query(query: &Query) -> Bytes {
             let (after, limit) = (after.into(), *limit as u64);
             wire::Query::Users(wire::List { after, limit, search: String::new() })
         }
+        Query::Mine { after, limit } => {
+            let after = after.as_ref().map_or("", |room| room.as_str());
+            let (after, limit) = (after.into(), *limit as u64);
+            wire::Query::Mine(wire::List { after, limit, search: String::new() })
+        }
         Query::Revocations => wire::Query::Revocations(wire::Revocations {}),
     };
     seal(&ChatQuery { query: Some(query) })
@@ -60,7 +65,7 @@ pub fn decode_query(bytes: impl Buf) -> Result<Query, Malformed> {
     Ok(match query.query.ok_or(Malformed("query"))? {
         wire::Query::Room(q) => Query::Room { room: parse::room(&q.room)? },
         wire::Query::Rooms(q) => Query::Rooms {
-            after: if q.after.is_empty() { None } else { Some(parse::room(&q.after)?) },
+            after: parse::maybe_room(&q.after)?,
             limit: limit(q.limit)?,
             search: q.search,
         },
@@ -91,6 +96,9 @@ pub fn decode_query(bytes: impl Buf) -> Result<Query, Malformed> {
         wire::Query::User(q) => Query::User { user: parse::user(&q.user)? },
         wire::Query::Users(q) => {
             Query::Users { after: parse::maybe_user(&q.after)?, limit: limit(q.limit)? }
+        }
+        wire::Query::Mine(q) => {
+            Query::Mine { after: parse::maybe_room(&q.after)?, limit: limit(q.limit)? }
         }
         wire::Query::Revocations(wire::Revocations {}) => Query::Revocations,
     })

@@ -172,6 +172,7 @@ fn command_for(action: Action, room: &RoomId, own: Seq, theirs: Seq, fresh: u8) 
             reason: "why".into(),
             salt,
         },
+        Action::MarkRead => Command::MarkRead { room, seq: theirs },
         Action::SetRole => Command::SetRole { room, user: other, role: Role::Moderator, salt },
         Action::SetRetention => {
             let retention = Retention { max_age_ms: 0, max_events: 1_000_000 };
@@ -226,7 +227,8 @@ fn wanted(kind: RoomKind, archived: bool, who: Who, action: Action) -> Option<Co
 /// Whether a rule besides the table stands in the way, whoever asks.
 fn other_rule(kind: RoomKind, archived: bool, who: Who, action: Action) -> Option<Code> {
     let last_owner = who == Who::Owner && !archived && action == Action::Leave;
-    let not_in = who == Who::Admin && action == Action::Leave && kind != RoomKind::Direct;
+    let own = action == Action::Leave && kind != RoomKind::Direct || action == Action::MarkRead;
+    let not_in = who == Who::Admin && own;
     match () {
         () if last_owner => Some(Code::Forbidden),
         () if not_in => Some(Code::NotParticipant),

@@ -41,7 +41,7 @@ struct Ask {
 
 fn step() -> impl Strategy<Value = Step> {
     let ask =
-        (0..5usize, 0..40usize, 0..40u8, 0..14u64, 0..TEXTS.len(), any::<u8>(), any::<bool>())
+        (0..5usize, 0..40usize, 0..42u8, 0..14u64, 0..TEXTS.len(), any::<u8>(), any::<bool>())
             .prop_map(|(user, room, verb, target, text, number, flag)| {
                 // Most of what happens, happens in two rooms.
                 let room = [0, 0, 0, 0, 1, 1, 2, 3][room % 8];
@@ -134,6 +134,7 @@ fn command(ask: &Ask, mint: u8) -> Command {
                 .collect(),
             salt,
         },
+        18..=19 => Command::MarkRead { room, seq: target },
         24..=36 => moderation(ask, room, other, text, mint),
         _ => Command::Post {
             room,
@@ -270,6 +271,11 @@ impl Play {
         let mut before = before;
         before.advance_log_time(self.now_ms);
         assert!(before == self.state, "a repeat changed something: {request:?}");
+        if matches!(request.command, Command::MarkRead { .. }) {
+            // Not remembered: who is out by now is refused, and the mark may be further.
+            assert!(reply.is_err() || reply.is_ok_and(|d| d.duplicate && d.seq >= first.seq));
+            return;
+        }
         let import = matches!(request.command, Command::Import { .. });
         if import && matches!(reply, Err(Rejection::Archived(_))) {
             // Imports are not remembered, and an archived room takes none.

@@ -22,6 +22,8 @@ const ERROR_SAMPLES_MAX: usize = 4;
 const HISTOGRAMS: usize = 16;
 /// How long clients get to finish their last message after the window.
 const DRAIN: Duration = Duration::from_secs(3);
+/// How long subscribers get to be told the last messages.
+const DELIVERED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Latencies in microseconds, to 60 s.
 pub(super) type Latencies = Histogram<u64>;
@@ -127,6 +129,24 @@ impl Measured {
             load_after: stats::load_average(),
             acked: Vec::new(),
         })
+    }
+}
+
+impl Measured {
+    /// Why this was no run to report, if so: nothing was acknowledged, or a subscriber missed something.
+    pub(super) fn failure(&self) -> Option<String> {
+        if self.acked.is_empty() {
+            let most = self.error_samples.iter().max_by_key(|(_, count)| **count);
+            let why = most.map_or("no client had an answer", |(error, _)| error.as_str());
+            return Some(format!("nothing was acknowledged: {why}"));
+        }
+        if self.subscribers_failed > 0 || self.delivered < self.deliver_expected {
+            let Measured { delivered, deliver_expected: expected, subscribers_failed, .. } = self;
+            return Some(format!(
+                "subscribers got {delivered} of {expected} messages, and {subscribers_failed} failed"
+            ));
+        }
+        None
     }
 }
 
@@ -260,11 +280,11 @@ async fn gather(
     }
 }
 
-/// Waits a little for the last deliveries.
+/// Waits for the last deliveries.
 async fn settle(sink: &Sink, measured: &mut Measured) {
     let begun = Instant::now();
     while sink.delivered.load(Relaxed) < measured.deliver_expected
-        && begun.elapsed() < Duration::from_secs(2)
+        && begun.elapsed() < DELIVERED_WITHIN
     {
         sleep(Duration::from_millis(20)).await;
     }
@@ -341,4 +361,28 @@ async fn subscribe(mut follow: Follow, session: Session, window: Arc<Window>, si
         }
     }
     drop(session);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_in_which_nothing_happened_or_something_was_missed_has_failed() {
+        let target = Target { servers: Vec::new(), token: None, pids: Vec::new(), data: None };
+        let snap = || Snap::take(&[], None);
+        let mut measured = Measured::begin(snap(), snap(), &target).unwrap();
+        measured.error_samples = BTreeMap::from([("often".into(), 9), ("seldom".into(), 1)]);
+        assert_eq!(measured.failure().unwrap(), "nothing was acknowledged: often");
+        let mark = Mark { client: 0, number: 0 };
+        measured.acked.push(Acked { room: 0, seq: 1, mark });
+        assert_eq!(measured.failure(), None);
+        measured.deliver_expected = 2;
+        measured.delivered = 1;
+        assert!(measured.failure().unwrap().contains("1 of 2"));
+        measured.delivered = 2;
+        assert_eq!(measured.failure(), None);
+        measured.subscribers_failed = 1;
+        assert!(measured.failure().is_some());
+    }
 }

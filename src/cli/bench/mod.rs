@@ -6,7 +6,7 @@
 //! room i mod rooms over a connection of its own; connections and subscribers are spread over the
 //! nodes. A message carries when it was sent, so that deliveries can be timed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::cli::{output, signal};
 use crate::client::{Client, ClientOptions};
 use crate::error::Error;
 use crate::id::RoomId;
+use crate::limits;
 use crate::proto::v1 as pb;
 
 mod body;
@@ -30,8 +31,9 @@ mod stats;
 #[command(after_help = "Examples:\n  \
     folkmoot bench --local 3 --clients 256 --connections 16\n  \
     folkmoot bench --json --server $SERVERS --token $ADMIN --pids 101,102,103 --data folkmoot-data\n\n\
-    Makes rooms of its own, so the token must be allowed to. Exits with 1 when an acknowledged\n\
-    message is not in history exactly once and in order.")]
+    Makes rooms of its own, so the token must be allowed to. Exits with 1 when nothing is acknowledged,\n\
+    when an acknowledged message is not in history exactly once and in order, and when a subscriber\n\
+    misses one.")]
 pub(super) struct Args {
     /// Clients, each with at most one unacknowledged message.
     #[arg(long, default_value_t = 64)]
@@ -109,6 +111,13 @@ pub(super) async fn run(args: Args) -> Outcome {
             body::SIZE_MIN
         )));
     }
+    if args.size > limits::TEXT_BYTES_MAX {
+        let max = limits::TEXT_BYTES_MAX;
+        return Err(Failure::Usage(format!("--size is at most {max}: no text is longer")));
+    }
+    if args.local.is_some_and(|nodes| ![1, 3, 5].contains(&nodes)) {
+        return Err(Failure::Usage("--local must be 1, 3 or 5".into()));
+    }
     let Some(nodes) = args.local else {
         let pids = args.pids.as_deref().map(stats::read_pids).unwrap_or_default();
         if args.pids.is_some() && pids.is_empty() {
@@ -127,6 +136,12 @@ pub(super) async fn run(args: Args) -> Outcome {
     let dir = parent.join(format!("folkmoot-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)
         .map_err(|error| Failure::failed(format!("cannot make {}: {error}", dir.display())))?;
+    if is_memory(&dir) {
+        eprintln!(
+            "folkmoot: {} is in memory, where a sync costs nothing; --dir puts the data on a disk",
+            parent.display()
+        );
+    }
     let plan = Plan { nodes, dir: dir.clone(), base_port: args.base_port, logs: Logs::Files };
     let mut local = match plan.start() {
         Ok(local) => local,
@@ -153,6 +168,19 @@ pub(super) async fn run(args: Args) -> Outcome {
         Err(_) => eprintln!("folkmoot: data and logs of the nodes are left in {}", dir.display()),
     }
     outcome
+}
+
+/// Whether a directory is on a file system in memory.
+#[cfg(target_os = "linux")]
+fn is_memory(dir: &Path) -> bool {
+    /// `TMPFS_MAGIC` of linux/magic.h.
+    const TMPFS: i128 = 0x0102_1994;
+    rustix::fs::statfs(dir).is_ok_and(|about| i128::from(about.f_type) == TMPFS)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_memory(_dir: &Path) -> bool {
+    false
 }
 
 /// A client of its own connection, whose first server is the n-th.
@@ -207,11 +235,11 @@ async fn measure(args: &Args, target: Target) -> Outcome {
     } else {
         output::line(report.text())?;
     }
-    match &report.verdict {
-        Some(verdict) if !verdict.ok() => Err(Failure::failed(format!(
-            "what was acknowledged is not in history once and in order: {}",
-            verdict.text()
-        ))),
-        _ => Ok(()),
+    let broken = report.verdict.as_ref().filter(|verdict| !verdict.ok()).map(|verdict| {
+        format!("what was acknowledged is not in history once and in order: {}", verdict.text())
+    });
+    match broken.or_else(|| measured.failure()) {
+        Some(why) => Err(Failure::failed(why)),
+        None => Ok(()),
     }
 }

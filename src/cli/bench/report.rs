@@ -89,24 +89,28 @@ impl Report<'_> {
         let messages = self.measured.acked_in_window.max(1) as f64;
         let (server, own) = (b.server_cpu - a.server_cpu, b.self_cpu - a.self_cpu);
         let per_message =
-            |after: u64, before: u64| rounded((after as f64 - before as f64) / messages);
+            |after: u64, before: u64| json!(rounded((after as f64 - before as f64) / messages));
+        let flushes = b.flushes as f64 - a.flushes as f64;
         let rss = &self.measured.rss_mib;
+        // What was not asked for is not known, rather than nothing.
+        let servers = |value: Value| if rss.is_empty() { Value::Null } else { value };
+        let data = |value: Value| if b.apparent == 0 { Value::Null } else { value };
         json!({
-            "server_cpu_s_per_1000": rounded(server / messages * 1000.0),
-            "server_cores": rounded(server / seconds),
+            "server_cpu_s_per_1000": servers(json!(rounded(server / messages * 1000.0))),
+            "server_cores": servers(json!(rounded(server / seconds))),
             "client_cpu_s_per_1000": rounded(own / messages * 1000.0),
             "client_cores": rounded(own / seconds),
             "other_cores": rounded(b.others_since(a) / seconds),
             "kernel_cores": rounded(b.kernel_since(a) / seconds),
             "steal_cores": rounded((b.stolen - a.stolen) / seconds),
-            "server_rss_mib": rounded(rss.iter().sum()),
+            "server_rss_mib": servers(json!(rounded(rss.iter().sum()))),
             "server_rss_mib_each": rss.iter().map(|mib| mib.round()).collect::<Vec<_>>(),
-            "du_bytes_per_msg": per_message(b.allocated, a.allocated),
-            "apparent_bytes_per_msg": per_message(b.apparent, a.apparent),
-            "written_bytes_per_msg": per_message(b.written, a.written),
-            "device_bytes_per_msg": per_message(b.device_written, a.device_written),
-            "device_flushes_per_s": rounded((b.flushes as f64 - a.flushes as f64) / seconds),
-            "device_flushes_per_msg": per_message(b.flushes, a.flushes),
+            "du_bytes_per_msg": data(per_message(b.allocated, a.allocated)),
+            "apparent_bytes_per_msg": data(per_message(b.apparent, a.apparent)),
+            "written_bytes_per_msg": servers(per_message(b.written, a.written)),
+            "device_bytes_per_msg": data(per_message(b.device_written, a.device_written)),
+            "device_flushes_per_s": data(json!(rounded(flushes / seconds))),
+            "device_flushes_per_msg": data(per_message(b.flushes, a.flushes)),
         })
     }
 

@@ -92,6 +92,8 @@ async fn settle_one(
                     return Ok(id);
                 }
             }
+            // There already, with all the tokens that it may have.
+            Err(error) if error.code == Code::LimitReached => return Ok(id),
             Err(error) => return Err(error),
         }
     }

@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod admin;
 pub mod cluster;
 pub mod export;
+mod marks;
 mod moderation;
 pub mod rooms;
 pub mod session;

@@ -129,5 +129,6 @@ pub(super) async fn thread(
         limit: convert::page_limit(request.limit)?,
         consistency: convert::consistency(request.consistency)?,
     };
-    Ok(convert::events(&app.thread(&caller, query).await?))
+    let consistency = query.consistency;
+    Ok(convert::events(&app.thread(&caller, query).await?, consistency))
 }

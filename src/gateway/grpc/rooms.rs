@@ -11,7 +11,7 @@ use crate::chat::command::Command;
 use crate::error::{Code, Error};
 use crate::gateway::app::{App, Caller, Post, salt};
 use crate::gateway::convert;
-use crate::gateway::grpc::{answer, export, moderation};
+use crate::gateway::grpc::{answer, export, marks, moderation};
 use crate::gateway::operations::EventsQuery;
 use crate::id::{RoomId, Seq, UserId};
 use crate::limits;
@@ -91,10 +91,7 @@ impl Rooms for RoomsService {
     ) -> Result<Response<proto::ListRoomsResponse>, Status> {
         answer(&self.app, request, |app, caller, request| async move {
             let limit = convert::page_limit(request.limit)?;
-            let after = match request.after.as_str() {
-                "" => None,
-                after => Some(RoomId::parse(after)?),
-            };
+            let after = convert::after_room(&request.after)?;
             let (rooms, next) = app.rooms(&caller.actor, after, limit, request.search).await?;
             let rooms = rooms.iter().map(|room| convert::room(room, &[])).collect();
             Ok(proto::ListRoomsResponse { rooms, next: next.unwrap_or_default() })
@@ -244,6 +241,20 @@ impl Rooms for RoomsService {
         answer(&self.app, request, moderation::set_retention).await
     }
 
+    async fn list_own_rooms(
+        &self,
+        request: Request<proto::ListOwnRoomsRequest>,
+    ) -> Result<Response<proto::ListOwnRoomsResponse>, Status> {
+        answer(&self.app, request, marks::own_rooms).await
+    }
+
+    async fn mark_read(
+        &self,
+        request: Request<proto::MarkReadRequest>,
+    ) -> Result<Response<proto::Ack>, Status> {
+        answer(&self.app, request, marks::mark_read).await
+    }
+
     async fn thread(
         &self,
         request: Request<proto::ThreadRequest>,
@@ -290,7 +301,8 @@ impl Rooms for RoomsService {
                 wait: Duration::from_millis(request.wait_ms.into()),
                 consistency: convert::consistency(request.consistency)?,
             };
-            Ok(convert::events(&app.events(&caller, query).await?))
+            let consistency = query.consistency;
+            Ok(convert::events(&app.events(&caller, query).await?, consistency))
         })
         .await
     }

@@ -25,6 +25,7 @@ use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
+use crate::chat::command::Command;
 use crate::error::{Code, Error};
 use crate::gateway::app::{App, Caller, Seat, shutting_down};
 use crate::gateway::convert;
@@ -34,7 +35,7 @@ use crate::gateway::limits::{SESSION_BATCHES_MAX, SESSION_MESSAGE_BYTES_MAX};
 use crate::gateway::session::{
     self, Asked, Line, Request, Requests, Response, Turn, Turned, Want, poll_chunk,
 };
-use crate::id::RoomId;
+use crate::id::{RoomId, Seq};
 use crate::proto::v1 as proto;
 use crate::proto::v1::session_request::Request as Said;
 
@@ -190,6 +191,11 @@ fn validate(request: Option<Said>) -> Result<Asked, Error> {
             Ok(Asked::Follow { room, after: follow.after.map(convert::cursor).transpose()? })
         }
         Some(Said::Unfollow(unfollow)) => Ok(Asked::Unfollow(RoomId::parse(&unfollow.room)?)),
+        Some(Said::MarkRead(mark)) => {
+            let command =
+                Command::MarkRead { room: RoomId::parse(&mark.room)?, seq: Seq(mark.seq) };
+            Ok(Asked::Execute { id: None, command })
+        }
         Some(Said::Ping(proto::Ping {})) => Ok(Asked::Ping),
         None => Err(Error::invalid("the request is empty, or not known to this node")),
     }

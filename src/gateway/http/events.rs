@@ -60,8 +60,9 @@ pub async fn page_or_stream(
         wait: extract::wait(params.wait.as_deref())?,
         consistency: extract::consistency(params.consistency.as_deref())?,
     };
+    let consistency = query.consistency;
     let events = app.events(&caller, query).await?;
-    Ok(json(StatusCode::OK, &EventsJson::from(&events)))
+    Ok(json(StatusCode::OK, &EventsJson::new(&events, consistency)))
 }
 
 /// The query string of a thread.
@@ -90,8 +91,9 @@ pub async fn thread(
         limit: extract::limit(params.limit.as_deref())?,
         consistency: extract::consistency(params.consistency.as_deref())?,
     };
+    let consistency = query.consistency;
     let events = app.thread(&caller, query).await?;
-    Ok(json(StatusCode::OK, &EventsJson::from(&events)))
+    Ok(json(StatusCode::OK, &EventsJson::new(&events, consistency)))
 }
 
 fn accepts_stream(headers: &HeaderMap) -> bool {

@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod cluster;
 pub mod events;
 pub mod extract;
+pub mod marks;
 pub mod messages;
 pub mod moderation;
 pub mod page;
@@ -55,6 +56,7 @@ routes! {
     "/v1/login" { post accounts::login, }
     "/v1/logout" { post accounts::logout, }
     "/v1/me" { get accounts::me, }
+    "/v1/me/rooms" { get marks::own_rooms, }
     "/v1/sessions" { get accounts::sessions, delete accounts::end_others, }
     "/v1/sessions/{id}" { delete accounts::end_session, }
     "/v1/invites" { get accounts::invites, post accounts::make_invite, }
@@ -67,6 +69,7 @@ routes! {
     "/v1/rooms/{room}/invitations/{user}" { put moderation::invite, }
     "/v1/rooms/{room}/bans/{user}" { put moderation::ban, delete moderation::unban, }
     "/v1/rooms/{room}/mutes/{user}" { put moderation::mute, delete moderation::unmute, }
+    "/v1/rooms/{room}/read" { put marks::mark_read, }
     "/v1/rooms/{room}/topic" { put moderation::topic, }
     "/v1/rooms/{room}/pins/{seq}" { put moderation::pin, delete moderation::unpin, }
     "/v1/rooms/{room}/archive" { put moderation::archive, delete moderation::unarchive, }

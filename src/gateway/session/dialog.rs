@@ -35,6 +35,17 @@ pub enum Work {
     Follow(Follow),
 }
 
+impl Work {
+    /// What a token must be good for.
+    fn scope(&self) -> Scope {
+        match self {
+            Work::Follow(_) | Work::Execute(_, Command::MarkRead { .. }) => Scope::Read,
+            // All else that changes something on a session is what one says in rooms.
+            Work::Post(_) | Work::Execute(..) => Scope::Post,
+        }
+    }
+}
+
 /// How it went.
 #[expect(missing_docs, reason = "the request's tag, the request, its result")]
 pub enum Outcome<Tag> {
@@ -180,8 +191,7 @@ impl<Tag: Default> Dialog<Tag> {
             }
             Err(error) => Err(error),
         };
-        // All that changes something on a session is what one says in rooms.
-        match work.and_then(|work| self.caller.require(Scope::Post).map(|()| work)) {
+        match work.and_then(|work| self.caller.require(work.scope()).map(|()| work)) {
             Ok(work) => Some((tag, work)),
             Err(error) => {
                 self.refuse(tag, None, error);

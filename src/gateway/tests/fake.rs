@@ -12,7 +12,7 @@ use tokio::task::coop::unconstrained;
 use super::rules::{State, check};
 use crate::chat::command::{Actor, Command, Done, Rejection, Request};
 use crate::chat::event::{Hash, Role};
-use crate::chat::query::{Answer, Query};
+use crate::chat::query::{Answer, OwnRooms, Query};
 use crate::chat::state::{Room, User};
 use crate::delivery::encoded::Encoded;
 use crate::delivery::subscription::Next;
@@ -235,6 +235,16 @@ impl Backend for Arc<Fake> {
         let above = state.rooms.values().filter(|r| Some(&r.room.id) > after.as_ref());
         let found = above.filter(|r| r.room.id.as_str().contains(&search));
         let rooms = found.take(limit).map(|r| Arc::new(r.room.clone())).collect();
+        async { Ok(rooms) }.boxed()
+    }
+
+    fn own_rooms<'a>(
+        &'a self,
+        actor: &'a Actor,
+        after: Option<RoomId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<OwnRooms, Error>> {
+        let rooms = self.state.lock().unwrap().own_rooms(&actor.user, after.as_ref(), limit);
         async { Ok(rooms) }.boxed()
     }
 

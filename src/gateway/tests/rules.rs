@@ -8,7 +8,7 @@ use crate::chat::apply;
 use crate::chat::command::{Actor, Command, Done, Imported, Rejection, Request};
 use crate::chat::event::{Body, Event, EventKind, Role};
 use crate::chat::memory::Memory;
-use crate::chat::query::{Annotated, Events, Page};
+use crate::chat::query::{Annotated, Events, OwnRoom, OwnRooms, Page, Unread};
 use crate::chat::state::{Notes, Participant, Room, State as _, StateMut as _, Token, User};
 use crate::delivery::encoded::Encoded;
 use crate::error::{Code, Error};
@@ -65,6 +65,9 @@ impl FakeRoom {
         if request_id.unix_ms() > NOW_MS + CLOCK_SKEW_MS_MAX {
             return Err(Rejection::ClockSkew { server_time_ms: NOW_MS });
         }
+        if let Command::MarkRead { seq, .. } = command {
+            return self.mark_read(at_ms, actor, *seq);
+        }
         let key = (actor.user.clone(), request_id);
         if let Some((done, first)) = self.sent.get(&key) {
             let same = match (command, first) {
@@ -81,6 +84,19 @@ impl FakeRoom {
         let done = Done { seq, epoch, at_ms, duplicate: false, imported };
         self.sent.insert(key, (done.clone(), command.clone()));
         Ok(done)
+    }
+
+    fn mark_read(&mut self, at_ms: u64, actor: &Actor, seq: Seq) -> Result<Done, Rejection> {
+        let room = self.room.id.clone();
+        if seq > self.room.head {
+            return Err(Rejection::EventNotFound { room, seq });
+        }
+        let part = self.participants.get_mut(&actor.user);
+        let part = part.ok_or(Rejection::NotParticipant(room))?;
+        let duplicate = seq <= part.read;
+        part.read = seq.max(part.read);
+        let epoch = Some(self.room.epoch.clone());
+        Ok(Done { seq: part.read, epoch, at_ms, duplicate, imported: None })
     }
 
     fn draft(&mut self, at_ms: u64, actor: &Actor, command: &Command) -> Result<Draft, Rejection> {
@@ -275,8 +291,23 @@ impl State {
             | Command::Pin { ref room, .. }
             | Command::Archive { ref room, .. }
             | Command::SetRetention { ref room, .. }
+            | Command::MarkRead { ref room, .. }
             | Command::Trim { ref room, .. } => self.room_command(room, &actor, id, &command),
         }
+    }
+
+    pub fn own_rooms(&self, user: &UserId, after: Option<&RoomId>, limit: usize) -> OwnRooms {
+        let above = self.rooms.iter().filter(|(id, _)| Some(*id) > after);
+        let own = above.filter_map(|(_, room)| {
+            let part = room.participants.get(user)?.clone();
+            let unread = Unread { messages: room.room.head.0 - part.read.0, ..Unread::default() };
+            let room = Arc::new(room.room.clone());
+            Some(OwnRoom { room, own: (user.clone(), part), unread })
+        });
+        let rooms: Vec<OwnRoom> = own.take(limit).collect();
+        let last = rooms.last().map(|own| own.room.id.clone());
+        let next = last.filter(|_| rooms.len() == limit);
+        (rooms, next)
     }
 
     /// As the rules of chat have it, at the time of these tests.

@@ -94,6 +94,12 @@ struct React {
     request_id: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct MarkRead {
+    room: String,
+    seq: u64,
+}
+
 /// The token of a frame that signs its client in.
 ///
 /// # Errors
@@ -159,6 +165,7 @@ fn requests(frame: Value, limits: &GatewayLimits) -> Result<Vec<Asked>, Error> {
         "edit" => vec![edit(body(frame)?, limits)?],
         "redact" => vec![redact(&body(frame)?)?],
         "react" => vec![react(body(frame)?)?],
+        "mark_read" => vec![mark_read(&body(frame)?)?],
         "ping" => vec![Asked::Ping],
         "sign_in" => return Err(Error::invalid("you have signed in")),
         _ => {
@@ -232,6 +239,11 @@ fn edit(frame: Edit, limits: &GatewayLimits) -> Result<Asked, Error> {
     let id = request_id(frame.request_id.as_deref())?;
     let command = Command::Edit { room, target, text: frame.text, salt: salt() };
     Ok(Asked::Execute { id, command })
+}
+
+fn mark_read(frame: &MarkRead) -> Result<Asked, Error> {
+    let command = Command::MarkRead { room: RoomId::parse(&frame.room)?, seq: Seq(frame.seq) };
+    Ok(Asked::Execute { id: None, command })
 }
 
 fn redact(frame: &Redact) -> Result<Asked, Error> {

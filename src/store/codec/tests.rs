@@ -91,8 +91,15 @@ fn any_user() -> impl Strategy<Value = User> {
 
 fn any_participant() -> impl Strategy<Value = Participant> {
     let part = (0..=2u32).prop_map(|n| Part::from_number(n).unwrap());
-    (strategies::role(), any::<u64>(), any::<Option<u64>>(), part)
-        .prop_map(|(role, since_ms, until_ms, part)| Participant { role, since_ms, until_ms, part })
+    (strategies::role(), any::<u64>(), any::<Option<u64>>(), part, any::<u64>()).prop_map(
+        |(role, since_ms, until_ms, part, read)| Participant {
+            role,
+            since_ms,
+            until_ms,
+            part,
+            read: Seq(read),
+        },
+    )
 }
 
 fn any_notes() -> impl Strategy<Value = Notes> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::chat::account::{Change, Invite, Password, Scope, Scopes, Session};
 use crate::chat::command::{Command, ImportLine, Rejection, Restriction};
 use crate::chat::event::{Body, Event, EventKind, Role};
-use crate::chat::query::{Annotated, Answer, Events};
+use crate::chat::query::{Annotated, Answer, Events, OwnRoom, Unread};
 use crate::chat::state::{Notes, Part, Participant, Retention, Room, RoomKind, Token, User};
 use crate::id::{Epoch, RequestId, RoomId, Seq, UserId};
 
@@ -74,6 +74,7 @@ pub(super) fn answers() -> Vec<Answer> {
         since_ms: 1000,
         until_ms: Some(2000),
         part: Part::Invited,
+        read: Seq(4),
     };
     let user = Arc::new(User {
         tokens: vec![
@@ -120,7 +121,7 @@ pub(super) fn answers() -> Vec<Answer> {
     };
     let plain = Annotated { event: erased.clone(), notes: None, edits: Vec::new(), replies: None };
     vec![
-        Answer::Room { room: room.clone(), participants: vec![(ann, invited)] },
+        Answer::Room { room: room.clone(), participants: vec![(ann.clone(), invited.clone())] },
         Answer::Rooms { rooms: vec![room.clone()] },
         Answer::Events(Events {
             epoch: room.epoch.clone(),
@@ -129,6 +130,14 @@ pub(super) fn answers() -> Vec<Answer> {
             recovered: false,
             events: vec![annotated, plain],
         }),
+        Answer::Mine {
+            rooms: vec![OwnRoom {
+                room: room.clone(),
+                own: (ann, invited),
+                unread: Unread { messages: 5, mentions: 1, more: true },
+            }],
+            next: Some(room.id.clone()),
+        },
         Answer::Export { room, events: vec![event, erased] },
         Answer::User { user: user.clone() },
         Answer::Users { users: vec![user] },
@@ -272,6 +281,7 @@ pub(super) fn commands() -> Vec<Command> {
             salt,
         },
         Command::Trim { room: room(), salt },
+        Command::MarkRead { room: room(), seq: target },
     ];
     commands.extend(changes);
     commands

@@ -181,6 +181,7 @@ fn moderation() -> impl Strategy<Value = Command> {
             Command::SetRetention { room, retention, salt }
         }),
         (room(), salt()).prop_map(|(room, salt)| Command::Trim { room, salt }),
+        (room(), seq()).prop_map(|(room, seq)| Command::MarkRead { room, seq }),
     ]
 }
 
@@ -265,6 +266,8 @@ pub(super) fn query() -> impl Strategy<Value = Query> {
         user().prop_map(|user| Query::User { user }),
         (proptest::option::of(user()), limit())
             .prop_map(|(after, limit)| Query::Users { after, limit }),
+        (proptest::option::of(room()), limit())
+            .prop_map(|(after, limit)| Query::Mine { after, limit }),
         Just(Query::Revocations),
     ]
 }

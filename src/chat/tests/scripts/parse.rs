@@ -149,6 +149,7 @@ fn parse_moderation(verb: &str, words: &Words<'_>, salt: [u8; 16]) -> Command {
             salt,
         },
         "trim" => Command::Trim { room, salt },
+        "read" => Command::MarkRead { room, seq: words.seq(1) },
         _ => panic!("what is {verb:?}?"),
     }
 }
@@ -213,6 +214,7 @@ pub(super) fn parse_query(verb: &str, words: &Words<'_>) -> Option<Query> {
             let after = words.option("after").map(|user| UserId::parse(user).unwrap());
             Query::Users { after, limit }
         }
+        "mine" => Query::Mine { after: words.option("after").map(room_id), limit },
         "revocations" => Query::Revocations,
         _ => return None,
     })

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::chat::command::{Rejection, Reply};
 use crate::chat::event::{Body, Event};
-use crate::chat::query::{Annotated, Answer};
+use crate::chat::query::{Annotated, Answer, OwnRoom, Unread};
 use crate::chat::state::{Part, Room};
 use crate::id::UserId;
 
@@ -71,6 +71,18 @@ pub(super) fn print_answer(answer: &Answer, out: &mut String) {
             for token in &user.tokens {
                 let (n, label, at) = (token.hash[0], &token.label, token.issued_at_ms);
                 writeln!(out, "  token {n} {label:?} at={at}").unwrap();
+            }
+        }
+        Answer::Mine { rooms, next } => {
+            let next = next.as_ref().map_or(String::new(), |next| format!(" next={next}"));
+            writeln!(out, "{} of my rooms{next}", rooms.len()).unwrap();
+            for OwnRoom { room, own: (_, part), unread } in rooms {
+                let Unread { messages, mentions, more } = unread;
+                let more = if *more { "+" } else { "" };
+                let (id, head, read) = (&room.id, room.head, part.read);
+                write!(out, "  {id} {:?} {:?} head={head} read={read}", part.part, part.role)
+                    .unwrap();
+                writeln!(out, " unread={messages}{more} mentions={mentions}").unwrap();
             }
         }
         Answer::Users { users } => {
