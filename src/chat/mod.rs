@@ -42,6 +42,7 @@ mod invite;
 mod join;
 mod kick;
 mod leave;
+mod linked;
 mod pin;
 mod post;
 mod react;
