@@ -58,7 +58,12 @@ impl World {
         reply
     }
 
-    pub(super) fn change(&mut self, actor: &str, user: &str, change: Change) -> Result<Done, Rejection> {
+    pub(super) fn change(
+        &mut self,
+        actor: &str,
+        user: &str,
+        change: Change,
+    ) -> Result<Done, Rejection> {
         self.ask(actor, Command::ChangeUser { user: id(user), change })
     }
 
