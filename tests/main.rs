@@ -33,6 +33,7 @@ mod lost_log;
 mod lost_node;
 mod membership;
 mod million;
+mod oidc;
 mod operations;
 mod page;
 mod permissions;

@@ -2,9 +2,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 
@@ -22,6 +20,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(3);
 pub struct Cached<T> {
     kept: Mutex<Kept<T>>,
     asking: Arc<tokio::sync::Mutex<()>>,
+    now: fn() -> Instant,
 }
 
 #[derive(Debug)]
@@ -32,7 +31,8 @@ struct Kept<T> {
 
 impl<T> Default for Cached<T> {
     fn default() -> Cached<T> {
-        Cached { kept: Mutex::new(Kept { value: None, failed: None }), asking: Arc::default() }
+        let kept = Mutex::new(Kept { value: None, failed: None });
+        Cached { kept, asking: Arc::default(), now: Instant::now }
     }
 }
 
@@ -45,7 +45,7 @@ impl<T: Send + Sync + 'static> Cached<T> {
     where
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        let now = Instant::now();
+        let now = (self.now)();
         if let Some((value, at)) = self.kept(now) {
             let failed_lately = self.failure(now).is_some();
             if now - at > FRESH_FOR
@@ -61,7 +61,7 @@ impl<T: Send + Sync + 'static> Cached<T> {
             return Ok(value);
         }
         let _turn = self.asking.lock().await;
-        let now = Instant::now();
+        let now = (self.now)();
         if let Some((value, _)) = self.kept(now) {
             return Ok(value);
         }
@@ -81,7 +81,7 @@ impl<T: Send + Sync + 'static> Cached<T> {
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let _turn = self.asking.lock().await;
-        let now = Instant::now();
+        let now = (self.now)();
         match (self.kept(now), self.failure(now)) {
             (Some((value, at)), _) if now - at < ASK_EVERY => Ok(value),
             (Some((value, _)), Some(_)) => Ok(value),
@@ -108,11 +108,11 @@ impl<T: Send + Sync + 'static> Cached<T> {
         match fetched {
             Ok(value) => {
                 let value = Arc::new(value);
-                *kept = Kept { value: Some((value.clone(), Instant::now())), failed: None };
+                *kept = Kept { value: Some((value.clone(), (self.now)())), failed: None };
                 Ok(value)
             }
             Err(error) => {
-                kept.failed = Some((error.clone(), Instant::now()));
+                kept.failed = Some((error.clone(), (self.now)()));
                 Err(error)
             }
         }
@@ -121,11 +121,12 @@ impl<T: Send + Sync + 'static> Cached<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
     use super::*;
     use crate::error::Code;
 
+    static LATER_S: AtomicU64 = AtomicU64::new(0);
     static ASKED: AtomicUsize = AtomicUsize::new(0);
 
     async fn good() -> Result<usize, Error> {
@@ -141,26 +142,28 @@ mod tests {
     async fn counted(got: impl Future<Output = Result<Arc<usize>, Error>>) -> (bool, usize) {
         let before = ASKED.load(Ordering::SeqCst);
         let got = got.await.is_ok();
-        tokio::time::sleep(Duration::from_millis(1)).await; // for what is asked meanwhile
+        tokio::task::yield_now().await; // for what is asked meanwhile
         (got, ASKED.load(Ordering::SeqCst) - before)
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn it_is_asked_for_seldom() {
-        let cached = Arc::new(Cached::default());
+        let now = || Instant::now() + Duration::from_secs(LATER_S.load(Ordering::SeqCst));
+        let cached = Arc::new(Cached { now, ..Cached::default() });
+        let later = |time: Duration| LATER_S.fetch_add(time.as_secs() + 1, Ordering::SeqCst);
         assert_eq!(counted(cached.get(bad())).await, (false, 1));
         assert_eq!(counted(cached.get(good())).await, (false, 0), "it has just failed");
         assert_eq!(counted(cached.get_newer(good())).await, (false, 0));
-        tokio::time::advance(RETRY_AFTER).await;
+        later(RETRY_AFTER);
         assert_eq!(counted(cached.get(good())).await, (true, 1));
         assert_eq!(counted(cached.get(good())).await, (true, 0));
         assert_eq!(counted(cached.get_newer(good())).await, (true, 0), "it has just been asked");
-        tokio::time::advance(ASK_EVERY).await;
+        later(ASK_EVERY);
         assert_eq!(counted(cached.get_newer(bad())).await, (true, 1), "the old one is still good");
         assert_eq!(counted(cached.get_newer(good())).await, (true, 0));
-        tokio::time::advance(FRESH_FOR).await;
+        later(FRESH_FOR);
         assert_eq!(counted(cached.get(good())).await, (true, 1), "meanwhile");
-        tokio::time::advance(GOOD_FOR).await;
+        later(GOOD_FOR);
         assert_eq!(counted(cached.get(bad())).await, (false, 1));
     }
 }

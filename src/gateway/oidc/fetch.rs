@@ -225,7 +225,8 @@ mod tests {
     #[tokio::test]
     async fn only_https_and_this_machine_are_asked() {
         for url in ["http://192.0.2.1/", "ftp://127.0.0.1/", "/a", "file:///etc/passwd", ""] {
-            let asked = Fetcher::default().fetch(Ask { url, authorization: None, form: None });
+            let fetcher = Fetcher::default();
+            let asked = fetcher.fetch(Ask { url, authorization: None, form: None });
             assert!(matches!(asked.await, Err(FetchError::Url(_))), "{url}");
         }
     }

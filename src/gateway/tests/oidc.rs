@@ -335,7 +335,7 @@ async fn tokens_of_the_provider_are_taken_only_where_that_is_set() {
 async fn a_stream_ends_with_the_user_whose_token_it_is() {
     let world = World::start(|_| ()).await;
     world.me(&world.sign_in().await).await;
-    let mut following = stream(&world.server, &world.jwt(&json!({})), "after=0").await;
+    let mut following = stream(&world.server, &world.jwt(&json!({})), "?after=0", "").await;
     read_until(&mut following, |text| text.contains("event")).await;
     let (root, path) = (&world.server.root, "/v1/users/cid");
     assert_eq!(world.server.send(root, "PATCH", path, r#"{"disabled":true}"#).await.status, 200);
