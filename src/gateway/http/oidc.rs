@@ -88,12 +88,11 @@ pub async fn login(
     Segments(provider): Segments<String>,
     parts: Parts,
 ) -> Result<Response, Error> {
-    // No other site signs somebody in here.
-    let begun = match cookie::check_same_origin(&parts) {
-        Ok(()) => app.begin_login(&provider).await,
-        Err(error) => Err(error),
-    };
-    match begun {
+    // No other site signs somebody in here; whoever comes from one sees the page, with its buttons.
+    if let Err(error) = cookie::check_same_origin(&parts) {
+        return if is_browser(&parts.headers) { see_other("/", &[]) } else { Err(error) };
+    }
+    match app.begin_login(&provider).await {
         Ok(sent) => {
             let pending = cookie::set_pending(Some(&sent.pending), is_secure(&app));
             see_other(&sent.location, &[pending])

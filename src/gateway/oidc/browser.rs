@@ -91,7 +91,7 @@ impl App {
     ///
     /// # Errors
     /// [`Code::Unauthenticated`] when it is not the one that was sent, or the provider refuses;
-    /// [`Code::AlreadyExists`] and [`Code::Forbidden`] as of [`App::sign_in`]; [`Code::RateLimited`],
+    /// [`Code::AlreadyExists`] and [`Code::Forbidden`] as of `App::sign_in`; [`Code::RateLimited`],
     /// [`Code::Unavailable`], and the router's.
     pub async fn finish_login(
         &self,

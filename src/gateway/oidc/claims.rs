@@ -169,3 +169,83 @@ pub fn display_name(claims: &Claims) -> String {
 fn has_control(text: &str) -> bool {
     text.chars().any(char::is_control)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn claims(value: Value) -> Claims {
+        value.as_object().cloned().unwrap_or_default()
+    }
+
+    #[test]
+    fn names_become_ids_as_far_as_they_can() {
+        let wished = |name: Value| {
+            let id =
+                wished_id(&claims(json!({ "preferred_username": name })), &Settings::default());
+            id.map(|id| id.to_string())
+        };
+        for (name, id) in [
+            ("ann", "ann"),
+            ("Ann.Lee@example.org", "ann.lee"),
+            ("Ann Lee", "ann-lee"),
+            ("_Jörg_", "j-rg_"),
+            ("İ", "i-"), // small letters take more room, and are no letters of ids
+        ] {
+            assert_eq!(wished(json!(name)).as_deref(), Some(id), "{name}");
+        }
+        assert_eq!(wished(json!("x".repeat(99))).map(|id| id.len()), Some(limits::SLUG_BYTES_MAX));
+        for none in [json!(""), json!("@a"), json!("~-._"), json!(7), json!(null), json!(["a"])] {
+            assert_eq!(wished(none.clone()), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn groups_are_found_wherever_they_are() {
+        let admin = |claim: &str, said: Value| {
+            let settings = Settings {
+                groups_claim: claim.into(),
+                admin_group: Some("ops".into()),
+                ..Settings::default()
+            };
+            is_admin(&claims(said), &settings)
+        };
+        assert_eq!(admin("groups", json!({ "groups": ["a", "ops"] })), Some(true));
+        assert_eq!(admin("groups", json!({ "groups": "ops" })), Some(true));
+        let nested = json!({ "realm_access": { "roles": ["ops"] } });
+        assert_eq!(admin("realm_access.roles", nested.clone()), Some(true));
+        assert_eq!(
+            admin("https://a.example/groups", json!({ "https://a.example/groups": ["ops"] })),
+            Some(true)
+        );
+        for none in
+            [json!({}), json!({ "groups": ["opsx"] }), json!({ "groups": { "ops": 1 } }), nested]
+        {
+            assert_eq!(admin("groups", none.clone()), Some(false), "{none}");
+        }
+        assert_eq!(is_admin(&claims(json!({ "groups": ["ops"] })), &Settings::default()), None);
+    }
+
+    #[test]
+    fn scopes_of_ours_narrow_a_token() {
+        assert_eq!(scopes(&claims(json!({}))), Some(Scopes::ALL));
+        assert_eq!(scopes(&claims(json!({ "scope": "openid profile" }))), Some(Scopes::ALL));
+        let some = Some(Scopes::of([Scope::Read, Scope::Post]));
+        assert_eq!(scopes(&claims(json!({ "scope": "x folkmoot:read folkmoot:post" }))), some);
+        assert_eq!(scopes(&claims(json!({ "scp": ["folkmoot:read", "folkmoot:post"] }))), some);
+        assert_eq!(scopes(&claims(json!({ "scope": "folkmoot:fly" }))), None);
+        let all =
+            ["read", "post", "rooms", "account", "admin"].map(|name| format!("folkmoot:{name}"));
+        assert_ne!(scopes(&claims(json!({ "scope": all.join(" ") }))), Some(Scopes::ALL));
+    }
+
+    #[test]
+    fn names_for_people_are_short_and_plain() {
+        let name = |name: &str| display_name(&claims(json!({ "name": name })));
+        assert_eq!(name("Ann\u{7}\n Lee"), "Ann Lee");
+        assert_eq!(name(&"ü".repeat(99)).len(), limits::DISPLAY_NAME_BYTES_MAX);
+        assert_eq!(display_name(&claims(json!({}))), "");
+    }
+}

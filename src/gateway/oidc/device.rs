@@ -80,7 +80,7 @@ impl App {
     ///
     /// # Errors
     /// [`Code::Unauthenticated`] when it was refused or is over; [`Code::AlreadyExists`] and
-    /// [`Code::Forbidden`] as of [`App::sign_in`]; [`Code::RateLimited`], [`Code::Unavailable`], and the
+    /// [`Code::Forbidden`] as of `App::sign_in`; [`Code::RateLimited`], [`Code::Unavailable`], and the
     /// router's.
     pub async fn poll_device(
         &self,

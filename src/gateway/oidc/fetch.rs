@@ -98,7 +98,8 @@ impl Fetcher {
     async fn fetch_for_long(&self, ask: Ask<'_>) -> Result<Answer, FetchError> {
         let odd = || FetchError::Url(ask.url.chars().take(200).collect());
         let uri: Uri = ask.url.parse().map_err(|_| odd())?;
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(odd)?.to_owned();
+        let named = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        let host = uri.host().filter(|host| !host.is_empty() && !named).ok_or_else(odd)?.to_owned();
         let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let is_tls = match uri.scheme_str() {
             Some("https") => true,
@@ -224,7 +225,14 @@ mod tests {
 
     #[tokio::test]
     async fn only_https_and_this_machine_are_asked() {
-        for url in ["http://192.0.2.1/", "ftp://127.0.0.1/", "/a", "file:///etc/passwd", ""] {
+        for url in [
+            "http://192.0.2.1/",
+            "ftp://127.0.0.1/",
+            "/a",
+            "file:///etc/passwd",
+            "http://a@127.0.0.1/",
+            "",
+        ] {
             let fetcher = Fetcher::default();
             let asked = fetcher.fetch(Ask { url, authorization: None, form: None });
             assert!(matches!(asked.await, Err(FetchError::Url(_))), "{url}");

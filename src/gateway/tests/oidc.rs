@@ -246,6 +246,10 @@ async fn another_site_signs_nobody_in() {
     let cross = "sec-fetch-site: cross-site\r\n";
     let refused = world.server.send_raw("GET", "/v1/oidc/kc/login", cross, b"").await;
     assert_eq!(refused.code(), "forbidden");
+    let person = format!("{cross}accept: text/html\r\n");
+    let sent = world.server.send_raw("GET", "/v1/oidc/kc/login", &person, b"").await;
+    assert_eq!((sent.status, header(&sent, "location")), (303, vec!["/"]));
+    assert!(header(&sent, "set-cookie").is_empty());
 }
 
 #[tokio::test]
