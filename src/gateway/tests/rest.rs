@@ -206,7 +206,8 @@ async fn every_route_answers() {
         let path = path.replace("{seq}", "1").replace("{symbol}", "x");
         let reply = server.send("", &method.to_uppercase(), &path, "").await;
         if path.contains("{provider}") {
-            assert_eq!(reply.code(), "not_found", "there is no provider here");
+            // There is no provider here; what has a body is read first.
+            assert!(["not_found", "invalid_argument"].contains(&&*reply.code()), "{reply:?}");
             continue;
         }
         assert!(![404, 405, 500].contains(&reply.status), "{method} {path}: {reply:?}");
