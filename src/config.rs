@@ -6,12 +6,14 @@
 //! it. What [`Config::validate`] passes, the layers may rely on. `reload.rs` lists what changes
 //! while a node runs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod file;
+pub mod oidc;
 mod reload;
 mod setting;
 mod validate;
@@ -36,6 +38,8 @@ macro_rules! settings {
         #[derive(Debug, Clone, PartialEq, Default)]
         pub struct Config {
             $($(#[doc = $section_doc])* pub $section: $struct,)*
+            /// Providers by which people sign in, by name.
+            pub oidc: BTreeMap<String, oidc::Provider>,
         }
 
         $(
@@ -97,6 +101,10 @@ macro_rules! settings {
             /// Sets one field from text. `None` when there is no such field.
             fn set(&mut self, section: &str, field: &str, text: &str) -> Option<Result<(), String>> {
                 match (section, field) {
+                    (oidc::SECTION, _) => {
+                        let (name, field) = field.split_once('.')?;
+                        self.oidc.entry(name.to_owned()).or_default().set(field, text)
+                    }
                     $($((stringify!($section), stringify!($field)) => {
                         let parsed = <$type as Setting>::parse(text);
                         Some(parsed.map(|value| self.$section.$field = value))
@@ -124,6 +132,7 @@ macro_rules! settings {
                         out.push_str("\n\n");
                     )*
                 )*
+                oidc::push_toml(&mut out, &self.oidc);
                 out.truncate(out.trim_end().len());
                 out.push('\n');
                 out
@@ -198,6 +207,9 @@ settings! {
         /// whether they speak TLS: the last `X-Forwarded-For` and `X-Forwarded-Proto`. Anybody who
         /// reaches the node past the proxy can say what they like then.
         behind_proxy: bool = false;
+        /// Where browsers find the cluster, like `https://chat.example.org`. Needed for sign-in by
+        /// OpenID Connect: providers send people back there.
+        public_url: Option<String> = None;
     }
 
     /// Consensus. Must be the same on all nodes.
@@ -313,7 +325,8 @@ impl Config {
                 None => return Err(format!("there is no setting {section}.{field}").into()),
             }
         }
-        match (config.validate(), file) {
+        let checked = config.read_secrets().and_then(|()| config.validate());
+        match (checked, file) {
             (Ok(()), _) => Ok(config),
             (Err(invalid), None) => Err(invalid),
             (Err(Invalid { problems }), Some(path)) => {
@@ -348,6 +361,10 @@ impl Config {
             let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
             let rest = rest.to_ascii_lowercase();
             let Some((section, field)) = rest.split_once('_') else { continue };
+            if section == oidc::SECTION {
+                problems.extend(self.provider_from_environment(&name, field, &text, lines));
+                continue;
+            }
             if !Config::TABLE.iter().any(|(known, _)| *known == section) {
                 continue;
             }

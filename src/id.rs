@@ -76,6 +76,11 @@ pub struct RoomId(Arc<str>);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(Arc<str>);
 
+/// What the ids of [`UserId::of_subject`] begin with: behind every letter.
+const SUBJECT_MARK: char = '~';
+/// So much of a hash is in them that they are no longer than a slug.
+const SUBJECT_ID_BYTES: usize = 31;
+
 fn is_slug(s: &str) -> bool {
     let bytes = s.as_bytes();
     matches!(bytes.first(), Some(b'a'..=b'z' | b'0'..=b'9'))
@@ -90,6 +95,31 @@ impl UserId {
     /// [`InvalidId::Slug`] when `s` is not a slug.
     pub fn parse(s: &str) -> Result<UserId, InvalidId> {
         if is_slug(s) { Ok(UserId(s.into())) } else { Err(InvalidId::Slug(s.into())) }
+    }
+
+    /// The id of the row that says whose an account of a provider is, by the hash of that account.
+    /// No user has it: it is no slug, so that no client can name it, and it is behind all that are.
+    pub fn of_subject(hash: &[u8; 32]) -> UserId {
+        let digits = hash.iter().take(SUBJECT_ID_BYTES).map(|byte| format!("{byte:02x}"));
+        UserId(digits.fold(String::from(SUBJECT_MARK), |id, digits| id + &digits).into())
+    }
+
+    /// Parses the id of a row, which may be one of [`UserId::of_subject`]: between nodes, and on
+    /// disk.
+    ///
+    /// # Errors
+    /// [`InvalidId::Slug`].
+    pub fn parse_row(s: &str) -> Result<UserId, InvalidId> {
+        let is_subject = s.strip_prefix(SUBJECT_MARK).is_some_and(|digits| {
+            digits.len() == 2 * SUBJECT_ID_BYTES
+                && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        });
+        if is_subject { Ok(UserId(s.into())) } else { UserId::parse(s) }
+    }
+
+    /// Whether it is one of [`UserId::of_subject`].
+    pub fn is_subject(&self) -> bool {
+        self.0.starts_with(SUBJECT_MARK)
     }
 
     /// The id as text.
@@ -388,6 +418,14 @@ mod tests {
             assert!(RoomId::parse(bad).is_err(), "{bad}");
         }
         assert!(UserId::parse("dm:a:b").is_err());
+        let row = UserId::of_subject(&[0xab; 32]);
+        assert!(row.is_subject() && UserId::parse(row.as_str()).is_err());
+        assert_eq!(UserId::parse_row(row.as_str()), Ok(row.clone()));
+        assert!(row.as_str().len() <= limits::SLUG_BYTES_MAX);
+        assert!(row > UserId::parse(&"z".repeat(limits::SLUG_BYTES_MAX)).unwrap());
+        for bad in ["~", "~ab", &format!("~{}", "g".repeat(62))] {
+            assert!(UserId::parse_row(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

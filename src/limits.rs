@@ -60,6 +60,10 @@ pub const PASSWORD_HASH_BYTES_MAX: usize = 256;
 pub const SESSIONS_PER_USER_MAX: usize = 32;
 /// What a client says it is, as far as it is kept, in bytes.
 pub const USER_AGENT_BYTES_MAX: usize = 128;
+/// An issuer of OpenID Connect, in bytes.
+pub const ISSUER_BYTES_MAX: usize = 512;
+/// What an issuer calls somebody (OpenID Connect Core 1.0, section 2), in bytes.
+pub const SUBJECT_BYTES_MAX: usize = 255;
 /// An IP address as text, in bytes.
 pub const ADDRESS_BYTES_MAX: usize = 48;
 /// The longest that a token, a session or an invite can be valid for, in milliseconds: ten years.

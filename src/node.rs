@@ -17,6 +17,7 @@ mod drain;
 mod formation;
 pub mod groups;
 mod guard;
+mod limits;
 mod membership_file;
 mod placement;
 pub mod recover;
@@ -30,7 +31,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
@@ -39,9 +39,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::clock::SystemClock;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::gateway::drain::Drain as ClientDrain;
-use crate::gateway::limits::{AccountLimits, GatewayLimits, Registration, SharedLimits};
+use crate::gateway::limits::SharedLimits;
 use crate::gateway::{Gateway, metrics};
 use crate::id::ShardId;
 use crate::meta::release;
@@ -202,7 +202,7 @@ pub async fn run(
     let receptionist = Arc::new(Receptionist(formation.clone()));
     let serving_peers = tokio::spawn(tcp.clone().serve(peers, host, receptionist));
     let drain = Drain::new(clients_drain.clone(), groups.clone());
-    let limits = SharedLimits::new(gateway_limits(&config));
+    let limits = SharedLimits::new(limits::of_gateway(&config));
     let gateway =
         Gateway::new(router.clone(), Arc::new(SystemClock), limits.clone(), metrics, clients_drain);
     let reloading = reload(limits, groups.clone(), configs.clone());
@@ -417,35 +417,11 @@ fn odd_neighbour(config: &Config, ours: &str, address: String, theirs: pb::Hello
     }
 }
 
-fn gateway_limits(config: &Config) -> GatewayLimits {
-    let accounts = &config.accounts;
-    GatewayLimits {
-        accounts: AccountLimits {
-            registration: match accounts.registration {
-                config::Registration::Closed => Registration::Closed,
-                config::Registration::Invite => Registration::Invite,
-                config::Registration::Open => Registration::Open,
-            },
-            session_idle: accounts.session_idle,
-            session_max: accounts.session_max,
-            behind_proxy: accounts.behind_proxy,
-        },
-        connections_max: config.limits.connections_max,
-        sessions_max: config.limits.sessions_max,
-        follows_per_session_max: config.limits.follows_per_session_max,
-        posts_in_flight_per_session_max: config.limits.posts_in_flight_per_session_max,
-        text_bytes_max: config.limits.text_bytes_max.as_usize(),
-        keep_alive: config.limits.keep_alive,
-        drain_timeout: config.node.shutdown_timeout.min(Duration::from_secs(5)),
-        ..GatewayLimits::default()
-    }
-}
-
 /// Puts the settings of a changed configuration in force.
 async fn reload(limits: SharedLimits, groups: Arc<Groups>, mut configs: watch::Receiver<Config>) {
     while configs.changed().await.is_ok() {
         let config = configs.borrow_and_update().clone();
-        limits.set(gateway_limits(&config));
+        limits.set(limits::of_gateway(&config));
         groups.set_replace_after(config.placement.replace_after);
         groups.set_pace(config.store.snapshot_bytes_per_second.0);
     }

@@ -34,6 +34,7 @@ mod lost_node;
 mod marks;
 mod membership;
 mod million;
+mod oidc;
 mod operations;
 mod page;
 mod permissions;

@@ -18,7 +18,7 @@ const PAST: u64 = 200;
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A program on this machine; says so where there is none.
-fn program(names: &[&str], package: &str) -> Option<PathBuf> {
+pub fn program(names: &[&str], package: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
         .flat_map(|directory| names.iter().map(move |name| directory.join(name)))
@@ -49,15 +49,16 @@ fn the_clients_own_tests_pass() {
 }
 
 /// The script that has the browsers; killed when it is gone, however that happens.
-struct Script {
+pub struct Script {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Script {
-    fn start(node: &Path, config: &Value) -> Script {
+    /// Runs a file of web/test, and tells it this.
+    pub fn start(node: &Path, file: &str, config: &Value) -> Script {
         let mut command = Command::new(node);
-        command.arg(web_tests().join("browser/chat.js"));
+        command.arg(web_tests().join(file));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
@@ -74,10 +75,16 @@ impl Script {
     }
 
     /// What it wants done next.
-    fn next(&mut self) -> Value {
+    pub fn next(&mut self) -> Value {
         let line = self.lines.recv_timeout(PATIENCE);
         let line = line.unwrap_or_else(|error| panic!("the browsers' script: {error}; see above"));
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
+    }
+
+    /// Waits for its end, which must be a good one.
+    pub fn succeeds(&mut self) {
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}");
     }
 }
 
@@ -116,7 +123,7 @@ fn two_people_in_browsers_see_each_message_once_while_nodes_die() {
     }
     let config = json!({ "chromium": chromium, "nodes": cluster.client_urls(),
                          "password": PASSWORD, "past": PAST });
-    let mut script = Script::start(&node, &config);
+    let mut script = Script::start(&node, "browser/chat.js", &config);
     loop {
         let wish = script.next();
         let node = wish["node"].as_u64().unwrap_or_default() as usize;
@@ -140,8 +147,7 @@ fn two_people_in_browsers_see_each_message_once_while_nodes_die() {
         }
         script.tell(&json!({ "done": wish["do"] }));
     }
-    let status = script.child.wait().unwrap();
-    assert!(status.success(), "{status}");
+    script.succeeds();
 }
 
 /// The room that `ann` makes in her browser.

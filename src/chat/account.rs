@@ -33,6 +33,10 @@ pub struct User {
     pub sessions: Vec<Session>,
     /// What they have invited others with, oldest first. Administrators only.
     pub invites: Vec<Invite>,
+    /// The account of a provider by which they sign in; `None` when by none.
+    pub link: Option<Link>,
+    /// Of the row of such an account, which is no user's: whose it is.
+    pub stands_for: Option<UserId>,
 }
 
 impl User {
@@ -49,6 +53,8 @@ impl User {
             password: None,
             sessions: Vec::new(),
             invites: Vec::new(),
+            link: None,
+            stands_for: None,
         }
     }
 
@@ -120,6 +126,26 @@ pub struct Invite {
     pub uses_max: u32,
     /// Whom it has let in, in order.
     pub used_by: Vec<UserId>,
+}
+
+/// An account of a provider of OpenID Connect: the issuer, and what it calls somebody, for good.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Link {
+    /// The provider's issuer.
+    pub issuer: String,
+    /// Whom it means by it.
+    pub subject: String,
+}
+
+impl Link {
+    /// The id of the row that says whose this account is.
+    pub fn row(&self) -> UserId {
+        let mut hasher = blake3::Hasher::new_derive_key("folkmoot account of a provider");
+        hasher.update(&(self.issuer.len() as u64).to_le_bytes());
+        hasher.update(self.issuer.as_bytes());
+        hasher.update(self.subject.as_bytes());
+        UserId::of_subject(hasher.finalize().as_bytes())
+    }
 }
 
 /// A password's argon2id hash, as a PHC string. Not shown by `Debug`.
@@ -338,6 +364,42 @@ pub enum Change {
         guest: UserId,
         /// They were not, in the end: another may be.
         give_back: bool,
+    },
+    /// Says whose an account of a provider is, for good: in that account's row.
+    ClaimSubject {
+        /// The account.
+        link: Link,
+        /// Whose it is.
+        user: UserId,
+    },
+    /// Creates the user, who signs in by a provider.
+    RegisterLinked {
+        /// The name that people see; the id when empty.
+        display_name: String,
+        /// By which they sign in.
+        link: Link,
+    },
+    /// Begins a session of a user who has signed in by a provider.
+    OpenLinkedSession {
+        /// blake3 of its secret.
+        hash: Hash,
+        /// The account that was shown.
+        link: Link,
+        /// Whether they administer the cluster from now on; `None`: as before.
+        admin: Option<bool>,
+        /// What the client said it is.
+        user_agent: String,
+        /// From where.
+        address: String,
+        /// It ends after so much time, in milliseconds.
+        ttl_ms: u64,
+        /// It ends after so much time without use, in milliseconds.
+        idle_ms: u64,
+    },
+    /// Lets the user sign in by a provider.
+    SetLink {
+        /// The account there.
+        link: Link,
     },
 }
 

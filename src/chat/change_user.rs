@@ -1,4 +1,5 @@
-//! ChangeUser: password, sessions, profile, scoped tokens, registration, invites.
+//! ChangeUser: password, sessions, profile, scoped tokens, registration, invites. `linked.rs` has
+//! what is about providers.
 //!
 //! That somebody knows a password was found out by the gateway; the command names the hash that it
 //! was compared with, so that it does nothing once another one is in force.
@@ -11,6 +12,7 @@ use crate::chat::check;
 use crate::chat::command::{Rejection, Reply};
 use crate::chat::create_user::{check_name, done};
 use crate::chat::event::Hash;
+use crate::chat::linked;
 use crate::chat::state::StateMut;
 use crate::chat::token;
 use crate::id::UserId;
@@ -23,18 +25,7 @@ pub(super) fn apply<S: StateMut>(call: &mut Call<'_, S>, user: UserId, change: C
             set_password(call, &user, password, previous, keep)
         }
         Change::OpenSession { hash, password, user_agent, address, ttl_ms, idle_ms } => {
-            let (now_ms, expires_at_ms) = (call.now_ms, until(call.now_ms, "session", ttl_ms)?);
-            until(now_ms, "session's idle time", idle_ms)?;
-            let (created_at_ms, used_at_ms) = (now_ms, now_ms);
-            let session = Session {
-                hash,
-                created_at_ms,
-                used_at_ms,
-                expires_at_ms,
-                idle_ms,
-                user_agent,
-                address,
-            };
+            let session = new_session(call.now_ms, hash, user_agent, address, ttl_ms, idle_ms)?;
             open_session(call, &user, session, password)
         }
         Change::TouchSession { hash, address } => touch_session(call, &user, &hash, address),
@@ -56,7 +47,31 @@ pub(super) fn apply<S: StateMut>(call: &mut Call<'_, S>, user: UserId, change: C
         Change::UseInvite { hash, guest, give_back } => {
             use_invite(call, &user, &hash, guest, give_back)
         }
+        Change::ClaimSubject { link, user: owner } => linked::claim(call, user, link, owner),
+        Change::RegisterLinked { display_name, link } => {
+            linked::register(call, user, display_name, link)
+        }
+        Change::OpenLinkedSession { hash, link, admin, user_agent, address, ttl_ms, idle_ms } => {
+            let session = new_session(call.now_ms, hash, user_agent, address, ttl_ms, idle_ms)?;
+            linked::open_session(call, &user, session, &link, admin)
+        }
+        Change::SetLink { link } => linked::set(call, &user, link),
     }
+}
+
+/// A session that begins now.
+fn new_session(
+    now_ms: u64,
+    hash: Hash,
+    user_agent: String,
+    address: String,
+    ttl_ms: u64,
+    idle_ms: u64,
+) -> Result<Session, Rejection> {
+    let expires_at_ms = until(now_ms, "session", ttl_ms)?;
+    until(now_ms, "session's idle time", idle_ms)?;
+    let (created_at_ms, used_at_ms) = (now_ms, now_ms);
+    Ok(Session { hash, created_at_ms, used_at_ms, expires_at_ms, idle_ms, user_agent, address })
 }
 
 /// The end of something that begins now.
@@ -67,13 +82,13 @@ fn until(now_ms: u64, what: &str, ttl_ms: u64) -> Result<u64, Rejection> {
     Ok(now_ms.saturating_add(ttl_ms))
 }
 
-fn find<S: StateMut>(call: &Call<'_, S>, user: &UserId) -> Result<User, Rejection> {
+pub(super) fn find<S: StateMut>(call: &Call<'_, S>, user: &UserId) -> Result<User, Rejection> {
     let row = call.state.user(user).ok_or_else(|| Rejection::UserNotFound(user.clone()))?;
     Ok(Arc::unwrap_or_clone(row))
 }
 
 /// The user's row, if the actor is that user.
-fn own<S: StateMut>(call: &Call<'_, S>, user: &UserId) -> Result<User, Rejection> {
+pub(super) fn own<S: StateMut>(call: &Call<'_, S>, user: &UserId) -> Result<User, Rejection> {
     if call.actor.user != *user {
         return Err(Rejection::Forbidden("this is another user's".into()));
     }
@@ -81,7 +96,10 @@ fn own<S: StateMut>(call: &Call<'_, S>, user: &UserId) -> Result<User, Rejection
 }
 
 /// The user's row, if the actor administers the cluster.
-fn administered<S: StateMut>(call: &Call<'_, S>, user: &UserId) -> Result<User, Rejection> {
+pub(super) fn administered<S: StateMut>(
+    call: &Call<'_, S>,
+    user: &UserId,
+) -> Result<User, Rejection> {
     if !call.actor.admin {
         return Err(Rejection::Forbidden("only administrators may do this".into()));
     }
@@ -89,7 +107,7 @@ fn administered<S: StateMut>(call: &Call<'_, S>, user: &UserId) -> Result<User, 
 }
 
 /// Writes the row, and counts a revocation if it makes invalid what was valid.
-fn put<S: StateMut>(call: &mut Call<'_, S>, row: User, revokes: bool) -> Reply {
+pub(super) fn put<S: StateMut>(call: &mut Call<'_, S>, row: User, revokes: bool) -> Reply {
     call.state.put_user(row);
     if revokes {
         call.state.note_revocation();
@@ -122,20 +140,30 @@ fn open_session<S: StateMut>(
     session: Session,
     password: PasswordTag,
 ) -> Reply {
-    let mut row = own(call, user)?;
+    let row = own(call, user)?;
+    if row.password.as_ref().map(Password::tag) != Some(password) && !row.disabled {
+        return Err(Rejection::Forbidden("the password was changed meanwhile".into()));
+    }
+    begin(call, row, session, false)
+}
+
+/// Begins a session of the user whose row this is; `revokes` says that the row makes something invalid
+/// anyhow.
+pub(super) fn begin<S: StateMut>(
+    call: &mut Call<'_, S>,
+    mut row: User,
+    session: Session,
+    mut revokes: bool,
+) -> Reply {
     check::line("user agent", &session.user_agent, limits::USER_AGENT_BYTES_MAX)?;
     check::line("address", &session.address, limits::ADDRESS_BYTES_MAX)?;
     if row.disabled {
-        return Err(Rejection::Forbidden(format!("user {user} is disabled")));
-    }
-    if row.password.as_ref().map(Password::tag) != Some(password) {
-        return Err(Rejection::Forbidden("the password was changed meanwhile".into()));
+        return Err(Rejection::Forbidden(format!("user {} is disabled", row.id)));
     }
     if row.sessions.iter().any(|other| other.hash == session.hash) {
         return Ok(done(call, true));
     }
     row.sessions.retain(|session| session.ends_at_ms() > call.now_ms);
-    let mut revokes = false;
     if row.sessions.len() >= limits::SESSIONS_PER_USER_MAX {
         // The first of those that were not used for the longest time.
         let oldest = row.sessions.iter().enumerate().min_by_key(|(_, session)| session.used_at_ms);

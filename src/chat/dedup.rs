@@ -9,7 +9,7 @@
 //! horizon; their marks make repeats harmless for ever.
 
 use crate::chat::access;
-use crate::chat::account::Change;
+use crate::chat::account::{Change, Link};
 use crate::chat::command::{Command, Done, Rejection, Target};
 use crate::chat::event::Body;
 use crate::chat::state::{Scope, Sent, State};
@@ -166,7 +166,28 @@ fn put_change<'a>(out: &'a mut Canonical, change: &Change) -> &'a mut Canonical 
         Change::UseInvite { hash, guest, give_back } => {
             out.byte(11).bytes(hash).str(guest.as_str()).byte((*give_back).into())
         }
+        Change::ClaimSubject { link, user } => put_link(out.byte(12), link).str(user.as_str()),
+        Change::RegisterLinked { display_name, link } => {
+            put_link(out.byte(13), link).str(display_name)
+        }
+        Change::OpenLinkedSession {
+            hash: _,
+            link,
+            admin,
+            user_agent,
+            address,
+            ttl_ms,
+            idle_ms,
+        } => {
+            let out = put_link(out.byte(14), link).maybe(admin.map(|admin| [u8::from(admin)]));
+            out.str(user_agent).str(address).number(*ttl_ms).number(*idle_ms)
+        }
+        Change::SetLink { link } => put_link(out.byte(15), link),
     }
+}
+
+fn put_link<'a>(out: &'a mut Canonical, link: &Link) -> &'a mut Canonical {
+    out.str(&link.issuer).str(&link.subject)
 }
 
 /// The commands on who is in a room, and on the room itself.

@@ -43,6 +43,7 @@ mod invite;
 mod join;
 mod kick;
 mod leave;
+mod linked;
 mod mark_read;
 mod pin;
 mod post;

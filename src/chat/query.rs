@@ -211,7 +211,9 @@ pub fn query(state: &impl State, actor: &Actor, query: &Query) -> Result<Answer,
         },
         Query::Users { after, limit } => {
             let users = state.users(after.as_ref(), clamp(*limit));
-            Ok(Answer::Users { users: users.iter().map(|user| Arc::new(user.public())).collect() })
+            // Behind all users there are rows that are none's.
+            let users = users.iter().take_while(|user| !user.id.is_subject());
+            Ok(Answer::Users { users: users.map(|user| Arc::new(user.public())).collect() })
         }
         Query::Mine { after, limit } => {
             let (rooms, next) = unread::mine(state, &actor.user, after.clone(), clamp(*limit));

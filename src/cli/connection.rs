@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::cli::credentials;
 use crate::cli::failure::{Failure, Outcome};
 use crate::client::{Client, ClientOptions};
 
@@ -19,7 +20,7 @@ pub(super) struct Connection {
         default_value = "http://127.0.0.1:7400"
     )]
     pub server: Vec<String>,
-    /// The token to sign in with.
+    /// The token to sign in with; that of `folkmoot login` when there is none.
     #[arg(long, env = "FOLKMOOT_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// Write JSON for programs.
@@ -31,12 +32,29 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// The token: the one given, or that of who has logged in at these servers.
+    pub(super) fn token(&self) -> Outcome<Option<String>> {
+        match &self.token {
+            Some(token) => Ok(Some(token.clone())),
+            None => credentials::token(&self.server),
+        }
+    }
+
     /// A client with these options.
     pub(super) fn client(&self) -> Outcome<Client> {
+        self.client_with(self.token()?)
+    }
+
+    /// A client of nobody.
+    pub(super) fn client_without_token(&self) -> Outcome<Client> {
+        self.client_with(None)
+    }
+
+    fn client_with(&self, token: Option<String>) -> Outcome<Client> {
         let defaults = ClientOptions::default();
         let options = ClientOptions {
             servers: self.server.clone(),
-            token: self.token.clone(),
+            token,
             deadline: self.timeout,
             attempt_timeout: defaults.attempt_timeout.min(self.timeout), // the deadline is no less
             ..defaults

@@ -15,6 +15,7 @@ mod bench;
 mod cluster;
 mod config;
 mod connection;
+mod credentials;
 mod demo;
 mod event_json;
 mod event_text;
@@ -24,6 +25,7 @@ mod history;
 mod import;
 mod irc;
 mod local;
+mod login;
 mod nick;
 mod node;
 mod order;
@@ -68,6 +70,10 @@ enum Command {
     Serve(serve::Args),
     /// Run a whole cluster on this machine, ready to chat.
     Demo(demo::Args),
+    /// Sign in by a provider of OpenID Connect, for this and other commands.
+    Login(login::Login),
+    /// End the session that `login` has begun.
+    Logout(login::Logout),
     /// Accounts: users, passwords, sessions, tokens, invites.
     #[command(subcommand)]
     User(user::Command),
@@ -142,6 +148,8 @@ async fn run(command: Command) -> Outcome {
     match command {
         Command::Serve(args) => serve::run(args).await,
         Command::Demo(args) => demo::run(args).await,
+        Command::Login(args) => login::login(args).await,
+        Command::Logout(args) => login::logout(args).await,
         Command::User(command) => user::run(command).await,
         Command::Room(command) => room::run(command).await,
         Command::Post(args) => post::run(args).await,

@@ -18,6 +18,11 @@ pub(super) enum Command {
     /// Create a user and print its first token. Admins only.
     #[command(after_help = "Example:\n  folkmoot user add alice --name 'Alice Liddell'")]
     Add(Add),
+    /// Let a user sign in by an account of a provider of OpenID Connect. Admins only.
+    #[command(
+        after_help = "Example:\n  folkmoot user link alice --provider keycloak --subject 7f3a-21"
+    )]
+    Link(account::Link),
     /// List users in order of id.
     #[command(after_help = "Example:\n  folkmoot user list --json")]
     List(List),
@@ -121,6 +126,7 @@ pub(super) struct Token {
 pub(super) async fn run(command: Command) -> Outcome {
     match command {
         Command::Add(args) => add(args).await,
+        Command::Link(args) => account::link(args).await,
         Command::List(args) => list(args).await,
         Command::Token(args) => token(args).await,
         Command::Tokens(args) => account::tokens(args).await,

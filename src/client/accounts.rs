@@ -20,6 +20,79 @@ impl Client {
         .await
     }
 
+    /// Ends the session that this is called in.
+    ///
+    /// # Errors
+    /// `invalid_argument` when it is a token.
+    pub async fn logout(&self) -> Result<(), Error> {
+        let end = self.read(|channel| async move {
+            AccountsClient::new(channel).logout(self.request(pb::LogoutRequest {})).await
+        });
+        end.await.map(|pb::Done {}| ())
+    }
+
+    /// The providers of OpenID Connect by which people sign in.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn list_providers(&self) -> Result<Vec<pb::Provider>, Error> {
+        let list = self.read(|channel| async move {
+            let request = self.request(pb::ListProvidersRequest {});
+            AccountsClient::new(channel).list_providers(request).await
+        });
+        Ok(list.await?.providers)
+    }
+
+    /// Begins a sign-in by a provider, which somebody goes on with in a browser.
+    ///
+    /// # Errors
+    /// `not_found` when there is no such provider, `unavailable` when it does not answer.
+    pub async fn begin_device_login(
+        &self,
+        provider: &str,
+    ) -> Result<pb::BeginDeviceLoginResponse, Error> {
+        self.read(|channel| async move {
+            let request = pb::BeginDeviceLoginRequest { provider: provider.into() };
+            AccountsClient::new(channel).begin_device_login(self.request(request)).await
+        })
+        .await
+    }
+
+    /// Asks what has become of it. An answer that is lost, with the session, is not given again.
+    ///
+    /// # Errors
+    /// `unauthenticated` when it was refused, or is over.
+    pub async fn poll_device_login(
+        &self,
+        provider: &str,
+        handle: &str,
+    ) -> Result<pb::PollDeviceLoginResponse, Error> {
+        self.read(|channel| async move {
+            let (provider, handle) = (provider.into(), handle.into());
+            let request = pb::PollDeviceLoginRequest { provider, handle };
+            AccountsClient::new(channel).poll_device_login(self.request(request)).await
+        })
+        .await
+    }
+
+    /// Lets a user sign in by an account of a provider.
+    ///
+    /// # Errors
+    /// `forbidden` unless the caller is an administrator; `already_exists` when it is another user's.
+    pub async fn link_user(
+        &self,
+        user: &UserId,
+        provider: &str,
+        subject: &str,
+    ) -> Result<pb::User, Error> {
+        self.read(|channel| async move {
+            let (provider, subject) = (provider.into(), subject.into());
+            let request = pb::LinkUserRequest { user: user.to_string(), provider, subject };
+            AccountsClient::new(channel).link_user(self.request(request)).await
+        })
+        .await
+    }
+
     /// Who the token is of, and what it is good for.
     ///
     /// # Errors

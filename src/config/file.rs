@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use crate::config::Config;
+use crate::config::{Config, oidc};
 
 /// From which likeness on (Jaro and Winkler's, 0 to 1) a name is taken for another, misspelt.
 const LIKENESS_MIN: f64 = 0.8;
@@ -96,6 +96,9 @@ impl Reader<'_> {
 
     fn section(&mut self, name: &Name<'_>, value: &Spanned<DeValue<'_>>) {
         let (section, at) = (name.get_ref().as_ref(), name.span().start);
+        if section == oidc::SECTION {
+            return self.providers(at, value);
+        }
         let Some((_, fields)) = Config::TABLE.iter().find(|(known, _)| *known == section) else {
             let sections: Vec<&str> = Config::TABLE.iter().map(|(known, _)| *known).collect();
             let fix = match (sections_with(section), nearest(section, &sections)) {
@@ -128,6 +131,52 @@ impl Reader<'_> {
             if let Err(why) = set {
                 self.refuse(at, format!("{section}.{field}: {why}"));
             }
+        }
+    }
+}
+
+/// The sections `[oidc.<name>]`.
+impl Reader<'_> {
+    fn providers(&mut self, at: usize, value: &Spanned<DeValue<'_>>) {
+        let DeValue::Table(table) = value.get_ref() else {
+            let text = "oidc has a section for each provider: write [oidc.<name>]".to_owned();
+            return self.refuse(at, text);
+        };
+        for (name, value) in table.iter() {
+            let (provider, at) = (name.get_ref().as_ref(), name.span().start);
+            let DeValue::Table(table) = value.get_ref() else {
+                let text = format!("oidc.{provider}: write [oidc.<name>], and its settings below");
+                self.refuse(at, text);
+                continue;
+            };
+            if let Err(why) = oidc::check_name(provider) {
+                self.refuse(at, format!("oidc.{provider}: {why}"));
+                continue;
+            }
+            self.config.oidc.entry(provider.to_owned()).or_default();
+            table.iter().for_each(|(name, value)| self.of_provider(provider, name, value));
+        }
+    }
+
+    fn of_provider(&mut self, provider: &str, name: &Name<'_>, value: &Spanned<DeValue<'_>>) {
+        let (field, at) = (name.get_ref().as_ref(), name.span().start);
+        let known = oidc::Provider::FIELDS;
+        let full = format!("oidc.{provider}.{field}");
+        if !known.contains(&field) {
+            let fix = match nearest(field, known) {
+                Some(known) => format!("do you mean {known}?"),
+                None => format!("there are {}", known.join(", ")),
+            };
+            return self.refuse(at, format!("there is no setting {full}: {fix}"));
+        }
+        self.lines.0.insert(full.clone(), line(self.text, at));
+        let value = toml::Value::deserialize(ValueDeserializer::from(value.clone()));
+        let set = value.map_err(|error| error.message().to_owned()).and_then(|value| {
+            let settings = self.config.oidc.entry(provider.to_owned()).or_default();
+            settings.set_toml(field, value).unwrap_or(Ok(()))
+        });
+        if let Err(why) = set {
+            self.refuse(at, format!("{full}: {why}"));
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What a running node takes over from a configuration that was changed (SIGHUP).
 
+use std::collections::BTreeSet;
+
 use crate::config::Config;
+use crate::config::oidc::{Provider, SECTION};
 
 /// The settings that take effect while a node runs, as `section` and `field`. All others need a
 /// restart.
@@ -17,6 +20,7 @@ pub(super) const RELOADED: &[(&str, &str)] = &[
     ("accounts", "session_idle"),
     ("accounts", "session_max"),
     ("accounts", "behind_proxy"),
+    ("accounts", "public_url"),
     ("placement", "replace_after"),
     ("store", "snapshot_bytes_per_second"),
     ("log", "filter"),
@@ -52,7 +56,30 @@ impl Config {
                 }
             }
         }
+        self.reload_providers(newer, &mut reload);
         reload
+    }
+
+    /// All about providers may change.
+    fn reload_providers(&self, newer: &Config, reload: &mut Reload) {
+        let names: BTreeSet<&String> = self.oidc.keys().chain(newer.oidc.keys()).collect();
+        for name in names {
+            let (old, new) = (self.oidc.get(name), newer.oidc.get(name));
+            if old == new {
+                continue;
+            }
+            let (Some(old), Some(new)) = (old, new) else {
+                reload.changed.push(format!("{SECTION}.{name}"));
+                continue;
+            };
+            let mut changed: Vec<_> =
+                Provider::FIELDS.iter().filter(|field| old.get(field) != new.get(field)).collect();
+            if changed.is_empty() {
+                changed.push(&"client_secret_file"); // what is in it
+            }
+            reload.changed.extend(changed.iter().map(|field| format!("{SECTION}.{name}.{field}")));
+        }
+        reload.config.oidc = newer.oidc.clone();
     }
 }
 
@@ -66,14 +93,18 @@ mod tests {
         let mut newer = old.clone();
         newer.limits.sessions_max = 7;
         newer.log.filter = "debug".into();
+        newer.oidc.insert("kc".into(), Provider::default());
         newer.raft.heartbeat_interval *= 2;
         let reload = old.reload(&newer);
-        assert_eq!(reload.changed, ["limits.sessions_max", "log.filter"]);
+        assert_eq!(reload.changed, ["limits.sessions_max", "log.filter", "oidc.kc"]);
         assert_eq!(reload.needs_restart, ["raft.heartbeat_interval"]);
         assert_eq!(reload.config.limits.sessions_max, 7);
         assert_eq!(reload.config.raft, old.raft);
         let again = reload.config.reload(&newer);
         assert_eq!((again.changed.len(), again.needs_restart.len()), (0, 1));
+        let mut newest = newer.clone();
+        newest.oidc.entry("kc".into()).or_default().admin_group = Some("ops".into());
+        assert_eq!(newer.reload(&newest).changed, ["oidc.kc.admin_group"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::{Config, Invalid, Size};
+use crate::config::{Config, Invalid, Size, oidc};
 use crate::id::JOIN_TOKEN_PREFIX;
 use crate::limits;
 
@@ -149,6 +149,7 @@ impl Config {
                 problems.push(format!("accounts.{field}: use at most ten years"));
             }
         }
+        oidc::validate(&self.oidc, accounts.public_url.as_deref(), problems);
     }
 
     fn validate_raft(&self, problems: &mut Vec<String>) {

@@ -33,6 +33,25 @@ pub struct From {
     pub user_agent: String,
 }
 
+impl From {
+    /// The address, as it is kept.
+    pub(super) fn shown_address(&self) -> String {
+        self.address.map(|address| address.to_string()).unwrap_or_default()
+    }
+
+    /// What is kept of the client's word about itself.
+    pub(super) fn shown_agent(&self) -> String {
+        let mut shown = String::new();
+        for c in self.user_agent.chars().filter(|c| !c.is_control()) {
+            if shown.len() + c.len_utf8() > limits::USER_AGENT_BYTES_MAX {
+                break;
+            }
+            shown.push(c);
+        }
+        shown
+    }
+}
+
 /// A session that has begun.
 #[derive(Debug)]
 pub struct LoggedIn {
@@ -99,18 +118,6 @@ pub(super) fn wrong() -> Error {
 
 pub(super) fn not_found(what: &str) -> Error {
     Error::new(Code::NotFound, format!("there is no such {what}"))
-}
-
-/// What is kept of a client's word about itself.
-fn shown_agent(agent: &str) -> String {
-    let mut shown = String::new();
-    for c in agent.chars().filter(|c| !c.is_control()) {
-        if shown.len() + c.len_utf8() > limits::USER_AGENT_BYTES_MAX {
-            break;
-        }
-        shown.push(c);
-    }
-    shown
 }
 
 impl App {
@@ -183,21 +190,20 @@ impl App {
         let settings = self.limits().accounts.clone();
         let (token, hash) = mint_token(&user.id);
         let actor = Actor { user: user.id.clone(), admin: false };
-        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let change = Change::OpenSession {
             hash,
             password: tag,
-            user_agent: shown_agent(&from.user_agent),
-            address: from.address.map(|address| address.to_string()).unwrap_or_default(),
-            ttl_ms: ms(settings.session_max),
-            idle_ms: ms(settings.session_idle),
+            user_agent: from.shown_agent(),
+            address: from.shown_address(),
+            ttl_ms: settings.session_max_ms(),
+            idle_ms: settings.session_idle_ms(),
         };
         let done = match self.change(&actor, &user.id, None, change).await {
             // Disabled, or the password was changed, a moment ago.
             Err(error) if error.code == Code::Forbidden => return Err(wrong()),
             done => done?,
         };
-        let expires_at_ms = done.at_ms.saturating_add(ms(settings.session_max));
+        let expires_at_ms = done.at_ms.saturating_add(settings.session_max_ms());
         Ok(LoggedIn { user, token, expires_at_ms, max_age: settings.session_max })
     }
 

@@ -19,6 +19,7 @@ use crate::gateway::drain::Drain;
 pub use crate::gateway::drain::Seat;
 use crate::gateway::limits::{GatewayLimits, SharedLimits, TOUCHES_MAX};
 use crate::gateway::metrics::Metrics;
+use crate::gateway::oidc::Oidc;
 use crate::gateway::passwords::Passwords;
 use crate::id::{RequestId, RoomId, Seq};
 use crate::router::Readiness;
@@ -36,6 +37,8 @@ pub struct App {
     /// What all arriving bodies take.
     pub bodies: BodyBudget,
     limits: SharedLimits,
+    /// By whom people sign in.
+    pub(super) oidc: Oidc,
     /// Who may sign in by what.
     pub(super) auth: Authenticator,
     /// Hashes and verifies passwords.
@@ -81,6 +84,7 @@ impl App {
             drain,
             bodies: BodyBudget::default(),
             limits,
+            oidc: Oidc::default(),
             auth: Authenticator::default(),
             passwords: Passwords::default(),
             attempts: Attempts::default(),

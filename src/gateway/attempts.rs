@@ -78,6 +78,31 @@ impl Attempts {
         self.begin_at(user, address, Instant::now())
     }
 
+    /// Counts an attempt of whoever it may be, who signs in by a provider.
+    ///
+    /// # Errors
+    /// As [`Attempts::begin`].
+    pub fn begin_anybody(&self, address: Option<IpAddr>) -> Result<(), Error> {
+        let now_ms = self.ms(Instant::now());
+        let place = self.network(address).1;
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = &mut tables.networks[place];
+        match NETWORK.wait_ms(*until, now_ms) {
+            0 => {
+                *until = NETWORK.used(*until, now_ms);
+                Ok(())
+            }
+            wait_ms => Err(too_many(wait_ms)),
+        }
+    }
+
+    /// Takes such an attempt back.
+    pub fn give_back_anybody(&self, address: Option<IpAddr>) {
+        let place = self.network(address).1;
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.networks[place] = tables.networks[place].saturating_sub(NETWORK.pause_ms());
+    }
+
     fn begin_at(&self, user: &UserId, address: Option<IpAddr>, now: Instant) -> Result<(), Error> {
         let now_ms = self.ms(now);
         let places = self.places(user, address);
@@ -85,8 +110,7 @@ impl Attempts {
         let mut allowances = tables.allowances(&places);
         let waits = allowances.iter().flatten().map(|(until, rate)| rate.wait_ms(**until, now_ms));
         if let Some(wait_ms @ 1..) = waits.max() {
-            let message = "too many attempts to sign in: wait a moment";
-            return Err(Error::new(Code::RateLimited, message).retry_after(wait_ms));
+            return Err(too_many(wait_ms));
         }
         for (until, rate) in allowances.iter_mut().flatten() {
             **until = rate.used(**until, now_ms);
@@ -111,17 +135,22 @@ impl Attempts {
         tables.known[places.here] = places.tag;
     }
 
-    fn places(&self, user: &UserId, address: Option<IpAddr>) -> Places {
+    /// The network of an address, and its place.
+    fn network(&self, address: Option<IpAddr>) -> (Option<u64>, usize) {
         let network = address.map(|address| match address {
             IpAddr::V4(address) => u64::from(u32::from(address)),
             // What one customer is given.
             IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
         });
+        (network, place(self.hasher.hash_one(network)))
+    }
+
+    fn places(&self, user: &UserId, address: Option<IpAddr>) -> Places {
+        let (network, network_place) = self.network(address);
         let here = self.hasher.hash_one((user.as_str(), network));
-        let place = |hash: u64| (hash % PLACES as u64) as usize;
         Places {
             here: place(here),
-            network: place(self.hasher.hash_one(network)),
+            network: network_place,
             user: place(self.hasher.hash_one(user.as_str())),
             tag: here | 1, // never what an empty place has
         }
@@ -130,6 +159,15 @@ impl Attempts {
     fn ms(&self, now: Instant) -> u64 {
         u64::try_from(now.duration_since(self.begin).as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+fn place(hash: u64) -> usize {
+    (hash % PLACES as u64) as usize
+}
+
+fn too_many(wait_ms: u64) -> Error {
+    let message = "too many attempts to sign in: wait a moment";
+    Error::new(Code::RateLimited, message).retry_after(wait_ms)
 }
 
 impl Tables {

@@ -7,9 +7,12 @@
 //! **Invariant:** a secret is neither logged nor kept, only its hash.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use crate::chat::event::Hash;
 use crate::error::{Code, Error};
+use crate::gateway::oidc::account::Linked;
+use crate::gateway::oidc::jose;
 use crate::id::{JOIN_TOKEN_PREFIX, UserId};
 use crate::meta::join_token;
 
@@ -72,6 +75,35 @@ pub fn mint_join_token() -> (String, bytes::Bytes) {
 pub struct Credentials {
     user: UserId,
     hash: Hash,
+    /// By what, where that is a provider's token.
+    linked: Option<Arc<Linked>>,
+}
+
+/// What a request carries to say whose it is. Well-formed; a token of a provider is to be looked at.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// A token of ours.
+    Own(Credentials),
+    /// A provider's (`oidc/bearer.rs`).
+    Jwt(Jwt),
+}
+
+/// A provider's token. Not shown by `Debug`.
+#[derive(PartialEq, Eq)]
+pub struct Jwt(String);
+
+impl std::ops::Deref for Jwt {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Jwt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Jwt(…)")
+    }
 }
 
 impl std::fmt::Debug for Credentials {
@@ -80,12 +112,12 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-impl Credentials {
+impl Offered {
     /// Takes an `Authorization` header's value.
     ///
     /// # Errors
-    /// [`Code::Unauthenticated`] when there is none, or it is no bearer token of ours.
-    pub fn from_header(value: Option<&[u8]>) -> Result<Credentials, Error> {
+    /// [`Code::Unauthenticated`] when there is none, or it is no bearer token.
+    pub fn from_header(value: Option<&[u8]>) -> Result<Offered, Error> {
         let value = value.ok_or_else(|| {
             Error::new(Code::Unauthenticated, "send a token: `Authorization: Bearer fm_…`")
         })?;
@@ -93,23 +125,39 @@ impl Credentials {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
         });
-        token.and_then(Credentials::parse).ok_or_else(malformed)
+        token.ok_or_else(malformed).and_then(Offered::from_token)
     }
 
     /// Takes a token by itself.
     ///
     /// # Errors
-    /// [`Code::Unauthenticated`] when it is none of ours.
-    pub fn from_token(token: &str) -> Result<Credentials, Error> {
-        Credentials::parse(token).ok_or_else(malformed)
+    /// [`Code::Unauthenticated`] when it is none.
+    pub fn from_token(token: &str) -> Result<Offered, Error> {
+        if jose::is_token(token) {
+            return Ok(Offered::Jwt(Jwt(token.to_owned())));
+        }
+        Credentials::parse(token).map(Offered::Own).ok_or_else(malformed)
     }
+}
 
+impl Credentials {
     /// Takes a token.
     ///
     /// `None` when it is none of ours.
     pub fn parse(token: &str) -> Option<Credentials> {
         let (user, hash) = parse("fm_", token)?;
-        Some(Credentials { user, hash })
+        Some(Credentials { user, hash, linked: None })
+    }
+
+    /// Those of a user who has shown a provider's token, which is good.
+    pub fn linked(user: UserId, token: &str, linked: Linked) -> Credentials {
+        let hash = *blake3::hash(token.as_bytes()).as_bytes();
+        Credentials { user, hash, linked: Some(Arc::new(linked)) }
+    }
+
+    /// What a provider's token has to do with the user; `None` when it is a token of ours.
+    pub fn by_provider(&self) -> Option<&Linked> {
+        self.linked.as_deref()
     }
 
     /// Whose they are said to be.
@@ -139,16 +187,29 @@ fn malformed() -> Error {
 mod tests {
     use super::*;
 
-    fn header(value: &str) -> Result<Credentials, Error> {
-        Credentials::from_header(Some(value.as_bytes()))
+    fn header(value: &str) -> Result<Offered, Error> {
+        Offered::from_header(Some(value.as_bytes()))
     }
 
     #[test]
     fn a_minted_token_parses_to_its_hash() {
         let user = UserId::parse("some_one").unwrap();
         let (token, hash) = mint_token(&user);
-        assert_eq!(header(&format!("Bearer {token}")), Ok(Credentials { user, hash }));
+        assert_eq!(
+            header(&format!("Bearer {token}")),
+            Ok(Offered::Own(Credentials { user, hash, linked: None }))
+        );
         assert_ne!(mint_token(&UserId::parse("x").unwrap()).1, hash);
+    }
+
+    #[test]
+    fn what_looks_like_a_providers_token_is_not_shown() {
+        let jwt = header("Bearer eyJhbGciOiJub25lIn0.e30.").unwrap();
+        assert_eq!(format!("{jwt:?}"), "Jwt(Jwt(…))");
+        let long = format!("eyJ.{}.x", "a".repeat(jose::TOKEN_BYTES_MAX));
+        for bad in ["eyJ.a", "eyJ.a.b.c", "eyJ.ü.b", "eyJ.a b.c", &long] {
+            assert!(Offered::from_token(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -171,7 +232,7 @@ mod tests {
         for bad in bad {
             assert_eq!(header(&bad).unwrap_err().code, Code::Unauthenticated, "{bad}");
         }
-        assert!(Credentials::from_header(None).is_err());
-        assert!(Credentials::from_header(Some(b"Bearer \xff")).is_err());
+        assert!(Offered::from_header(None).is_err());
+        assert!(Offered::from_header(Some(b"Bearer \xff")).is_err());
     }
 }

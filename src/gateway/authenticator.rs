@@ -18,6 +18,7 @@ use crate::error::{Code, Error};
 use crate::gateway::auth::Credentials;
 use crate::gateway::backend::Backend;
 use crate::gateway::limits::{TOKEN_CACHE_MAX, TOKEN_UNUSED_MAX};
+use crate::gateway::oidc::account::Linked;
 use crate::gateway::trust::{GIVE_UP, Trust};
 use crate::id::UserId;
 use crate::router::Consistency;
@@ -186,7 +187,10 @@ async fn look_up(
     let claimed = Actor { user: credentials.user().clone(), admin: false };
     let query = Query::User { user: credentials.user().clone() };
     match backend.query(&claimed, query, consistency).await {
-        Ok(Answer::User { user }) => Ok(judge(&user, credentials.hash(), now_ms)),
+        Ok(Answer::User { user }) => Ok(match credentials.by_provider() {
+            Some(linked) => judge_linked(&user, linked, now_ms),
+            None => judge(&user, credentials.hash(), now_ms),
+        }),
         Ok(_) => Err(Error::new(Code::Internal, "a user query had another answer")),
         Err(error) if error.code == Code::UserNotFound => Ok(None),
         Err(error) => Err(error),
@@ -215,6 +219,17 @@ fn judge(user: &User, hash: &Hash, now_ms: u64) -> Option<Verified> {
     Some(Verified { actor: Actor { user: user.id.clone(), admin }, scopes, ends_at_ms, session })
 }
 
+/// What a provider's token is good for, whose signature is.
+fn judge_linked(user: &User, linked: &Linked, now_ms: u64) -> Option<Verified> {
+    let Linked { link, scopes, ends_at_ms } = linked;
+    if user.disabled || user.link.as_ref() != Some(link) || *ends_at_ms <= now_ms {
+        return None;
+    }
+    let admin = user.admin && scopes.has(Scope::Admin);
+    let actor = Actor { user: user.id.clone(), admin };
+    Some(Verified { actor, scopes: *scopes, ends_at_ms: Some(*ends_at_ms), session: None })
+}
+
 /// Compares in a time that does not depend on where the hashes differ.
 fn same_hash(a: &Hash, b: &Hash) -> bool {
     let difference = a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b));
@@ -224,7 +239,7 @@ fn same_hash(a: &Hash, b: &Hash) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::account::{Session, Token};
+    use crate::chat::account::{Link, Session, Token};
 
     fn user(admin: bool) -> User {
         let scoped = Scopes::of([Scope::Read]);
@@ -276,6 +291,23 @@ mod tests {
         assert!(!judge(&user(false), &[1; 32], 0).unwrap().actor.admin);
         let disabled = User { disabled: true, ..user(true) };
         assert_eq!(judge(&disabled, &[1; 32], 0), None);
+    }
+
+    #[test]
+    fn a_providers_token_is_good_for_who_has_its_account_until_either_ends() {
+        let link = |subject: &str| Link { issuer: "https://id".into(), subject: subject.into() };
+        let linked = Linked { link: link("1"), scopes: Scopes::ALL, ends_at_ms: 100 };
+        let root = User { link: Some(link("1")), ..user(true) };
+        let verified = judge_linked(&root, &linked, 99).unwrap();
+        assert!(verified.actor.admin && verified.session.is_none());
+        assert_eq!(verified.ends_at_ms, Some(100));
+        assert_eq!(judge_linked(&root, &linked, 100), None, "expired");
+        let read = Linked { scopes: Scopes::of([Scope::Read]), ..linked.clone() };
+        assert!(!judge_linked(&root, &read, 99).unwrap().actor.admin);
+        let other = User { link: Some(link("2")), ..user(true) };
+        for user in [user(true), other, User { disabled: true, ..root }] {
+            assert_eq!(judge_linked(&user, &linked, 99), None);
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::chat::account::{Change, Scope, Scopes};
 use crate::chat::command::{Actor, Command};
 use crate::error::{Code, Error};
 use crate::gateway::app::App;
-use crate::gateway::auth::Credentials;
+use crate::gateway::auth::{Credentials, Offered};
 use crate::gateway::authenticator::Verified;
 use crate::gateway::{cookie, scope};
 use crate::router::Consistency;
@@ -102,7 +102,7 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Caller, Error> {
-        let credentials = credentials_of(parts)?;
+        let credentials = app.credentials(offered(parts)?).await?;
         let peer = parts.extensions.get::<Peer>().copied();
         let caller = app.verify(credentials).await?;
         check_scope(parts, &caller)?;
@@ -122,7 +122,8 @@ impl FromRequestParts<Arc<App>> for StaleCaller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Error> {
-        let caller = app.verify_stale(credentials_of(parts)?).await?;
+        let credentials = app.credentials(offered(parts)?).await?;
+        let caller = app.verify_stale(credentials).await?;
         check_scope(parts, &caller)?;
         Ok(StaleCaller(caller))
     }
@@ -133,15 +134,15 @@ fn check_scope(parts: &Parts, caller: &Caller) -> Result<(), Error> {
     scope::require(caller.scopes, scope::of_route(&parts.method, route))
 }
 
-fn credentials_of(parts: &Parts) -> Result<Credentials, Error> {
+fn offered(parts: &Parts) -> Result<Offered, Error> {
     match (parts.headers.get(AUTHORIZATION), cookie::token(&parts.headers)) {
         (None, Some(token)) => {
             cookie::check_same_origin(parts)?;
-            Credentials::parse(token).ok_or_else(|| {
+            Credentials::parse(token).map(Offered::Own).ok_or_else(|| {
                 Error::new(Code::Unauthenticated, "the cookie is not a session's: sign in again")
             })
         }
-        (header, _) => Credentials::from_header(header.map(|value| value.as_bytes())),
+        (header, _) => Offered::from_header(header.map(|value| value.as_bytes())),
     }
 }
 
@@ -153,7 +154,7 @@ impl App {
     /// kept it from being verified.
     pub async fn rpc_caller(&self, headers: &HeaderMap, path: &str) -> Result<Caller, Error> {
         let header = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
-        let credentials = Credentials::from_header(header)?;
+        let credentials = self.credentials(Offered::from_header(header)?).await?;
         let caller = match path {
             // The last is asked when a quorum is lost, and says no more than anybody may know.
             "/folkmoot.v1.Rooms/Events"
@@ -173,7 +174,8 @@ impl App {
     /// As [`App::rpc_caller`].
     pub async fn session_caller(&self, metadata: &MetadataMap) -> Result<Caller, Error> {
         let header = metadata.get("authorization").map(|value| value.as_bytes());
-        let caller = self.verify(Credentials::from_header(header)?).await?;
+        let credentials = self.credentials(Offered::from_header(header)?).await?;
+        let caller = self.verify(credentials).await?;
         caller.require(Scope::Read)?;
         Ok(caller)
     }
@@ -183,7 +185,8 @@ impl App {
     /// # Errors
     /// As [`App::rpc_caller`].
     pub async fn token_caller(&self, token: &str) -> Result<Caller, Error> {
-        let caller = self.verify(Credentials::from_token(token)?).await?;
+        let credentials = self.credentials(Offered::from_token(token)?).await?;
+        let caller = self.verify(credentials).await?;
         caller.require(Scope::Read)?;
         Ok(caller)
     }

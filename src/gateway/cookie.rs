@@ -14,17 +14,46 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 
 use crate::error::{Code, Error};
+use crate::gateway::oidc::browser::PENDING_MS;
 
 /// The cookie's name.
 pub const NAME: &str = "folkmoot_session";
 
 /// The token in the cookie.
 pub fn token(headers: &HeaderMap) -> Option<&str> {
+    find(headers, NAME)
+}
+
+fn find<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     cookies.flat_map(|cookies| cookies.split(';')).find_map(|cookie| {
         let (name, value) = cookie.trim().split_once('=')?;
-        (name == NAME).then_some(value)
+        (name == wanted).then_some(value)
     })
+}
+
+/// The cookie of a sign-in by a provider that is under way. By its prefix a browser knows that no other
+/// host can set it, nor a page without TLS.
+fn pending_name(secure: bool) -> &'static str {
+    if secure { "__Host-folkmoot_sign_in" } else { "folkmoot_sign_in" }
+}
+
+/// What a browser remembers of a sign-in by a provider.
+pub fn pending(headers: &HeaderMap, secure: bool) -> Option<&str> {
+    find(headers, pending_name(secure))
+}
+
+/// The `Set-Cookie` header of such a sign-in; without anything it takes the cookie back. `Lax`, as it is
+/// from the provider's site that the browser comes back.
+pub fn set_pending(sealed: Option<&str>, secure: bool) -> Option<HeaderValue> {
+    let (value, seconds) = sealed.map_or(("", 0), |sealed| (sealed, PENDING_MS / 1000));
+    let name = pending_name(secure);
+    let secure = if secure { "; Secure" } else { "" };
+    let cookie =
+        format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
+    let mut value = HeaderValue::from_str(&cookie).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// The `Set-Cookie` header of a session; without a token it takes the cookie back. `None` when the
@@ -103,6 +132,20 @@ mod tests {
         assert_eq!(token(&headers), Some("fm_x"));
         headers.insert(COOKIE, HeaderValue::from_static("folkmoot_sessions=no"));
         assert_eq!(token(&headers), None);
+    }
+
+    #[test]
+    fn a_sign_in_that_is_under_way_is_the_browsers_own() {
+        let set = |secure| set_pending(Some("x"), secure).unwrap();
+        let expected =
+            "__Host-folkmoot_sign_in=x; Path=/; Max-Age=600; HttpOnly; SameSite=Lax; Secure";
+        assert_eq!(set(true), expected);
+        assert_eq!(set(false), "folkmoot_sign_in=x; Path=/; Max-Age=600; HttpOnly; SameSite=Lax");
+        assert!(set_pending(None, false).unwrap().to_str().unwrap().contains("Max-Age=0;"));
+        let mut headers = HeaderMap::new();
+        let both = "folkmoot_sign_in=a; __Host-folkmoot_sign_in=b";
+        headers.insert(COOKIE, HeaderValue::from_static(both));
+        assert_eq!((pending(&headers, true), pending(&headers, false)), (Some("b"), Some("a")));
     }
 
     #[test]

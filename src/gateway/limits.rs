@@ -6,6 +6,7 @@
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use crate::gateway::oidc::Providers;
 use crate::limits;
 
 /// One request of a session, in bytes: enough to tell a text that is too long from abuse.
@@ -79,6 +80,20 @@ pub struct AccountLimits {
     /// Whether a proxy's word counts for where a request came from: `X-Forwarded-For` and
     /// `X-Forwarded-Proto`.
     pub behind_proxy: bool,
+    /// By whom people may sign in.
+    pub oidc: Arc<Providers>,
+}
+
+impl AccountLimits {
+    /// A session's time, in milliseconds.
+    pub fn session_max_ms(&self) -> u64 {
+        u64::try_from(self.session_max.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A session's time without use, in milliseconds.
+    pub fn session_idle_ms(&self) -> u64 {
+        u64::try_from(self.session_idle.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 impl Default for AccountLimits {
@@ -89,6 +104,7 @@ impl Default for AccountLimits {
             session_idle: 30 * DAY,
             session_max: 91 * DAY,
             behind_proxy: false,
+            oidc: Arc::default(),
         }
     }
 }

@@ -18,8 +18,8 @@
 //! - Everything a client can make grow is bounded: connections, headers, bodies, time to send
 //!   them, requests in flight, rooms followed, responses not taken.
 //! - Only what carries a valid token gets past here, but for health, metrics, the API's
-//!   description, the web page, the cluster's status and its first initialisation, login and
-//!   registration.
+//!   description, the web page, the cluster's status and its first initialisation, login, by a provider
+//!   too, and registration.
 //! - What is revoked stops working within a second, open streams included (`trust.rs`).
 //! - Tokens, passwords and message bodies are not logged.
 //!
@@ -46,6 +46,7 @@ pub mod http;
 pub mod json;
 pub mod limits;
 pub mod metrics;
+pub mod oidc;
 pub mod openapi;
 pub mod operations;
 pub mod passwords;

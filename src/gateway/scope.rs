@@ -18,6 +18,7 @@ pub fn of_route(method: &Method, route: &str) -> Option<Scope> {
         "/v1/users/{user}" if !read => Scope::Account,
         "/v1/users/{user}/password" | "/v1/users/{user}/tokens" => Scope::Account,
         "/v1/users/{user}/tokens/{id}" => Scope::Account,
+        "/v1/users/{user}/link" => Scope::Admin,
         "/v1/invites" | "/v1/invites/{id}" | "/v1/node/compact" => Scope::Admin,
         _ if !route.starts_with("/v1/users") && !route.starts_with("/v1/rooms") => return None,
         _ if read => Scope::Read,
@@ -33,6 +34,7 @@ pub fn of_method(path: &str) -> Option<Scope> {
     Some(match (service, method) {
         ("Users", "GetUser" | "ListUsers") | ("Accounts", "WhoAmI") => Scope::Read,
         ("Users", "CreateUser") => Scope::Admin,
+        ("Accounts", "LinkUser") => Scope::Admin,
         ("Users", "IssueToken") | ("Accounts", _) => Scope::Account,
         ("Rooms", "GetRoom" | "ListRooms" | "Events" | "Thread" | "Session") => Scope::Read,
         ("Rooms", "ListOwnRooms" | "MarkRead") => Scope::Read,
@@ -83,7 +85,7 @@ pub fn rpcs() -> Vec<String> {
 
 /// The routes that are for everybody, signed in or not.
 #[cfg(test)]
-pub const OPEN: [&str; 8] = [
+pub const OPEN: [&str; 13] = [
     "/health/live",
     "/health/ready",
     "/metrics",
@@ -91,6 +93,11 @@ pub const OPEN: [&str; 8] = [
     "/v1/cluster",
     "/v1/cluster/init",
     "/v1/login",
+    "/v1/oidc",
+    "/v1/oidc/{provider}/login",
+    "/v1/oidc/{provider}/callback",
+    "/v1/oidc/{provider}/device",
+    "/v1/oidc/{provider}/device/poll",
     "/v1/register",
 ];
 

@@ -142,7 +142,7 @@ fn parse_part(minute: u32, mut body: &[u8]) -> Option<(u64, Vec<Outcome>)> {
                 let id = take_name(rest)?;
                 let scope = match kind {
                     1 => Scope::Room(RoomId::parse(id).ok()?),
-                    2 => Scope::User(UserId::parse(id).ok()?),
+                    2 => Scope::User(UserId::parse_row(id).ok()?),
                     _ => return None,
                 };
                 scopes.push((scope, 0));

@@ -338,7 +338,7 @@ impl<'a> Reader<'a> {
     }
 
     fn user(&mut self) -> Option<UserId> {
-        UserId::parse(self.id()?).ok()
+        UserId::parse_row(self.id()?).ok()
     }
 
     fn seq(&mut self) -> Option<Seq> {

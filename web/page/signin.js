@@ -1,5 +1,5 @@
-// Signing in, and making an account where people may. Other ways to sign in (a provider's page, by
-// OpenID Connect) go below the form, once the server has them.
+// Signing in, and making an account where people may. Below the form are the providers by which people
+// sign in, by OpenID Connect: each is a plain link, which the server answers by sending the browser on.
 
 import { ApiError, login, register } from '../client/api.js';
 import { fill, h } from './dom.js';
@@ -7,6 +7,35 @@ import { fill, h } from './dom.js';
 /** Who may make an account, as the node has written it into the page. */
 const registration = () =>
   document.querySelector('meta[name="folkmoot-registration"]')?.getAttribute('content') ?? 'closed';
+
+/**
+ * By whom people sign in, as the node has written it into the page: lines of a name and a title.
+ * @returns {{ name: string, title: string }[]}
+ */
+const providers = () => {
+  const lines = document.querySelector('meta[name="folkmoot-providers"]')?.getAttribute('content') ?? '';
+  return lines.split('\n').filter(Boolean).map((line) => {
+    const end = line.indexOf(' ');
+    return { name: line.slice(0, end), title: line.slice(end + 1) };
+  });
+};
+
+/** Why a sign-in by a provider failed, by its code: nothing that an address says is shown as it is. */
+const REFUSALS = {
+  already_exists: 'Your name there is another account\u2019s here. Ask an administrator to link them.',
+  forbidden: 'You cannot sign in here that way: there is no account for you, or it is disabled.',
+  rate_limited: 'Too many attempts. Try again in a minute.',
+  unauthenticated: 'That sign-in was not finished, or took too long. Please start again.',
+  unavailable: 'The provider cannot be reached right now. Try again, or sign in another way.',
+};
+
+/** What came of a sign-in by a provider, if it failed; it is said once. */
+const refusal = () => {
+  const code = new URLSearchParams(location.search).get('sign_in');
+  if (code === null) return '';
+  history.replaceState(null, '', location.pathname + location.hash);
+  return new Map(Object.entries(REFUSALS)).get(code) ?? 'Signing in did not work. Please try again.';
+};
 
 /** @param {unknown} error */
 const reason = (error) => {
@@ -42,10 +71,12 @@ export const showSignIn = (page, { notice = '', onSignedIn }) => {
       field('Password', { name: 'password', type: 'password', required: true, ...(isNew ? { minlength: 8, autocomplete: 'new-password' } : { autocomplete: 'current-password' }) }, isNew ? '8 characters or more.' : ''),
       isNew && open === 'invite' && field('Invite', { name: 'invite', required: true, autocomplete: 'off' }, 'From an administrator.'),
     ];
-    const form = h('form', { class: 'card', onsubmit }, h('h1', {}, isNew ? 'Create an account' : 'Sign in'), ...fields, problem, submit);
+    const form = h('form', { onsubmit }, h('h1', {}, isNew ? 'Create an account' : 'Sign in'), ...fields, problem, submit);
     const other = h('button', { class: 'plain', type: 'button', onclick: toggle }, isNew ? 'I have an account' : 'Create an account');
     const mark = h('p', { class: 'wordmark' }, h('img', { src: '/assets/page/icon.svg', alt: '', width: 32, height: 32 }), 'Folkmoot');
-    fill(page, h('main', { class: 'signin' }, mark, form, open !== 'closed' && other));
+    const ways = providers().map(({ name, title }) => h('a', { class: 'provider', href: `/v1/oidc/${encodeURIComponent(name)}/login` }, `Sign in with ${title}`));
+    const by = ways.length > 0 && h('nav', { class: 'providers', 'aria-label': 'Other ways to sign in' }, h('p', {}, 'or'), ...ways);
+    fill(page, h('main', { class: 'signin' }, mark, h('div', { class: 'card' }, form, by), open !== 'closed' && other));
     form.querySelector('input')?.focus();
 
     /** @param {SubmitEvent} event */
@@ -70,5 +101,5 @@ export const showSignIn = (page, { notice = '', onSignedIn }) => {
     isNew = !isNew;
     show();
   };
-  show(notice);
+  show(notice || refusal());
 };

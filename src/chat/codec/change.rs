@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::chat::account::{Change, Password, Scopes};
+use crate::chat::account::{Change, Link, Password, Scopes};
 use crate::chat::codec::{Malformed, array, copied, parse};
 use crate::chat::command::Command;
 use crate::chat::event::Hash;
@@ -63,8 +63,36 @@ pub(super) fn encode(user: &UserId, change: &Change) -> proto::ChangeUser {
             guest: guest.as_str().into(),
             give_back: *give_back,
         }),
+        Change::ClaimSubject { link, user } => {
+            Wire::ClaimSubject(wire::ClaimSubject { link: to_wire(link), user: user.to_string() })
+        }
+        Change::RegisterLinked { display_name, link } => {
+            let (display_name, link) = (display_name.clone(), to_wire(link));
+            Wire::RegisterLinked(wire::RegisterLinked { display_name, link })
+        }
+        Change::OpenLinkedSession { hash, link, admin, user_agent, address, ttl_ms, idle_ms } => {
+            Wire::OpenLinkedSession(wire::OpenLinkedSession {
+                hash: copied(hash),
+                link: to_wire(link),
+                admin: *admin,
+                user_agent: user_agent.clone(),
+                address: address.clone(),
+                ttl_ms: *ttl_ms,
+                idle_ms: *idle_ms,
+            })
+        }
+        Change::SetLink { link } => Wire::SetLink(wire::SetLink { link: to_wire(link) }),
     };
     proto::ChangeUser { user: user.as_str().into(), change: Some(change) }
+}
+
+fn to_wire(link: &Link) -> Option<wire::Link> {
+    Some(wire::Link { issuer: link.issuer.clone(), subject: link.subject.clone() })
+}
+
+fn link(link: Option<wire::Link>) -> Result<Link, Malformed> {
+    let wire::Link { issuer, subject } = link.ok_or(Malformed("link"))?;
+    Ok(Link { issuer, subject })
 }
 
 /// Decodes a change.
@@ -108,6 +136,22 @@ pub(super) fn decode(change: proto::ChangeUser) -> Result<Command, Malformed> {
             guest: parse::user(&c.guest)?,
             give_back: c.give_back,
         },
+        Wire::ClaimSubject(c) => {
+            Change::ClaimSubject { link: link(c.link)?, user: parse::user(&c.user)? }
+        }
+        Wire::RegisterLinked(c) => {
+            Change::RegisterLinked { display_name: c.display_name, link: link(c.link)? }
+        }
+        Wire::OpenLinkedSession(c) => Change::OpenLinkedSession {
+            hash: hash(&c.hash)?,
+            link: link(c.link)?,
+            admin: c.admin,
+            user_agent: c.user_agent,
+            address: c.address,
+            ttl_ms: c.ttl_ms,
+            idle_ms: c.idle_ms,
+        },
+        Wire::SetLink(c) => Change::SetLink { link: link(c.link)? },
     };
     Ok(Command::ChangeUser { user, change })
 }

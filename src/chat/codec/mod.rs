@@ -91,7 +91,7 @@ mod parse {
     }
 
     pub fn user(s: &str) -> Result<UserId, Malformed> {
-        UserId::parse(s).map_err(|_| Malformed("user id"))
+        UserId::parse_row(s).map_err(|_| Malformed("user id"))
     }
 
     /// A user, or none when empty.

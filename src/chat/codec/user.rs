@@ -1,8 +1,9 @@
 //! Users' rows, as they come back from the node that has a replica. Hashes of secrets are among
 //! what nodes tell each other; no client is told them.
 
-use crate::chat::account::{Invite, Password, Scopes, Session, Token, User};
+use crate::chat::account::{Invite, Link, Password, Scopes, Session, Token, User};
 use crate::chat::codec::{Malformed, array, copied, nonzero, parse};
+use crate::id::UserId;
 use crate::proto::internal::chat_answer as wire;
 
 pub(super) fn user_to_wire(user: &User) -> wire::User {
@@ -17,7 +18,13 @@ pub(super) fn user_to_wire(user: &User) -> wire::User {
         password: user.password.as_ref().map_or("", Password::phc).into(),
         sessions: user.sessions.iter().map(session_to_wire).collect(),
         invites: user.invites.iter().map(invite_to_wire).collect(),
+        link: user.link.as_ref().map(link_to_wire),
+        stands_for: user.stands_for.as_ref().map_or("", UserId::as_str).into(),
     }
+}
+
+fn link_to_wire(link: &Link) -> wire::Link {
+    wire::Link { issuer: link.issuer.clone(), subject: link.subject.clone() }
 }
 
 fn token_to_wire(token: &Token) -> wire::Token {
@@ -68,6 +75,8 @@ pub(super) fn user_from_wire(user: wire::User) -> Result<User, Malformed> {
         password,
         sessions: user.sessions.into_iter().map(session_from_wire).collect::<Result<_, _>>()?,
         invites: user.invites.into_iter().map(invite_from_wire).collect::<Result<_, _>>()?,
+        link: user.link.map(|wire::Link { issuer, subject }| Link { issuer, subject }),
+        stands_for: parse::maybe_user(&user.stands_for)?,
     })
 }
 

@@ -11,16 +11,16 @@ use crate::error::Code;
 use crate::id::{RequestId, UserId};
 use crate::limits;
 
-const NOW: u64 = 1_700_000_000_000;
-const DAY: u64 = 24 * 3600 * 1000;
+pub(super) const NOW: u64 = 1_700_000_000_000;
+pub(super) const DAY: u64 = 24 * 3600 * 1000;
 
 /// `root` administers; `ann` and `bob` are anybody.
-struct World {
-    state: Memory,
+pub(super) struct World {
+    pub(super) state: Memory,
     requests: u8,
 }
 
-fn id(name: &str) -> UserId {
+pub(super) fn id(name: &str) -> UserId {
     UserId::parse(name).unwrap()
 }
 
@@ -28,12 +28,12 @@ fn password(name: &str) -> Password {
     Password::parse(&format!("$argon2id$v=19${name}")).unwrap()
 }
 
-fn refused<T: std::fmt::Debug>(reply: Result<T, Rejection>) -> Code {
+pub(super) fn refused<T: std::fmt::Debug>(reply: Result<T, Rejection>) -> Code {
     reply.unwrap_err().code()
 }
 
 impl World {
-    fn new() -> World {
+    pub(super) fn new() -> World {
         let mut world = World { state: Memory::default(), requests: 0 };
         world.state.advance_log_time(NOW);
         for (name, admin) in [("root", true), ("ann", false), ("bob", false)] {
@@ -42,7 +42,7 @@ impl World {
         world
     }
 
-    fn ask(&mut self, actor: &str, command: Command) -> Result<Done, Rejection> {
+    pub(super) fn ask(&mut self, actor: &str, command: Command) -> Result<Done, Rejection> {
         self.requests = self.requests.wrapping_add(1);
         let now_ms = self.state.log_time_ms();
         let request = Request {
@@ -58,12 +58,17 @@ impl World {
         reply
     }
 
-    fn change(&mut self, actor: &str, user: &str, change: Change) -> Result<Done, Rejection> {
+    pub(super) fn change(
+        &mut self,
+        actor: &str,
+        user: &str,
+        change: Change,
+    ) -> Result<Done, Rejection> {
         self.ask(actor, Command::ChangeUser { user: id(user), change })
     }
 
     /// Whether a change was a revocation.
-    fn revokes(&mut self, actor: &str, user: &str, change: Change) -> bool {
+    pub(super) fn revokes(&mut self, actor: &str, user: &str, change: Change) -> bool {
         let before = self.state.revocations();
         self.change(actor, user, change).unwrap();
         let after = self.state.revocations();
@@ -71,7 +76,7 @@ impl World {
         after > before
     }
 
-    fn user(&self, name: &str) -> User {
+    pub(super) fn user(&self, name: &str) -> User {
         (*self.state.user(&id(name)).unwrap()).clone()
     }
 
@@ -93,7 +98,7 @@ impl World {
         self.change(user, user, session(hash, with))
     }
 
-    fn sessions(&self, user: &str) -> Vec<u8> {
+    pub(super) fn sessions(&self, user: &str) -> Vec<u8> {
         self.user(user).sessions.iter().map(|session| session.hash[0]).collect()
     }
 

@@ -125,7 +125,7 @@ pub(super) async fn run(args: Args) -> Outcome {
         }
         let target = Target {
             servers: args.connection.server.clone(),
-            token: args.connection.token.clone(),
+            token: args.connection.token()?,
             pids,
             data: args.data.clone(),
         };

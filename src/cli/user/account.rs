@@ -90,6 +90,32 @@ pub(in crate::cli) struct DropInvite {
     connection: Connection,
 }
 
+/// Options of `user link`.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Link {
+    /// The user's id.
+    #[arg(value_parser = connection::user)]
+    user: UserId,
+    /// The provider's name, as in [oidc.<name>].
+    #[arg(long, value_name = "NAME")]
+    provider: String,
+    /// What the provider calls the user: the claim `sub` of its tokens.
+    #[arg(long, value_name = "SUB")]
+    subject: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+pub(super) async fn link(args: Link) -> Outcome {
+    let Link { user, provider, subject, connection } = args;
+    let user = connection.client()?.link_user(&user, &provider, &subject).await?;
+    match connection.json {
+        true => output::line(output::user_json(&user))?,
+        false => eprintln!("folkmoot: done"),
+    }
+    Ok(())
+}
+
 async fn update(connection: &Connection, update: pb::UpdateUserRequest) -> Outcome {
     let user = connection.client()?.update_user(&update).await?;
     match connection.json {

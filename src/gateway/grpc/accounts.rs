@@ -12,6 +12,8 @@ use crate::gateway::app::{App, Caller};
 use crate::gateway::caller::{Peer, address_of};
 use crate::gateway::convert;
 use crate::gateway::grpc::answer;
+use crate::gateway::oidc::Shown;
+use crate::gateway::oidc::device::Progress;
 use crate::id::UserId;
 use crate::proto::v1 as proto;
 use crate::proto::v1::accounts_server::Accounts;
@@ -253,6 +255,60 @@ impl Accounts for AccountsService {
                 return Err(Error::new(Code::InvalidArgument, "say which invite"));
             }
             app.drop_invite(&caller, &request.id).await.map(|()| done())
+        })
+        .await
+    }
+
+    async fn list_providers(
+        &self,
+        _: Request<proto::ListProvidersRequest>,
+    ) -> Result<Response<proto::ListProvidersResponse>, Status> {
+        let shown = self.app.limits().accounts.oidc.shown().into_iter();
+        let provider = |Shown { name, title }| proto::Provider { name, title };
+        let providers = shown.map(provider).collect();
+        Ok(Response::new(proto::ListProvidersResponse { providers }))
+    }
+
+    async fn begin_device_login(
+        &self,
+        request: Request<proto::BeginDeviceLoginRequest>,
+    ) -> Result<Response<proto::BeginDeviceLoginResponse>, Status> {
+        let source = self.source(&request);
+        let begun = self.app.begin_device(&request.get_ref().provider, &source).await;
+        let begun = self.app.metrics.count(begun)?;
+        Ok(Response::new(proto::BeginDeviceLoginResponse {
+            handle: begun.handle,
+            user_code: begun.user_code,
+            verification_uri: begun.verification_uri,
+            verification_uri_complete: begun.verification_uri_complete,
+            expires_in_ms: begun.expires_in_ms,
+            interval_ms: begun.interval_ms,
+        }))
+    }
+
+    async fn poll_device_login(
+        &self,
+        request: Request<proto::PollDeviceLoginRequest>,
+    ) -> Result<Response<proto::PollDeviceLoginResponse>, Status> {
+        let source = self.source(&request);
+        let proto::PollDeviceLoginRequest { provider, handle } = request.into_inner();
+        let polled = self.app.poll_device(&provider, &handle, source).await;
+        let (login, slow_down) = match self.app.metrics.count(polled)? {
+            Progress::Done(session) => (Some(logged_in(session)), false),
+            Progress::Pending => (None, false),
+            Progress::SlowDown => (None, true),
+        };
+        Ok(Response::new(proto::PollDeviceLoginResponse { login, slow_down }))
+    }
+
+    async fn link_user(
+        &self,
+        request: Request<proto::LinkUserRequest>,
+    ) -> Result<Response<proto::User>, Status> {
+        answer(&self.app, request, |app, caller, request| async move {
+            let proto::LinkUserRequest { user, provider, subject } = request;
+            let user = UserId::parse(&user)?;
+            Ok(convert::user(&*app.link_user(&caller, user, &provider, &subject).await?))
         })
         .await
     }

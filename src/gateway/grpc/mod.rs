@@ -43,11 +43,14 @@ use crate::proto::v1::users_server::UsersServer;
 
 /// What may be called without a token: there is none before `Init` and before people have signed in,
 /// and `Status` must work when none can be verified.
-pub(super) const OPEN: [&str; 4] = [
+pub(super) const OPEN: [&str; 7] = [
     "/folkmoot.v1.Cluster/Init",
     "/folkmoot.v1.Cluster/Status",
     "/folkmoot.v1.Accounts/Login",
     "/folkmoot.v1.Accounts/Register",
+    "/folkmoot.v1.Accounts/ListProviders",
+    "/folkmoot.v1.Accounts/BeginDeviceLogin",
+    "/folkmoot.v1.Accounts/PollDeviceLogin",
 ];
 /// Messages to services that need no token, in bytes.
 const OPEN_BYTES_MAX: usize = 16 * 1024;

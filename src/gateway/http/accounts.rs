@@ -22,9 +22,10 @@ use crate::gateway::{convert, cookie};
 /// Where a request comes from.
 #[derive(Debug)]
 pub struct Source {
-    from: From,
+    /// Which address, and which client.
+    pub from: From,
     /// Whether the client speaks TLS.
-    secure: bool,
+    pub secure: bool,
     /// Whether a page of this origin may have made it.
     same_origin: Result<(), Error>,
 }
@@ -104,7 +105,7 @@ pub async fn register(
 }
 
 /// Tells the token to the client, or to its browser only.
-fn logged_in(
+pub(super) fn logged_in(
     status: StatusCode,
     session: LoggedIn,
     as_cookie: bool,
@@ -124,7 +125,7 @@ fn logged_in(
 }
 
 /// A response with a secret is nobody else's.
-fn no_store(response: &mut Response) {
+pub(super) fn no_store(response: &mut Response) {
     let value = HeaderValue::from_static("no-store");
     response.headers_mut().insert(axum::http::header::CACHE_CONTROL, value);
 }

@@ -11,6 +11,7 @@ pub mod extract;
 pub mod marks;
 pub mod messages;
 pub mod moderation;
+pub mod oidc;
 pub mod page;
 pub mod rooms;
 pub mod sse;
@@ -50,10 +51,16 @@ routes! {
     "/v1/users" { get users::list, post users::create, }
     "/v1/users/{user}" { get users::show, patch users::update, }
     "/v1/users/{user}/password" { put accounts::set_password, }
+    "/v1/users/{user}/link" { put oidc::link, }
     "/v1/users/{user}/tokens" { get users::tokens, post users::issue_token, }
     "/v1/users/{user}/tokens/{id}" { delete users::revoke_token, }
     "/v1/register" { post accounts::register, }
     "/v1/login" { post accounts::login, }
+    "/v1/oidc" { get oidc::list, }
+    "/v1/oidc/{provider}/login" { get oidc::login, }
+    "/v1/oidc/{provider}/callback" { get oidc::callback, }
+    "/v1/oidc/{provider}/device" { post oidc::begin_device, }
+    "/v1/oidc/{provider}/device/poll" { post oidc::poll_device, }
     "/v1/logout" { post accounts::logout, }
     "/v1/me" { get accounts::me, }
     "/v1/me/rooms" { get marks::own_rooms, }

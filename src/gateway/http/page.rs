@@ -25,10 +25,14 @@ use crate::error::{Code, Error};
 use crate::gateway::app::App;
 use crate::gateway::http::extract::Segments;
 use crate::gateway::limits::Registration;
+use crate::gateway::oidc::Shown;
 
 const INDEX: &str = include_str!("../../../web/index.html");
 /// Where the page says who may register; what is served says how it is here.
 const REGISTRATION: &str = r#"name="folkmoot-registration" content="closed""#;
+
+/// Where it says by which providers people sign in, as lines of a name and a title.
+const PROVIDERS: &str = r#"name="folkmoot-providers" content="""#;
 
 /// What makes the page.
 #[derive(RustEmbed)]
@@ -69,7 +73,27 @@ async fn index(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
         Registration::Open => "open",
     };
     let here = REGISTRATION.replace("closed", content);
-    answer(&headers, "text/html; charset=utf-8", INDEX.replace(REGISTRATION, &here).into_bytes())
+    let providers = providers(&app.limits().accounts.oidc.shown());
+    let page = INDEX.replace(REGISTRATION, &here).replace(PROVIDERS, &providers);
+    answer(&headers, "text/html; charset=utf-8", page.into_bytes())
+}
+
+/// The providers, in an attribute.
+fn providers(shown: &[Shown]) -> String {
+    let lines = shown.iter().map(|shown| format!("{} {}", shown.name, shown.title));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let mut content = String::new();
+    for c in text.chars() {
+        match c {
+            '&' => content.push_str("&amp;"),
+            '"' => content.push_str("&quot;"),
+            '<' => content.push_str("&lt;"),
+            '>' => content.push_str("&gt;"),
+            '\n' => content.push_str("&#10;"),
+            _ => content.push(c),
+        }
+    }
+    PROVIDERS.replace("\"\"", &format!("\"{content}\""))
 }
 
 /// `GET /assets/{path}`.
@@ -158,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_page_runs_and_styles_nothing_inline() {
-        assert!(INDEX.contains(REGISTRATION));
+        assert!(INDEX.contains(REGISTRATION) && INDEX.contains(PROVIDERS));
         for part in INDEX.split("<script").skip(1) {
             assert!(part.split_once('>').unwrap().1.starts_with("</script>"), "{part}");
         }
@@ -173,6 +197,15 @@ mod tests {
                 assert!(!text.contains(word), "{path}: {word}");
             }
         }
+    }
+
+    #[test]
+    fn a_title_stays_in_its_attribute() {
+        let shown = |name: &str, title: &str| Shown { name: name.into(), title: title.into() };
+        let made = providers(&[shown("a", "\"><script>&"), shown("b", "Bee")]);
+        let content = "a &quot;&gt;&lt;script&gt;&amp;&#10;b Bee";
+        assert_eq!(made, format!("name=\"folkmoot-providers\" content=\"{content}\""));
+        assert_eq!(providers(&[]), PROVIDERS);
     }
 
     #[test]

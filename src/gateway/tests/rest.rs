@@ -205,6 +205,11 @@ async fn every_route_answers() {
         let path = path.replace("{room}", "general").replace("{user}", "ann");
         let path = path.replace("{seq}", "1").replace("{symbol}", "x");
         let reply = server.send("", &method.to_uppercase(), &path, "").await;
+        if path.contains("{provider}") {
+            // There is no provider here; what has a body is read first.
+            assert!(["not_found", "unsupported_media_type"].contains(&&*reply.code()), "{reply:?}");
+            continue;
+        }
         assert!(![404, 405, 500].contains(&reply.status), "{method} {path}: {reply:?}");
     }
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
-use crate::chat::account::{Invite, Password, Scopes, Session, Token, User};
+use crate::chat::account::{Invite, Link, Password, Scopes, Session, Token, User};
 use crate::chat::codec::tests::strategies;
 use crate::id::ShardId;
 use crate::store::base::MemoryBase;
@@ -81,12 +81,17 @@ fn any_user() -> impl Strategy<Value = User> {
         "[!-~]{0,200}".prop_map(|rest| Password::parse(&format!("$argon2id${rest}")).unwrap()),
     );
     let secrets = (vec(any_token(), 0..4), password, vec(any_session(), 0..4));
-    (names, secrets, vec(any_invite(), 0..3)).prop_map(|(names, secrets, invites)| {
-        let (id, display_name, status, [admin, disabled], created_at_ms) = names;
-        let (tokens, password, sessions) = secrets;
-        let row = User::new(id, display_name, admin, created_at_ms);
-        User { tokens, status, disabled, password, sessions, invites, ..row }
-    })
+    let link = option::of((text(), text()).prop_map(|(issuer, subject)| Link { issuer, subject }));
+    let linked = (link, option::of(user()));
+    (names, secrets, vec(any_invite(), 0..3), linked).prop_map(
+        |(names, secrets, invites, linked)| {
+            let (link, stands_for) = linked;
+            let (id, display_name, status, [admin, disabled], created_at_ms) = names;
+            let (tokens, password, sessions) = secrets;
+            let row = User::new(id, display_name, admin, created_at_ms);
+            User { tokens, status, disabled, password, sessions, invites, link, stands_for, ..row }
+        },
+    )
 }
 
 fn any_participant() -> impl Strategy<Value = Participant> {

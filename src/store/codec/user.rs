@@ -7,7 +7,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::{damaged, hash, message, parse};
-use crate::chat::account::{Invite, Password, Scopes, Session, Token, User};
+use crate::chat::account::{Invite, Link, Password, Scopes, Session, Token, User};
 use crate::chat::event::Hash;
 use crate::id::UserId;
 use crate::proto::internal as proto;
@@ -49,6 +49,11 @@ pub fn user_value(user: &User) -> Vec<u8> {
         password: user.password.as_ref().map_or("", Password::phc).into(),
         sessions: user.sessions.iter().map(session).collect(),
         invites: user.invites.iter().map(invite).collect(),
+        link: user.link.as_ref().map(|link| proto::LinkRow {
+            issuer: link.issuer.clone(),
+            subject: link.subject.clone(),
+        }),
+        stands_for: user.stands_for.as_ref().map_or("", UserId::as_str).into(),
     })
 }
 
@@ -73,6 +78,11 @@ pub fn user_from(id: &UserId, value: &[u8]) -> io::Result<User> {
         password,
         sessions: row.sessions.into_iter().map(session_from).collect::<io::Result<_>>()?,
         invites: row.invites.into_iter().map(invite_from).collect::<io::Result<_>>()?,
+        link: row.link.map(|proto::LinkRow { issuer, subject }| Link { issuer, subject }),
+        stands_for: match row.stands_for.as_str() {
+            "" => None,
+            user => Some(UserId::parse(user).map_err(|_| damaged(WHAT))?),
+        },
     })
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::random::{Random, new_room, post};
 use super::{SHARD, checkpoint, open, rows_of};
-use crate::chat::account::{Invite, Password, Scope, Scopes, Session};
+use crate::chat::account::{Invite, Link, Password, Scope, Scopes, Session};
 use crate::chat::codec::tests::samples::imported_event;
 use crate::chat::event::{Event, Role};
 use crate::chat::state::{
@@ -96,6 +96,8 @@ fn everything_set() -> User {
         password: Password::parse("$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"),
         sessions: vec![session],
         invites: vec![invite],
+        link: Some(Link { issuer: "https://id.example.org".into(), subject: "7f3a".into() }),
+        stands_for: Some(UserId::parse("bob").unwrap()),
         ..User::new(UserId::parse("cid").unwrap(), "Cid".into(), false, NOW)
     }
 }

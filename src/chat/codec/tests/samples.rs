@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::chat::account::{Change, Invite, Password, Scope, Scopes, Session};
+use crate::chat::account::{Change, Invite, Link, Password, Scope, Scopes, Session};
 use crate::chat::command::{Command, ImportLine, Rejection, Restriction};
 use crate::chat::event::{Body, Event, EventKind, Role};
 use crate::chat::query::{Annotated, Answer, Events, OwnRoom, Unread};
@@ -104,6 +104,8 @@ pub(super) fn answers() -> Vec<Answer> {
             uses_max: 3,
             used_by: vec![ann.clone()],
         }],
+        link: Some(link()),
+        stands_for: Some(ann.clone()),
         ..User::new(ann.clone(), "Ann".into(), true, 1000)
     });
     let notes = Notes {
@@ -145,6 +147,10 @@ pub(super) fn answers() -> Vec<Answer> {
     ]
 }
 
+fn link() -> Link {
+    Link { issuer: "https://id.example.org".into(), subject: "7f3a".into() }
+}
+
 /// One change of a user of each kind.
 pub(super) fn changes() -> Vec<Change> {
     let (hash, keep, previous) = ([3; 32], Some([4; 32]), Some([5; 16]));
@@ -174,6 +180,18 @@ pub(super) fn changes() -> Vec<Change> {
         Change::MakeInvite { hash, uses_max: 2, ttl_ms: 6 },
         Change::DropInvite { hash },
         Change::UseInvite { hash, guest: UserId::parse("cid").unwrap(), give_back: true },
+        Change::ClaimSubject { link: link(), user: UserId::parse("cid").unwrap() },
+        Change::RegisterLinked { display_name: "Bob".into(), link: link() },
+        Change::OpenLinkedSession {
+            hash,
+            link: link(),
+            admin: Some(false),
+            user_agent: "a browser".into(),
+            address: "192.0.2.7".into(),
+            ttl_ms: 9,
+            idle_ms: 8,
+        },
+        Change::SetLink { link: link() },
     ]
 }
 
