@@ -21,6 +21,7 @@ use crate::follower::Follower;
 use crate::invariants::Invariants;
 use crate::nemesis::Nemesis;
 use crate::network::Network;
+use crate::operator;
 use crate::placement;
 use crate::plan::Plan;
 use crate::record::{self, now};
@@ -163,6 +164,10 @@ impl Life {
         self.heal();
         let ending = async {
             let mut wrong = self.end(clients).await;
+            if !wrong.is_empty() {
+                // Whoever waits for what is wrong would only hide it.
+                return wrong;
+            }
             for follower in followers {
                 if follower.await.is_err() {
                     wrong.push("a follower panicked".into());
@@ -252,9 +257,14 @@ impl Life {
         }
     }
 
-    /// What is not ready yet; what is down is started.
+    /// What is not ready yet; what is down is started, and what nobody goes on with an operator takes
+    /// in hand.
     fn unready(&self) -> Option<String> {
         self.discard_removed();
+        if let Some(stuck) = placement::stuck(&self.cluster) {
+            operator::resume(&self.world, stuck);
+            return Some(format!("node {stuck} is to be resumed"));
+        }
         let there = |node: &&Arc<Node>| !node.is_gone() && !self.cluster.is_unborn(node);
         for node in self.cluster.nodes.values().filter(there) {
             let Some(running) = node.running() else {
