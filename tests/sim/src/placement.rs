@@ -14,7 +14,7 @@ use folkmoot::shard::Shard;
 use prost::Message;
 
 use crate::cluster::Cluster;
-use crate::node::Excuse;
+use crate::node::{Excuse, Node};
 use crate::runtime::Sim;
 
 /// Sets of voters, of which an entry needs a majority each: one; two while they change.
@@ -54,7 +54,7 @@ impl Placements {
                 self.promoted(cluster, &shard);
             }
             if let Some(meta) = running.router.host().get(ShardId::META) {
-                self.state(cluster, node.id, &meta);
+                self.state(cluster, node, &meta);
             }
         }
         if let Some((map, _)) = self.maps.values().next_back() {
@@ -89,14 +89,13 @@ impl Placements {
     }
 
     /// What has applied the same of the meta group has the same map.
-    fn state(&mut self, cluster: &Cluster, node: NodeId, meta: &Shard<Sim>) {
+    fn state(&mut self, cluster: &Cluster, node: &Node, meta: &Shard<Sim>) {
         let image = || {
             let state = meta.replica().read();
             (state.applied().log_id, state.blob(MAP_BLOB))
         };
-        // A disk that fails ends the process by a panic, wherever it is read.
-        let image = std::panic::catch_unwind(std::panic::AssertUnwindSafe(image));
-        let Ok((Some(applied), map)) = image else { return };
+        let Some((Some(applied), map)) = cluster.look(node, image) else { return };
+        let node = node.id;
         let (known, first) = self.states.entry(applied).or_insert((map.clone(), node));
         if *known != map {
             cluster.violation(format!(
