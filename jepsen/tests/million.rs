@@ -1,14 +1,11 @@
-//! A million operations, through the real binary: checked, and made a page of, each in under 10 s
-//! and under 1 GiB. The page is small enough to open.
+//! A million operations, through the real binary: checked, and made a page of, each in under 10 s of
+//! processor time and under 1 GiB. The page is small enough to open. The time on the clock is said, and
+//! held only to a multiple of that: other tests may keep the processors busy.
 //!
 //! The history is what a correct cluster could have shown: 40 rooms, retries, unanswered sends,
 //! pages of a hundred, subscriptions, and at the end every room read on each of three nodes.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test may panic, and say how long it took"
-)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
@@ -21,7 +18,9 @@ use folkmoot_jepsen::history::{Event, F, Id, Name, Op, Process, Value, Writer};
 const OPERATIONS: u64 = 1_000_000;
 const ROOMS: u64 = 40;
 const PROCESSES: u32 = 50;
+/// Of processor time, and on the clock.
 const SECONDS_MAX: u64 = 10;
+const CLOCK_SECONDS_MAX: u64 = 60;
 const RSS_KIB_MAX: u64 = 1 << 20;
 const PAGE_MAX: usize = 5 << 20;
 
@@ -217,6 +216,11 @@ fn write_history(path: &Path) {
     cluster.end();
 }
 
+/// Says something past the test harness, which hides what a test prints unless it fails.
+fn say(line: &str) {
+    std::io::stderr().write_all(format!("million: {line}\n").as_bytes()).unwrap();
+}
+
 /// What Linux knows of a process that still runs or has not been waited for.
 fn proc(pid: u32, file: &str) -> Option<String> {
     std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok()
@@ -252,12 +256,12 @@ fn run(args: &[&str], path: &Path) -> String {
         std::thread::sleep(Duration::from_millis(2));
     }
     let took = began.elapsed();
-    println!("{args:?}: {took:.2?} ({cpu:.2?} of processor), {rss_kib:?} KiB at most");
-    // Other tests may keep the processors busy, so what counts is the time that it had one.
+    say(&format!("{args:?}: {took:.2?} ({cpu:.2?} of processor), {rss_kib:?} KiB at most"));
     assert!(cpu.unwrap_or(took) < Duration::from_secs(SECONDS_MAX), "{took:?}, {cpu:?}");
+    assert!(took < Duration::from_secs(CLOCK_SECONDS_MAX), "{took:?}, {cpu:?}");
     match rss_kib {
         Some(kib) => assert!(kib < RSS_KIB_MAX, "{kib} KiB"),
-        None => println!("SKIPPED: this system does not tell how much memory a process had"),
+        None => say("SKIPPED: this system does not tell how much memory a process had"),
     }
     let mut said = String::new();
     child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
@@ -269,18 +273,18 @@ fn a_million_operations_take_seconds_and_no_gibibyte() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("history.jsonl");
     write_history(&path);
-    println!("{} MiB", std::fs::metadata(&path).unwrap().len() >> 20);
+    say(&format!("{} MiB", std::fs::metadata(&path).unwrap().len() >> 20));
 
     let report: serde_json::Value =
         serde_json::from_str(&run(&["check", "--json"], &path)).unwrap();
     assert_eq!(report["verdict"], "valid", "{report}");
     assert_eq!(report["counts"]["operations"], OPERATIONS);
-    println!("{}", report["counts"]);
+    say(&report["counts"].to_string());
 
     // Without results.json: it is judged again, which is the most that it can take.
     let said = run(&["report"], directory.path());
     let page = std::fs::read_to_string(said.trim_end()).unwrap();
-    println!("{} KiB", page.len() >> 10);
+    say(&format!("a page of {} KiB", page.len() >> 10));
     assert!(page.len() < PAGE_MAX, "{} bytes", page.len());
     assert!(page.contains("<strong>Thinned:</strong>") && page.contains(" Valid</h1>"));
 }

@@ -47,14 +47,21 @@ pub fn check(history: &History, options: &Options) -> Report {
         let ends = presence::ends(room);
         presence::check(room, &ends, &mut findings);
         replicas::final_reads(room, &log, &ends, &mut findings);
-        replicas::unread(room, &mut findings);
+        replicas::unverified(room, &ends, &mut findings);
         resend::check(room, &mut findings);
         all_ends.push((room.name, ends));
     }
-    replicas::everywhere(&all_ends, &mut findings);
+    replicas::everywhere(history, &all_ends, &mut findings);
     replicas::chains(history, &mut findings);
     session::check(history, &mut findings);
     let availability = availability::check(history, options.recover_within, &mut findings);
+    if !history.is_whole() {
+        findings.unknown(format!(
+            "the file has neither a header nor an end, so lines may be missing at its end: end it with \
+             {{\"end\":{}}} if that is all",
+            history.len()
+        ));
+    }
     let counts = count(history, rooms.len() as u64);
     enough(history, options, &mut findings);
     findings.report(counts, availability)

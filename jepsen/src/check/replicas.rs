@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::check::log::Log;
 use crate::check::presence::End;
 use crate::check::report::{Anomaly, Findings};
-use crate::check::room::{Hold, NONE, Reading, Room};
-use crate::history::{Event, History, Id, Name, Value};
+use crate::check::room::{Hold, NONE, Room};
+use crate::history::{Event, F, History, Id, Kind, Name, Value};
 
 /// Compares the final reads of a room.
 pub(super) fn final_reads(
@@ -40,37 +40,59 @@ pub(super) fn final_reads(
 
 /// Two nodes end with different ids at one seq.
 fn different_events(room: &Room, log: &Log, findings: &mut Findings) {
-    let finals: Vec<&Reading> =
-        room.readings.iter().filter(|reading| reading.hold == Hold::Final).collect();
-    let node =
-        |line: u32| room.history.partner(line as usize).map(|call| &room.history.ops()[call].node);
-    for (line, Event { seq, id }) in &log.final_conflicts {
-        if !findings.keeps(Anomaly::Diverged) {
-            break; // counted already: each pair is a search through all final reads
+    let mut shown: HashMap<u64, BTreeMap<Option<&Name>, Shown>> =
+        log.final_conflicts.iter().map(|(_, event)| (event.seq, BTreeMap::new())).collect();
+    if shown.is_empty() {
+        return;
+    }
+    let bound = |seq: u64| room.sends.get(log.slot(seq).send as usize).map(|send| send.id);
+    for reading in room.readings.iter().filter(|reading| reading.hold == Hold::Final) {
+        let node = room.op(reading.call).node.as_ref();
+        for Event { seq, id } in room.op(reading.line).events() {
+            if let Some(nodes) = shown.get_mut(seq) {
+                nodes.entry(node).or_default().take((reading.line, *id), bound(*seq));
+            }
         }
-        let bound = room.sends.get(log.slot(*seq).send as usize).map(|send| send.id);
-        let differs = |reading: &&&Reading| {
-            let there: Option<Id> = event_at(room, reading, *seq);
-            // Each pair once: with what the log has, or with an earlier conflict.
-            there
-                .is_some_and(|other| other != *id && (bound == Some(other) || reading.line < *line))
-                && node(reading.line) != node(*line)
-        };
-        let Some(other) = finals.iter().find(differs) else { continue };
-        let lines = [other.line as usize, *line as usize];
+    }
+    let node = |line: u32| {
+        let call = room.history.partner(line as usize);
+        call.and_then(|call| room.history.ops()[call].node.as_ref())
+    };
+    for (line, Event { seq, id }) in &log.final_conflicts {
+        let (here, bound) = (node(*line), bound(*seq));
+        let others = shown[seq].iter().filter(|(node, _)| **node != here);
+        // Each pair once: with what the log has, or with an earlier conflict.
+        let differs =
+            |(before, other): &(u32, Id)| other != id && (bound == Some(*other) || before < line);
+        let seen = others.flat_map(|(_, shown)| shown.all()).filter(differs);
+        let Some((before, other)) = seen.min_by_key(|(before, _)| *before) else { continue };
+        let lines = [before as usize, *line as usize];
         findings.add(Anomaly::Diverged, Some(room.name), &lines, || {
-            let there = event_at(room, other, *seq).map(|id| id.to_string()).unwrap_or_default();
-            format!("at the end, seq {seq} is {there} on one node and {id} on another")
+            format!("at the end, seq {seq} is {other} on one node and {id} on another")
         });
     }
 }
 
-fn event_at(room: &Room, reading: &Reading, seq: u64) -> Option<Id> {
-    let events = room.op(reading.line).events();
-    let place = seq.checked_sub(events.first()?.seq).and_then(|place| usize::try_from(place).ok());
-    // Where it is in a page without gaps; else wherever it is.
-    let there = place.and_then(|place| events.get(place)).filter(|event| event.seq == seq);
-    there.or_else(|| events.iter().find(|event| event.seq == seq)).map(|event| event.id)
+/// What a node's final reads have at one seq, and the line that showed it first, as far as it can differ
+/// from another node's: the first id, the first other one, and the one that the log has there.
+#[derive(Default)]
+struct Shown([Option<(u32, Id)>; 3]);
+
+impl Shown {
+    fn take(&mut self, seen: (u32, Id), bound: Option<Id>) {
+        let [first, other, as_bound] = &mut self.0;
+        let (_, known) = *first.get_or_insert(seen);
+        if seen.1 != known {
+            other.get_or_insert(seen);
+        }
+        if Some(seen.1) == bound {
+            as_bound.get_or_insert(seen);
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = (u32, Id)> {
+        self.0.into_iter().flatten()
+    }
 }
 
 /// What is missing of a node's final read: the pages must cover the room.
@@ -98,9 +120,16 @@ fn incomplete(room: &Room, node: &Name, head: u64) -> Option<String> {
     })
 }
 
-/// Every room was read to its end on every node, if any was anywhere.
-pub(super) fn everywhere(ends: &[(&Name, BTreeMap<&Name, End>)], findings: &mut Findings) {
-    let nodes: BTreeSet<&Name> = ends.iter().flat_map(|(_, ends)| ends.keys().copied()).collect();
+/// Every room was read to its end on every node that clients asked anything, if any was anywhere.
+pub(super) fn everywhere(
+    history: &History,
+    ends: &[(&Name, BTreeMap<&Name, End>)],
+    findings: &mut Findings,
+) {
+    if ends.iter().all(|(_, ends)| ends.is_empty()) {
+        return;
+    }
+    let nodes = left(history);
     for (room, ends) in ends {
         let missing: Vec<&str> =
             nodes.iter().filter(|node| !ends.contains_key(*node)).map(|n| n.as_str()).collect();
@@ -111,6 +140,25 @@ pub(super) fn everywhere(ends: &[(&Name, BTreeMap<&Name, End>)], findings: &mut 
             ));
         }
     }
+}
+
+/// The nodes that were asked anything, without those that are gone for good, as the history says.
+fn left(history: &History) -> BTreeSet<&Name> {
+    let mut nodes: BTreeMap<&Name, bool> = BTreeMap::new();
+    for (line, op) in history.ops().iter().enumerate().filter(|(_, op)| op.f != F::Nemesis) {
+        let call = history.partner(line).map(|call| &history.ops()[call]);
+        let Some(node) = op.node.as_ref().or(call.and_then(|call| call.node.as_ref())) else {
+            continue;
+        };
+        let gone = op.f == F::Admin && matches!(&op.value, Value::Admin(admin) if admin.is_gone());
+        match op.kind {
+            // Whatever it answers later, it is there.
+            Kind::Ok => drop(nodes.insert(node, gone)),
+            _ if gone => {}
+            _ => drop(nodes.entry(node).or_default()),
+        }
+    }
+    nodes.into_iter().filter(|(_, gone)| !gone).map(|(node, _)| node).collect()
 }
 
 /// Compares the hash chains that replicas have of a room at a seq.
@@ -127,13 +175,36 @@ pub(super) fn chains(history: &History, findings: &mut Findings) {
     }
 }
 
-/// A room whose sends were acknowledged and that nobody read says nothing of what was lost.
-pub(super) fn unread(room: &Room, findings: &mut Findings) {
-    let acknowledged = room.sends.iter().filter(|send| send.ret != NONE).count();
-    if acknowledged > 0 && room.readings.is_empty() {
+/// What was acknowledged, and no reading says whether it is there: nobody was shown it, or a node's final
+/// read began before.
+pub(super) fn unverified(room: &Room, ends: &BTreeMap<&Name, End>, findings: &mut Findings) {
+    let acknowledged = || room.sends.iter().filter(|send| send.ret != NONE);
+    let count = acknowledged().count();
+    if count > 0 && room.readings.is_empty() {
         findings.unknown(format!(
-            "room {}: sends were acknowledged ({acknowledged}), and nobody read it",
+            "room {}: sends were acknowledged ({count}), and nobody read it",
             room.name
         ));
+        return;
+    }
+    let mut unshown = acknowledged().filter(|send| send.shown == NONE);
+    if let Some(first) = unshown.next() {
+        let (more, name) = (unshown.count(), room.name);
+        findings.unknown(format!(
+            "room {name}: {} of {count} acknowledged sends were never shown to anybody, {} first",
+            more + 1,
+            first.id
+        ));
+    }
+    for (node, end) in ends {
+        let late = acknowledged().filter(|send| send.ret >= end.call && send.seq > end.head);
+        let late = late.count();
+        if late > 0 {
+            findings.unknown(format!(
+                "room {}: {late} of {count} sends were acknowledged after the final read on {node} had \
+                 begun, which does not have them",
+                room.name
+            ));
+        }
     }
 }

@@ -66,6 +66,8 @@ pub struct History {
     processes: HashMap<Process, Doing>,
     /// The rooms of subscriptions.
     subscriptions: HashMap<u64, Name>,
+    /// It was read from a file that may have been cut off between two lines.
+    maybe_cut: bool,
 }
 
 /// What a process is at.
@@ -197,6 +199,12 @@ impl History {
     #[must_use]
     pub fn partner(&self, index: usize) -> Option<usize> {
         self.partners.get(index).filter(|partner| **partner != NONE).map(|p| *p as usize)
+    }
+
+    /// Whether nothing can be missing at its end. Of a file without header and end nobody knows.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        !self.maybe_cut
     }
 
     /// How many lines there are.

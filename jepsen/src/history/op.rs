@@ -237,7 +237,7 @@ pub enum Phase {
 /// An administrative operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Admin {
-    /// What it does: `create-room`, `join`.
+    /// What it does: `create-room`, `join`; or `gone` ([`Admin::gone`]).
     pub what: Name,
     /// The request's id, when it writes an event into its room.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -246,6 +246,21 @@ pub struct Admin {
     /// the ack's seq is only the room's head.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
+}
+
+impl Admin {
+    /// What says of a node that it is gone for good: removed, or without what it had. Once it is `ok`, no
+    /// final read of it is due.
+    #[must_use]
+    pub fn gone() -> Admin {
+        Admin { what: "gone".into(), id: None, seq: None }
+    }
+
+    /// Whether it is that.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.what.as_str() == "gone"
+    }
 }
 
 /// One line of a history. Its index is its place in the [`History`](crate::history::History).

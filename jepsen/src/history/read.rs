@@ -1,7 +1,8 @@
 //! Reads a history from JSON lines, and says at which line one is malformed.
 //!
 //! A file that begins with a header ends with an `end` that counts its lines: without it the file
-//! was cut off. Histories written by hand need neither.
+//! was cut off. Histories written by hand need no header; without an `end` nobody knows whether they are
+//! whole ([`History::is_whole`]), and no checker calls them valid.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -128,13 +129,14 @@ impl Reader {
         Err(not_an_operation(error))
     }
 
-    fn end(self) -> Result<History, Malformed> {
+    fn end(mut self) -> Result<History, Malformed> {
         if self.history.is_empty() && !self.header {
             return Err(Malformed::new("it is empty"));
         }
         if self.header && !self.end {
             return Err(Malformed::new("cut off: the history has no end"));
         }
+        self.history.maybe_cut = !self.end;
         Ok(self.history)
     }
 

@@ -313,12 +313,17 @@ async fn play(
     for worker in &mut workers {
         problems.extend(worker.create_rest(ROOMS_WITHIN).await.err());
     }
+    nemesis.lost.extend(converged.lost);
+    for (place, node) in cluster.nodes.iter().enumerate() {
+        if nemesis.lost.contains(&place) || !cluster.present().contains(&place) {
+            world.recorder.gone(&node.name);
+        }
+    }
     progress.say("reading every room on every node");
     let heads = finish::read_all(&world, &follower, &converged.ready).await;
     finish::drain(subscribers, &heads).await;
     progress.end();
     world.recorder.finish().map_err(|error| format!("history.jsonl: {error}"))?;
-    nemesis.lost.extend(converged.lost);
     nemesis.conclude();
     Ok(Outside {
         nodes: setup::node_results(&cluster, &converged.ready, &nemesis.lost, &nemesis.excuses),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::history::{F, Fault, Kind, Name, Op, Phase, Process, Value, Writer};
+use crate::history::{Admin, F, Fault, Kind, Name, Op, Phase, Process, Value, Writer};
 use crate::run::client::Outcome;
 
 /// The history of a run, as it is written.
@@ -141,6 +141,14 @@ impl Recorder {
             }
         }
         op.process
+    }
+
+    /// A node is gone for good, and nothing is to be read on it.
+    pub fn gone(&self, node: &str) {
+        let op = Op::invoke(0, self.process(), F::Admin, Value::Admin(Box::new(Admin::gone())));
+        let op = op.node(node);
+        self.push(op.clone());
+        self.push(op.ok(0, op.value.clone()));
     }
 
     /// A fault begins (before it is injected) or ends (after it is healed).

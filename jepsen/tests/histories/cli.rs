@@ -58,6 +58,25 @@ fn the_exit_code_is_the_verdict() {
     assert!(out.starts_with("unknown: 10 sends and reads were ok; a verdict takes 11\n"), "{out}");
 }
 
+/// Of lines without header and end nobody knows whether they are all.
+#[test]
+fn what_may_have_been_cut_off_is_never_valid() {
+    let text = String::from_utf8(right()).unwrap();
+    let (_, lines) = text.split_once('\n').unwrap();
+    let (bare, _) = lines.rsplit_once("{\"end\"").unwrap();
+    let (code, out, _) = run(&["check", "-"], bare.as_bytes());
+    assert_eq!(code, 2);
+    assert!(out.starts_with("unknown: the file has neither a header nor an end"), "{out}");
+    assert!(out.contains("{\"end\":20}"), "{out}");
+    let (code, out, _) = run(&["check", "-"], lines.as_bytes());
+    assert_eq!(code, 0, "{out}");
+    // What is wrong with the lines that there are is wrong all the same.
+    let text = String::from_utf8(stale()).unwrap();
+    let bare: String =
+        text.lines().filter(|line| line.contains("index")).map(|l| format!("{l}\n")).collect();
+    assert_eq!(run(&["check", "-"], bare.as_bytes()).0, 1);
+}
+
 #[test]
 fn a_file_is_read_as_standard_input_is() {
     let mut file = tempfile::NamedTempFile::new().unwrap();

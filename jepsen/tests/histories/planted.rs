@@ -415,6 +415,7 @@ fn what_is_right_is_valid() {
         |s| {
             s.sends("a b c");
             s.read_page(0, 3, events(1, "a"));
+            s.read(1, "b c");
         },
         // Final reads in pages, one of them before the last unanswered send came to the log.
         |s| {

@@ -36,13 +36,105 @@ fn too_little_is_unknown() {
             s.ok(&op, Value::Page { head: 3, events: events(after + 1, word) });
         }
     });
-    assert_eq!(holed, "room tea: the final read on n1 ends before seq 2, and the head is 3");
+    let holed_at = "room tea: the final read on n1 ends before seq 2, and the head is 3";
+    let unshown = "room tea: 1 of 3 acknowledged sends were never shown to anybody, b first";
+    assert_eq!(holed, format!("{holed_at}; {unshown}"));
 
     let mut story = Story::new();
     story.sends("a b c d e");
     story.read(0, "a b c d e");
     let report = check::check(&story.history, &Options::default());
     assert_eq!(report.unknown, ["6 sends and reads were ok; a verdict takes 10"]);
+}
+
+/// The reasons for which a history has no verdict, which it must have.
+fn why_unknown(tell: impl FnOnce(&mut Story)) -> String {
+    let mut story = Story::new();
+    tell(&mut story);
+    let report = story.check();
+    assert_eq!(report.verdict, Verdict::Unknown, "{report}");
+    report.unknown.join("; ")
+}
+
+/// What was acknowledged is there only if somebody has seen it there.
+#[test]
+fn what_nobody_was_shown_is_not_said_to_be_there() {
+    // Most of it was acknowledged after the only read.
+    let late = why_unknown(|s| {
+        s.sends("a b c");
+        s.read(0, "a b c");
+        s.send("d", 4);
+        s.send("e", 5);
+    });
+    assert_eq!(late, "room tea: 2 of 5 acknowledged sends were never shown to anybody, d first");
+    // A page that shows one event says how many there are, and not which.
+    let short = why_unknown(|s| {
+        s.sends("a b c");
+        s.read_page(0, 3, events(1, "a"));
+    });
+    assert_eq!(short, "room tea: 2 of 3 acknowledged sends were never shown to anybody, b first");
+    let end_only = why_unknown(|s| {
+        s.sends("a b c");
+        s.read(2, "c");
+    });
+    assert_eq!(
+        end_only,
+        "room tea: 2 of 3 acknowledged sends were never shown to anybody, a first"
+    );
+    let head_only = why_unknown(|s| {
+        s.sends("a b c");
+        s.read(3, "");
+    });
+    assert!(head_only.starts_with("room tea: 3 of 3 acknowledged sends"), "{head_only}");
+    // Shown by another node, after a node's final read.
+    let early = why_unknown(|s| {
+        s.send("a", 1);
+        s.final_read("n1", "a");
+        s.send("b", 2);
+        s.read(0, "a b");
+    });
+    let begun = "1 of 2 sends were acknowledged after the final read on n1 had begun";
+    assert_eq!(early, format!("room tea: {begun}, which does not have them"));
+}
+
+/// A node that took part is read at the end, unless it is gone for good.
+#[test]
+fn final_reads_are_due_on_every_node_that_was_asked() {
+    let tell = |s: &mut Story| {
+        let op = s.begin_on("n3", F::Send, Value::send(id("a")));
+        s.ok(&op, Value::sent(id("a"), 1));
+        s.final_read("n1", "a");
+        s.final_read("n2", "a");
+    };
+    let missing = "room tea: no final read on n3, but on other nodes or of other rooms";
+    assert_eq!(why_unknown(tell), missing);
+    let mut story = Story::new();
+    tell(&mut story);
+    story.gone("n3");
+    let report = story.check();
+    assert_eq!(report.verdict, Verdict::Valid, "{report}");
+    // It is back.
+    let op = story.begin_on("n3", F::Read, Value::range(0, None));
+    story.ok(&op, Value::Page { head: 1, events: events(1, "a") });
+    assert_eq!(story.check().unknown, [missing]);
+}
+
+/// Each page of a node contradicts the one before: that is counted in one pass.
+#[test]
+fn many_contradictions_take_no_longer_than_many_pages() {
+    let mut story = Story::new();
+    story.send_unanswered("a");
+    story.send_unanswered("b");
+    for page in 0..60_000 {
+        let op = story.begin_on("n1", F::FinalRead, Value::range(0, Some(1)));
+        let events = events(1, if page % 2 == 0 { "a" } else { "b" });
+        story.ok(&op, Value::Page { head: 1, events });
+    }
+    story.final_read("n2", "b");
+    let began = std::time::Instant::now();
+    let report = story.check();
+    assert_eq!(report.anomalies.get(&Anomaly::Diverged), Some(&1), "{report}");
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
 }
 
 #[test]

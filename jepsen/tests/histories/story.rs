@@ -4,7 +4,9 @@
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 use folkmoot_jepsen::check::{self, Options, Report};
-use folkmoot_jepsen::history::{Event, F, Fault, History, Id, Name, Op, Phase, Process, Value};
+use folkmoot_jepsen::history::{
+    Admin, Event, F, Fault, History, Id, Name, Op, Phase, Process, Value,
+};
 
 /// Milliseconds as the nanoseconds of a history.
 const MS: u64 = 1_000_000;
@@ -156,6 +158,16 @@ impl Story {
     pub fn chain(&mut self, node: &str, seq: u64, chain: &str) {
         let op = self.begin_on(node, F::Chain, Value::None);
         self.ok(&op, Value::Chain { seq, chain: chain.into() });
+    }
+
+    /// A node is gone for good.
+    pub fn gone(&mut self, node: &str) {
+        let value = Value::Admin(Box::new(Admin::gone()));
+        let process = Process(self.processes);
+        self.processes += 1;
+        let op = Op::invoke(self.tick(), process, F::Admin, value.clone()).node(node);
+        self.history.push(op.clone()).unwrap();
+        self.ok(&op, value);
     }
 
     pub fn fault(&mut self, name: &str, phase: Phase, majority: Option<bool>) {

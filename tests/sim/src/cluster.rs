@@ -1,6 +1,7 @@
 //! A simulated cluster: nodes wired by the product's own code, on simulated parts.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -11,19 +12,19 @@ use folkmoot::node::groups::{self, Groups, Membership};
 use folkmoot::proto::internal as pb;
 use folkmoot::router::serve::Server;
 use folkmoot::router::{self, Router};
+use folkmoot::shard::checkpointer;
 use folkmoot::shard::host::Host;
 use folkmoot::shard::log_writer::Space;
 use folkmoot::shard::runtime::AsyncRuntime;
-use folkmoot::shard::{Timing, checkpointer};
 use folkmoot::store::log::{Log, LogOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::disk::{Disk, DiskFault, Incarnation};
 use crate::network::{Network, SimTransport};
-pub use crate::node::{Excuse, Node, Running, SimClock, true_ms};
+pub use crate::node::{Excuse, Had, Node, Running, SimClock, true_ms};
 use crate::operator::Orders;
 use crate::plan::Plan;
-use crate::runtime::{Panic, Process, Sim, take_panics};
+use crate::runtime::{ABORTED, Panic, Process, Sim, panic_text, take_panics};
 use crate::trace::Trace;
 
 /// Log files of a size that a life fills several of.
@@ -79,6 +80,7 @@ impl Cluster {
         };
         let nodes = (1..=plan.replicas + u64::from(plan.gateway) + plan.joiners).map(|id| {
             let disk = Disk::new(plan.seed.wrapping_mul(31).wrapping_add(id));
+            disk.watch(NodeId(id), trace.clone());
             (NodeId(id), Arc::new(Node::new(NodeId(id), disk)))
         });
         Arc::new(Cluster {
@@ -175,13 +177,29 @@ impl Cluster {
     fn panicked(&self, panic: &Panic) {
         self.trace.tell(format_args!("{panic}"));
         let node = self.nodes.values().find(|node| panic.is_of(&format!("n{}.", node.id.0)));
-        let excused = node.is_some_and(|node| {
-            let lost = DISK_ERRORS.iter().any(|error| panic.text.contains(error));
-            lost && (node.excused(Excuse::Disk) || !node.disk.has_power())
-        });
-        if !excused {
+        let lost = DISK_ERRORS.iter().any(|error| panic.text.contains(error));
+        if !(lost && node.is_some_and(|node| node.disk_may_fail())) {
             self.violation(panic.to_string());
         }
+    }
+
+    /// Looks at a node's state from outside; `None` if its disk fails just then, which ends the look by a
+    /// panic, as it ends the process, wherever that reads; or if that has happened before, which leaves
+    /// locks poisoned. Any other panic must not be.
+    pub fn look<T>(&self, node: &Node, look: impl FnOnce() -> T) -> Option<T> {
+        let panic = match catch_unwind(AssertUnwindSafe(look)) {
+            Ok(seen) => return Some(seen),
+            Err(panic) => panic_text(&*panic),
+        };
+        let mut lost = DISK_ERRORS.into_iter().chain([ABORTED]);
+        let disk_failed = lost.any(|error| panic.contains(error)) && node.disk_may_fail();
+        if disk_failed {
+            node.note_broken();
+        } else if !(panic.contains("PoisonError") && node.is_broken()) {
+            let id = node.id;
+            self.violation(format!("node {id} panicked while its state was looked at: {panic}"));
+        }
+        None
     }
 
     async fn serve(
@@ -192,6 +210,7 @@ impl Cluster {
     ) -> Result<(), String> {
         let transport = SimTransport::new(node.id, process.clone(), self.network.clone());
         let host = Arc::new(Host::<Sim>::default());
+        node.lock().host = Some(host.clone());
         let options = router::Options {
             request_timeout: self.plan.request_timeout,
             stall_after: router::Options::stall_after(self.plan.timing.election_timeout_max),
@@ -268,6 +287,7 @@ impl Cluster {
     pub fn kill(&self, node: &Arc<Node>) {
         if let Some(process) = node.process() {
             self.trace.say(format_args!("kill {process:?}"));
+            self.note_had(node);
             process.kill();
             node.disk.stop_process();
             self.bury(node, false);
@@ -277,6 +297,7 @@ impl Cluster {
     /// Cuts a node's power.
     pub fn cut_power(&self, node: &Arc<Node>) {
         self.trace.say(format_args!("power cut of n{}", node.id.0));
+        self.note_had(node);
         if let Some(process) = node.process() {
             process.kill();
         }
@@ -284,17 +305,36 @@ impl Cluster {
         self.bury(node, true);
     }
 
+    /// Notes what those have on their disks whose processes have ended by themselves.
+    pub fn note_ends(&self) {
+        for node in self.nodes.values() {
+            let process = node.lock().process.clone();
+            if process.is_some_and(|process| process.is_dead()) {
+                self.note_had(node);
+            }
+        }
+    }
+
+    /// Notes what a node has on its disk, as its process ends.
+    fn note_had(&self, node: &Arc<Node>) {
+        let host = node.lock().host.clone();
+        for shard in host.map(|host| host.all()).unwrap_or_default() {
+            let had = self.look(node, || Had::of(&shard)).unwrap_or(Had::UNKNOWN);
+            node.lock().had.insert(shard.id(), had);
+        }
+    }
+
     /// Cleans up after a process that has ended.
     pub fn bury(&self, node: &Arc<Node>, silently: bool) {
-        let (process, running) = {
+        let (process, running, host) = {
             let mut state = node.lock();
-            (state.process.take(), state.running.take())
+            (state.process.take(), state.running.take(), state.host.take())
         };
         let Some(process) = process else { return };
         self.network.detach(node.id, silently);
         process.bury();
         // The last handle on the node's parts: what it drops was the process'.
-        process.enter(|| drop(running));
+        process.enter(|| drop((running, host)));
     }
 
     /// Stops a node as an operator does: leadership is handed over first.
@@ -310,6 +350,7 @@ impl Cluster {
         });
         // Cut short when it is killed meanwhile.
         let _: Result<_, _> = Sim::timeout(Duration::from_secs(10), stopping).await;
+        self.note_had(node);
         running.process.kill();
         drop(running);
         if node.lock().process.is_some() {
@@ -325,6 +366,7 @@ impl Cluster {
             let power = node.disk.has_power();
             let process = node.lock().process.clone();
             if let Some(process) = process.filter(|process| process.is_dead() || !power) {
+                self.note_had(node);
                 process.kill();
                 self.trace.say(format_args!("{process:?} has ended, power {power}"));
                 if power {
@@ -333,11 +375,6 @@ impl Cluster {
                 self.bury(node, !power);
             }
         }
-    }
-
-    /// How a node's groups are timed.
-    pub fn timing(&self) -> &Timing {
-        &self.plan.timing
     }
 }
 

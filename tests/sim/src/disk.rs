@@ -46,11 +46,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use folkmoot::id::NodeId;
 use folkmoot::store::base::{Base, MemoryBase};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 
+use crate::trace::Trace;
 use base::SimBase;
 pub use fault::DiskFault;
 use fault::{Effect, Faults, Operation};
@@ -91,6 +93,8 @@ struct State {
     faults: Faults,
     /// Writes to files so far.
     writes: u64,
+    /// Where it is noted what is done to it, and whose disk it is.
+    watched: Option<(NodeId, Arc<Trace>)>,
 }
 
 impl Disk {
@@ -118,8 +122,14 @@ impl Disk {
                 capacity: None,
                 faults: Faults::default(),
                 writes: 0,
+                watched: None,
             }),
         }))
+    }
+
+    /// From now on it is noted there what is done to this node's disk.
+    pub fn watch(&self, node: NodeId, trace: Arc<Trace>) {
+        self.lock().watched = Some((node, trace));
     }
 
     /// Starts a process on the disk; the one before is dead from now on. Power is back.
@@ -266,6 +276,16 @@ impl Shared {
 }
 
 impl State {
+    /// Takes what is done into the trace: where, and the bytes.
+    fn note(&self, what: &str, at: usize, bytes: &[u8]) {
+        if let Some((node, trace)) = &self.watched {
+            let mut head = [0; 9];
+            head[0] = node.0 as u8;
+            head[1..].copy_from_slice(&(at as u64).to_le_bytes());
+            trace.note(what, &head, bytes);
+        }
+    }
+
     /// Fails when the process is dead.
     fn check_alive(&self, generation: u64) -> io::Result<()> {
         match self.alive && self.generation == generation {

@@ -2,7 +2,6 @@
 //! else.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use folkmoot::chat::event::Hash;
 use folkmoot::chat::state::{Scope, State};
@@ -30,9 +29,8 @@ pub fn replicas(cluster: &Cluster, sent: &[Sent], whole: bool) -> Vec<String> {
     for node in cluster.nodes.values() {
         let Some(running) = node.running() else { continue };
         for shard in running.router.host().all() {
-            // A disk that fails ends the process by a panic, wherever it is read.
-            let image = catch_unwind(AssertUnwindSafe(|| image(&shard, sent, whole)));
-            let Ok((applied, here)) = image else { continue };
+            let image = cluster.look(node, || image(&shard, sent, whole));
+            let Some((applied, here)) = image else { continue };
             let key = (shard.id(), applied);
             let Some((first, there)) = images.get(&key) else {
                 images.insert(key, (node.id, here));

@@ -1,7 +1,7 @@
-//! What must hold at every step, looked at from outside: the simulator sees all nodes at once.
+//! What must hold at any time, looked at from outside every few milliseconds: the simulator sees all nodes
+//! at once. What comes and goes between two looks is seen only by what it leaves in logs and states.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 
 use folkmoot::chat::state::{Room, State};
@@ -9,7 +9,7 @@ use folkmoot::id::{NodeId, RoomId, Seq, ShardId};
 use folkmoot::meta::ClusterMap;
 use folkmoot::shard::Shard;
 
-use crate::cluster::{Cluster, Excuse};
+use crate::cluster::{Cluster, Excuse, Node};
 use crate::placement::Placements;
 use crate::runtime::{Process, Sim};
 
@@ -52,13 +52,14 @@ impl Invariants {
     pub fn look(&mut self, cluster: &Arc<Cluster>) {
         self.looks += 1;
         cluster.judge_panics();
+        cluster.note_ends();
         let mut newest: BTreeMap<ShardId, (u64, u64)> = BTreeMap::new();
         for node in cluster.nodes.values() {
             let Some(running) = node.running() else { continue };
             for shard in running.router.host().all() {
                 let name = self.replica_name(node.id, &running.process, &shard);
                 let found = (&*running.router.map(), &*shard);
-                if let Some(commit) = self.replica(cluster, node.id, name, found) {
+                if let Some(commit) = self.replica(cluster, node, name, found) {
                     let known = newest.entry(shard.id()).or_insert(commit);
                     *known = (*known).max(commit);
                 }
@@ -84,11 +85,11 @@ impl Invariants {
     fn replica(
         &mut self,
         cluster: &Cluster,
-        node: NodeId,
+        looked_at: &Node,
         process: String,
         (map, shard): (&ClusterMap, &Shard<Sim>),
     ) -> Option<(u64, u64)> {
-        let (id, status) = (shard.id(), shard.status());
+        let (node, id, status) = (looked_at.id, shard.id(), shard.status());
         if status.state == "leader" {
             let first = *self.leaders.entry((id, status.term)).or_insert(node);
             if first != node {
@@ -113,13 +114,12 @@ impl Invariants {
                  is on disk only up to {durable}"
             ));
         }
-        // A disk that fails ends the process by a panic, wherever it is read.
         let rooms = || {
             let rooms = shard.replica().read().rooms(None, usize::MAX);
             self.dense(cluster, node, &process, shard, &rooms);
             rooms
         };
-        let rooms = catch_unwind(AssertUnwindSafe(rooms)).unwrap_or_default();
+        let rooms = cluster.look(looked_at, rooms).unwrap_or_default();
         self.placements.rooms(cluster, map, id, &rooms);
         self.rooms(cluster, node, rooms);
         // What openraft says of the commit comes a little after the apply; both must be final.
@@ -213,30 +213,31 @@ impl Invariants {
         }
     }
 
-    /// A committed entry is on the disks of a majority, by some membership that somebody goes by. A
-    /// node that is down may have it.
+    /// A committed entry is on the disks of a majority, by some membership that somebody goes by. What is
+    /// down, or has lost its disk, counts with what it had there when its last process ended: that was
+    /// acknowledged rightly.
     fn on_quorum(&mut self, cluster: &Cluster, shard: ShardId, index: u64, term: u64) {
         let (mut holds, mut memberships) = (BTreeSet::new(), BTreeSet::new());
         for node in cluster.nodes.values() {
-            let running = node.running();
             let found =
-                running.as_ref().and_then(|r| Some((&r.process, r.router.host().get(shard)?)));
+                node.hosting().and_then(|(process, host)| Some((process, host.get(shard)?)));
             let Some((process, replica)) = found else {
-                holds.insert(node.id);
+                if let Some(had) = node.had(shard) {
+                    holds.extend(had.has(index, term).then_some(node.id));
+                    memberships.extend(had.memberships);
+                }
                 continue;
             };
+            node.forget_had(shard);
             memberships.extend(replica.memberships().map(|(_, voters)| voters));
-            let name = self.replica_name(node.id, process, &replica);
+            let name = self.replica_name(node.id, &process, &replica);
             let known = self.on_disk.entry((shard, name)).or_insert(0);
-            if *known >= index {
+            // One that fails may only be unable to read it just now.
+            let unreadable = || node.excused(Excuse::Disk) && replica.last_on_disk() >= index;
+            if *known >= index || unreadable() {
                 holds.insert(node.id);
-                continue;
-            }
-            if replica.has_on_disk(index, term) {
+            } else if replica.has_on_disk(index, term) {
                 *known = index;
-                holds.insert(node.id);
-            } else if node.excused(Excuse::Disk) {
-                // It may only be unable to read it just now.
                 holds.insert(node.id);
             }
         }

@@ -5,10 +5,8 @@
 //!                        │           disk and clock
 //!                        ├─ workload, followers: clients; what they see is recorded
 //!                        ├─ nemesis: what goes wrong
-//!                        └─ invariants, at every step; checkers (jepsen/), at the end
+//!                        └─ invariants, every 5 ms; checkers (jepsen/), at the end
 //! ```
-#![expect(clippy::print_stderr, reason = "a life's trace is read on standard error")]
-
 pub mod cluster;
 pub mod disk;
 pub mod equal;
@@ -21,6 +19,7 @@ pub mod nemesis;
 pub mod network;
 pub mod node;
 pub mod operator;
+pub mod output;
 pub mod placement;
 pub mod plan;
 pub mod record;

@@ -1,17 +1,18 @@
 //! One life of a cluster: it is born, clients talk, things go wrong, then all is well again, and
 //! everything is looked at.
 
+mod ending;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use folkmoot::chat::state::State;
-use folkmoot::id::{RoomId, Seq, ShardId};
+use folkmoot::id::ShardId;
 use folkmoot::meta::NodeState;
 use folkmoot::shard::runtime::AsyncRuntime;
 use folkmoot_jepsen::check::{self, Verdict};
-use folkmoot_jepsen::history::{F, History, Op, Process, Value};
+use folkmoot_jepsen::history::History;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -21,12 +22,12 @@ use crate::follower::Follower;
 use crate::invariants::Invariants;
 use crate::nemesis::Nemesis;
 use crate::network::Network;
+use crate::operator;
 use crate::placement;
 use crate::plan::Plan;
-use crate::record::{self, now};
 use crate::runtime::{self, Sim, elapsed};
 use crate::trace::{Trace, TraceHash};
-use crate::workload::{Client, Outcome, World, name};
+use crate::workload::{Client, World};
 
 /// How often invariants are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -38,8 +39,6 @@ const COMPARE_SENT: usize = 20;
 const HEAL_WITHIN: Duration = Duration::from_secs(20);
 /// How long everything after that may take.
 const END_WITHIN: Duration = Duration::from_secs(60);
-/// Messages that are sent once more at the end.
-const SENT_AGAIN: usize = 40;
 
 /// How a life went.
 #[derive(Debug)]
@@ -83,9 +82,7 @@ pub fn live(plan: &Plan, spoken: bool) -> Outcomes {
     let living = || runtime::run(plan.seed, plan.machine.clone(), lived(plan, told));
     // A node's state is looked at from outside, too.
     let lived = catch_unwind(AssertUnwindSafe(living)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref().copied()).unwrap_or_default();
-        let failure = format!("panicked while the state was looked at: {text}");
+        let failure = format!("the simulation panicked: {}", runtime::panic_text(&*panic));
         (vec![failure], History::default(), 0, Duration::ZERO)
     });
     let (mut failures, history, polls, took) = lived;
@@ -163,6 +160,10 @@ impl Life {
         self.heal();
         let ending = async {
             let mut wrong = self.end(clients).await;
+            if !wrong.is_empty() {
+                // Whoever waits for what is wrong would only hide it.
+                return wrong;
+            }
             for follower in followers {
                 if follower.await.is_err() {
                     wrong.push("a follower panicked".into());
@@ -252,9 +253,14 @@ impl Life {
         }
     }
 
-    /// What is not ready yet; what is down is started.
+    /// What is not ready yet; what is down is started, and what nobody goes on with an operator takes
+    /// in hand.
     fn unready(&self) -> Option<String> {
         self.discard_removed();
+        if let Some(stuck) = placement::stuck(&self.cluster) {
+            operator::resume(&self.world, stuck);
+            return Some(format!("node {stuck} is to be resumed"));
+        }
         let there = |node: &&Arc<Node>| !node.is_gone() && !self.cluster.is_unborn(node);
         for node in self.cluster.nodes.values().filter(there) {
             let Some(running) = node.running() else {
@@ -273,10 +279,10 @@ impl Life {
         None
     }
 
-    /// Whether nobody's message was acknowledged in all this life: then it says nothing yet.
-    fn unserved(&self) -> Option<String> {
-        let served = self.world.sent().iter().any(|sent| sent.seq.is_some());
-        (!served).then(|| "no message has been acknowledged".into())
+    /// Whether no message was acknowledged that was sent since then.
+    fn unserved(&self, since: Duration) -> Option<String> {
+        let served = self.world.served_last().is_some_and(|sent| sent >= since);
+        (!served).then(|| "no message that was sent since then has been acknowledged".into())
     }
 
     /// What is not ready, or differs between replicas.
@@ -337,9 +343,9 @@ impl Life {
     }
 
     /// Waits until nothing is wrong any more; for so long that it is a failure, what still is.
-    async fn mends(&self, wrong: impl Fn(&Life) -> Option<String>) -> Result<(), String> {
+    async fn mends(&self, mut wrong: impl FnMut() -> Option<String>) -> Result<(), String> {
         let deadline = elapsed() + HEAL_WITHIN;
-        while let Some(why) = wrong(self) {
+        while let Some(why) = wrong() {
             if elapsed() > deadline {
                 return Err(why);
             }
@@ -350,9 +356,9 @@ impl Life {
 
     /// Waits for the cluster to be well, then looks at what it has.
     async fn end(&self, clients: Vec<runtime::JoinHandle<()>>) -> Vec<String> {
-        let seconds = HEAL_WITHIN.as_secs();
+        let (seconds, healed) = (HEAL_WITHIN.as_secs(), elapsed());
         // Clients go on until all is well: it must serve again.
-        let unwell = |life: &Life| life.unready().or_else(|| life.unserved());
+        let unwell = || self.unready().or_else(|| self.unserved(healed));
         if let Err(why) = self.mends(unwell).await {
             return vec![format!("liveness: {seconds} s after the last fault, {why}")];
         }
@@ -362,7 +368,11 @@ impl Life {
                 return vec!["a client panicked".into()];
             }
         }
-        if let Err(why) = self.mends(Life::unwell).await {
+        let unanswered = self.resolve().await;
+        if !unanswered.is_empty() {
+            return unanswered;
+        }
+        if let Err(why) = self.mends(|| self.unwell()).await {
             return vec![format!("convergence: {seconds} s after the last request, {why}")];
         }
         let mut wrong = equal::replicas(&self.cluster, &self.world.sent(), true);
@@ -370,97 +380,5 @@ impl Life {
         wrong.extend(self.send_again().await);
         self.final_reads().await;
         wrong
-    }
-
-    /// Whatever was acknowledged gets its first answer again, from anywhere.
-    async fn send_again(&self) -> Vec<String> {
-        let rng = &mut SmallRng::seed_from_u64(self.plan.seed ^ 0xa9a1);
-        let mut acked: Vec<_> =
-            self.world.sent().iter().filter(|s| s.seq.is_some()).cloned().collect();
-        rand::seq::SliceRandom::shuffle(&mut acked[..], rng);
-        let mut process = self.world.recorder.process();
-        let mut wrong = vec![];
-        for sent in acked.into_iter().take(SENT_AGAIN) {
-            let (id, other_body) = (record::id(&sent.request.id), sent.other_body);
-            let value = |seq| Value::Write { id, seq, other_body };
-            let deadline = elapsed() + HEAL_WITHIN;
-            // Until it is answered, as a client does: a shard may elect a leader just then, which
-            // can take longer than a node tries.
-            let (node, outcome) = loop {
-                let node = self.world.any_node(rng);
-                if node.running().is_none() {
-                    continue;
-                }
-                let op = Op::invoke(now(), process, F::Resend, value(None));
-                let op = op.node(name(&node)).room(sent.room.as_str());
-                self.world.push(op.clone());
-                let request = sent.with_body(other_body);
-                let outcome = self
-                    .world
-                    .ask(&node, |running| async move { running.router.execute(request).await })
-                    .await;
-                process = self.world.end(&op, &outcome, |done| value(Some(done.seq.0)));
-                if matches!(outcome, Outcome::Ok(_)) || elapsed() > deadline {
-                    break (node, outcome);
-                }
-                Sim::sleep(Duration::from_millis(20)).await;
-            };
-            match outcome {
-                Outcome::Ok(done) if done.duplicate && Some(done.seq) == sent.seq => {}
-                other => wrong.push(format!(
-                    "idempotence: {} in {} was acknowledged as seq {:?}; sent again, at node {}: \
-                     {other:?}",
-                    sent.request.id,
-                    sent.room,
-                    sent.seq.map(|seq| seq.0),
-                    node.id
-                )),
-            }
-        }
-        wrong
-    }
-
-    /// A room in pages, each until it is answered.
-    async fn read_to_end(&self, process: &mut Process, node: &Arc<Node>, room: &RoomId) {
-        let (mut after, deadline) = (Seq(0), elapsed() + HEAL_WITHIN);
-        while elapsed() < deadline {
-            let read = self.world.read(process, node, F::FinalRead, room, after).await;
-            let Some(page) = read else {
-                Sim::sleep(Duration::from_millis(20)).await;
-                continue;
-            };
-            after = page.events.last().map_or(after, |last| last.event.seq);
-            // An empty page before the head is for the checker to find.
-            if after >= page.head || page.events.is_empty() {
-                return;
-            }
-        }
-    }
-
-    /// Every room, to its end, on every node.
-    async fn final_reads(&self) {
-        let mut process = self.world.recorder.process();
-        for room in self.world.rooms() {
-            for (node, running) in self.running() {
-                self.read_to_end(&mut process, &node, &room).await;
-                let shard = running.router.map().shard_of_room(&room);
-                let Some(replica) = shard.and_then(|shard| running.router.host().get(shard)) else {
-                    continue;
-                };
-                let op = Op::invoke(now(), process, F::Chain, Value::None);
-                let op = op.node(name(&node)).room(room.as_str());
-                self.world.push(op.clone());
-                let row = replica.replica().read().room(&room);
-                match row {
-                    Some(row) => {
-                        let chain =
-                            row.chain.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-                        let value = Value::Chain { seq: row.head.0, chain: chain.into() };
-                        self.world.push(op.ok(now(), value));
-                    }
-                    None => self.world.push(op.fail(now(), "no-room")),
-                }
-            }
-        }
     }
 }

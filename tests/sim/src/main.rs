@@ -1,7 +1,5 @@
 //! `folkmoot-sim`: runs simulated lives of a cluster, and judges them.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a command")]
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal};
 use std::path::PathBuf;
@@ -12,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use folkmoot_sim::life::Outcomes;
 use folkmoot_sim::mutants::{self, Hunt};
+use folkmoot_sim::output::{say, tell};
 use folkmoot_sim::plan::{Fault, Plan, Wishes};
 use folkmoot_sim::runner::{Run, Totals};
 use folkmoot_sim::shrink::shrink;
@@ -40,7 +39,7 @@ struct Args {
     #[arg(long, default_value_t = 2, value_parser = jobs)]
     jobs: usize,
     /// Begin no new life after this time, as in 180 (seconds).
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     at_most: Option<u64>,
     /// Begin no new life after a failure.
     #[arg(long)]
@@ -52,9 +51,9 @@ struct Args {
     #[arg(long)]
     trace: bool,
     /// Print what the nodes log as well, as in "folkmoot=debug,openraft=info", on standard error.
-    #[arg(long, value_name = "FILTER")]
+    #[arg(long, value_name = "FILTER", value_parser = filter)]
     log: Option<String>,
-    /// Look for a smaller life that fails, too.
+    /// Look for a smaller life that fails, too. With --twice also for one whose traces differ.
     #[arg(long)]
     shrink: bool,
     /// Write what clients saw to this file, for folkmoot-jepsen.
@@ -66,9 +65,10 @@ struct Args {
     /// None of these sorts of faults.
     #[arg(long, value_name = "FAULT,…", value_delimiter = ',')]
     without: Vec<Fault>,
-    /// Of the strikes that were drawn, only those with these numbers.
-    #[arg(long, value_delimiter = ',')]
-    strikes: Option<Vec<usize>>,
+    /// Of the strikes that were drawn, only those with these numbers; "none" for none. All else stays as
+    /// it was drawn, unlike with --faults none.
+    #[arg(long, value_delimiter = ',', value_parser = strike)]
+    strikes: Option<Vec<Option<usize>>>,
     /// How many nodes have replicas, from 3 to 5.
     #[arg(long, value_parser = clap::value_parser!(u64).range(3..=5))]
     nodes: Option<u64>,
@@ -119,6 +119,18 @@ fn jobs(text: &str) -> Result<usize, String> {
     jobs.ok_or_else(|| format!("{text:?} is not a number from 1 to 1024"))
 }
 
+fn filter(text: &str) -> Result<String, String> {
+    let parsed = tracing_subscriber::EnvFilter::try_new(text);
+    parsed.map(|_| text.to_owned()).map_err(|why| format!("{why}; as in \"folkmoot=debug\""))
+}
+
+fn strike(text: &str) -> Result<Option<usize>, String> {
+    match text {
+        "none" => Ok(None),
+        _ => text.parse().map(Some).map_err(|_| format!("{text:?} is neither a number nor none")),
+    }
+}
+
 fn fault(text: &str) -> Result<Option<Fault>, String> {
     if text == "none" {
         return Ok(None);
@@ -149,16 +161,14 @@ impl Args {
                     .into(),
             );
         }
-        let faults = self.faults.as_deref().unwrap_or_default();
-        if faults.len() > 1 && faults.contains(&None) {
-            return Err("--faults none stands alone".into());
-        }
-        if let Some(both) = faults.iter().flatten().find(|fault| self.without.contains(fault)) {
-            return Err(format!("{both} is asked for, and left out"));
+        self.check_faults()?;
+        let strikes = self.strikes.as_deref().unwrap_or_default();
+        if strikes.len() > 1 && strikes.contains(&None) {
+            return Err("--strikes none stands alone".into());
         }
         let drawn = |seed| Plan::draw(seed, &Wishes { strikes: None, ..self.wishes() }).strikes;
-        if let (Some(seed), Some(strikes)) = (self.seed, &self.strikes)
-            && let Some(strike) = strikes.iter().find(|strike| **strike >= drawn(seed).len())
+        if let Some(seed) = self.seed
+            && let Some(strike) = strikes.iter().flatten().find(|it| **it >= drawn(seed).len())
         {
             return Err(format!(
                 "seed {seed} has {} strikes, from 0 on: no {strike}",
@@ -168,11 +178,45 @@ impl Args {
         Ok(())
     }
 
+    /// Which sorts of faults cannot be had together.
+    fn check_faults(&self) -> Result<(), String> {
+        let faults = self.faults.as_deref().unwrap_or_default();
+        if faults.len() > 1 && faults.contains(&None) {
+            return Err("--faults none stands alone".into());
+        }
+        if let Some(both) = faults.iter().flatten().find(|fault| self.without.contains(fault)) {
+            return Err(format!("{both} is asked for, and left out"));
+        }
+        let changes = Fault::CHANGES.map(|fault| fault.to_string()).join(", ");
+        let changing = |fault: &Fault| Fault::CHANGES.contains(fault);
+        if self.changes && self.faults.is_some() && !faults.iter().flatten().any(changing) {
+            return Err(format!(
+                "with --changes every life has one of {changes}: name at least one of them in --faults, or \
+                 leave --changes out"
+            ));
+        }
+        if self.changes && Fault::CHANGES.iter().all(|fault| self.without.contains(fault)) {
+            return Err(format!(
+                "with --changes every life has one of {changes}: leave at least one of them in, or leave \
+                 --changes out"
+            ));
+        }
+        let moves = faults.iter().flatten().find(|fault| fault.moves());
+        if let Some(moves) = moves.filter(|_| faults.contains(&Some(Fault::Damage))) {
+            return Err(format!(
+                "{} and {moves} are in no life together, as a move to or from a node that is gone for good \
+                 never ends: ask for them in two runs",
+                Fault::Damage
+            ));
+        }
+        Ok(())
+    }
+
     fn wishes(&self) -> Wishes {
         Wishes {
             faults: self.faults.clone().map(|faults| faults.into_iter().flatten().collect()),
             without: self.without.iter().copied().collect(),
-            strikes: self.strikes.clone().map(BTreeSet::from_iter),
+            strikes: self.strikes.clone().map(|strikes| strikes.into_iter().flatten().collect()),
             time: self.time.map(Duration::from_millis),
             replicas: self.nodes,
             clients_max: self.clients.map(|clients| clients as usize),
@@ -230,10 +274,11 @@ fn main() -> ExitCode {
         }
         if args.seed.is_some() {
             match args.trace {
-                true => println!("{:#?}", outcome.plan),
-                false => println!("{}", outcome.plan),
+                true => say(format_args!("{:#?}", outcome.plan)),
+                false => say(format_args!("{}", outcome.plan)),
             }
-            println!("trace {}, {} steps, {:?} virtual", outcome.hash, outcome.steps, outcome.took);
+            let (hash, steps, took) = (outcome.hash, outcome.steps, outcome.took);
+            say(format_args!("trace {hash}, {steps} steps, {took:?} virtual"));
         }
         if let Some(path) = &args.history {
             *history.lock().expect("no holder of the lock panics") = write(path, outcome);
@@ -244,13 +289,20 @@ fn main() -> ExitCode {
     bar.finish_and_clear();
     sum_up(&totals);
     if let Err(error) = history.into_inner().expect("no holder of the lock panics") {
-        eprintln!("cannot write the history: {error}");
+        tell(format_args!("cannot write the history: {error}"));
+        return ExitCode::from(2);
+    }
+    if totals.lives == 0 {
+        tell(format_args!("folkmoot-sim: there was no time for any life"));
         return ExitCode::from(2);
     }
     if let Some(seed) = args.seed.filter(|_| args.shrink && totals.failed > 0) {
-        let say = &mut |smaller: &Wishes| eprintln!("smaller: {}", command(seed, smaller));
-        let smallest = shrink(seed, &run.wishes, say);
-        println!("smallest found: {}", command(seed, &smallest));
+        let twice = if args.twice { " --twice" } else { "" };
+        let mut smaller = |smaller: &Wishes| {
+            tell(format_args!("smaller: {}{twice}", command(seed, smaller)));
+        };
+        let smallest = shrink(seed, &run, &mut smaller);
+        say(format_args!("smallest found: {}{twice}", command(seed, &smallest)));
     }
     ExitCode::from(u8::from(totals.failed > 0))
 }
@@ -270,38 +322,34 @@ fn write(path: &PathBuf, outcome: &Outcomes) -> io::Result<()> {
 
 /// Says what failed, and how to see it again.
 fn report(outcome: &Outcomes, wishes: &Wishes) {
-    eprintln!("FAILED {}", outcome.plan);
+    tell(format_args!("FAILED {}", outcome.plan));
     for failure in outcome.failures.iter().take(5) {
-        eprintln!("  {failure}");
+        tell(format_args!("  {failure}"));
     }
     if outcome.failures.len() > 5 {
-        eprintln!("  … and {} more", outcome.failures.len() - 5);
+        tell(format_args!("  … and {} more", outcome.failures.len() - 5));
     }
     let differs = outcome.failures.iter().any(|failure| failure.starts_with("determinism:"));
     let twice = if differs { " --twice" } else { "" };
-    eprintln!("  again: {} --trace{twice}", command(outcome.plan.seed, wishes));
+    tell(format_args!("  again: {} --trace{twice}", command(outcome.plan.seed, wishes)));
 }
 
 /// The command that lives a life again.
 fn command(seed: u64, wishes: &Wishes) -> String {
     let mut command = format!("cargo run --release -p folkmoot-sim -- --seed {seed}");
     let list = |items: Vec<String>| items.join(",");
-    // Without a strike, no sort of fault counts.
-    let struck = wishes.strikes.as_ref().is_none_or(|strikes| !strikes.is_empty());
-    if !struck {
-        command += " --faults none";
-    }
-    if let Some(faults) = wishes.faults.as_ref().filter(|_| struck) {
-        let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
-        let faults = if faults.is_empty() { "none".into() } else { list(faults) };
+    let or_none = |items: Vec<String>| if items.is_empty() { "none".into() } else { list(items) };
+    if let Some(faults) = &wishes.faults {
+        let faults = or_none(faults.iter().map(Fault::to_string).collect());
         command += &format!(" --faults {faults}");
     }
-    if struck && !wishes.without.is_empty() {
+    if !wishes.without.is_empty() {
         let without = list(wishes.without.iter().map(Fault::to_string).collect());
         command += &format!(" --without {without}");
     }
-    if let Some(strikes) = wishes.strikes.as_ref().filter(|_| struck) {
-        command += &format!(" --strikes {}", list(strikes.iter().map(usize::to_string).collect()));
+    if let Some(strikes) = &wishes.strikes {
+        let strikes = or_none(strikes.iter().map(usize::to_string).collect());
+        command += &format!(" --strikes {strikes}");
     }
     if let Some(nodes) = wishes.replicas {
         command += &format!(" --nodes {nodes}");
@@ -322,7 +370,7 @@ fn command(seed: u64, wishes: &Wishes) -> String {
 }
 
 fn sum_up(totals: &Totals) {
-    println!(
+    say(format_args!(
         "{} lives, {} failed; {:.1} s, {:.0} lives a minute; {} operations ok, {:.0} s of virtual \
          time, {:.0} polls a life",
         totals.lives,
@@ -332,5 +380,5 @@ fn sum_up(totals: &Totals) {
         totals.ok,
         totals.virtual_time.as_secs_f64(),
         totals.polls as f64 / totals.lives.max(1) as f64,
-    );
+    ));
 }

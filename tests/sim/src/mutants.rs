@@ -24,9 +24,9 @@ pub struct Hunt {
 /// Without `cfg(mutants)` there is nothing to hunt.
 #[cfg(not(mutants))]
 pub fn run(_name: Option<&str>, _hunt: &Hunt) -> std::process::ExitCode {
-    eprintln!(
+    crate::output::tell(format_args!(
         "folkmoot-sim: no faults are planted in this build: build with RUSTFLAGS=\"--cfg mutants\""
-    );
+    ));
     std::process::ExitCode::from(2)
 }
 
@@ -34,7 +34,6 @@ pub fn run(_name: Option<&str>, _hunt: &Hunt) -> std::process::ExitCode {
 pub use planted::run;
 
 #[cfg(mutants)]
-#[expect(clippy::print_stdout, reason = "a command's answer")]
 mod planted {
     use std::process::ExitCode;
     use std::sync::Mutex;
@@ -44,18 +43,20 @@ mod planted {
 
     use super::Hunt;
     use crate::life;
+    use crate::output::{say, tell};
     use crate::plan::Plan;
 
     /// Lists the mutants, or hunts the one of this name. 0: caught, 1: not caught, 2: no such mutant.
     pub fn run(name: Option<&str>, hunt: &Hunt) -> ExitCode {
         let Some(name) = name else {
             for mutant in Mutant::ALL {
-                println!("{}\t{}\t{}", mutant.name(), mutant.place(), mutant.what());
+                let (name, place, what) = (mutant.name(), mutant.place(), mutant.what());
+                say(format_args!("{name}\t{place}\t{what}"));
             }
             return ExitCode::SUCCESS;
         };
         let Some(mutant) = Mutant::ALL.iter().copied().find(|mutant| mutant.name() == name) else {
-            eprintln!("folkmoot-sim: there is no mutant {name:?}: see --mutants-list");
+            tell(format_args!("folkmoot-sim: there is no mutant {name:?}: see --mutants-list"));
             return ExitCode::from(2);
         };
         let mut from = hunt.seeds.start;
@@ -63,17 +64,18 @@ mod planted {
             mutants::choose(None);
             if failures(catch.seed, hunt).is_empty() {
                 let seeds = catch.seed - hunt.seeds.start + 1;
-                println!("{}\tcaught\t{}\t{seeds}\tseed {}", name, catch.checks, catch.seed);
+                let Catch { checks, seed, .. } = &catch;
+                say(format_args!("{name}\tcaught\t{checks}\t{seeds}\tseed {seed}"));
                 for failure in catch.failures.iter().take(3) {
                     let lines: Vec<&str> = failure.lines().take(4).collect();
-                    eprintln!("  {}", lines.join("\n  "));
+                    tell(format_args!("  {}", lines.join("\n  ")));
                 }
                 return ExitCode::SUCCESS;
             }
-            eprintln!("seed {} fails without the mutant, too: passed over", catch.seed);
+            tell(format_args!("seed {} fails without the mutant, too: passed over", catch.seed));
             from = catch.seed + 1;
         }
-        println!("{name}\tNOT CAUGHT\t\t{}\t", hunt.seeds.end - hunt.seeds.start);
+        say(format_args!("{name}\tNOT CAUGHT\t\t{}\t", hunt.seeds.end - hunt.seeds.start));
         ExitCode::FAILURE
     }
 
@@ -140,6 +142,8 @@ mod planted {
         ("placement: ", "placement"),
         ("join: ", "join"),
         ("no room could be created", "liveness"),
+        ("unknown: ", "no verdict"),
+        ("determinism: ", "determinism"),
     ];
 
     /// The checks that failed, each once, the first one first.
@@ -159,7 +163,7 @@ mod planted {
                 continue;
             }
             let known = CHECKS.iter().find(|(text, _)| failure.contains(text));
-            add(known.map_or("panic", |(_, name)| name));
+            add(known.map_or("other", |(_, name)| name));
         }
         names.join(", ")
     }

@@ -271,6 +271,18 @@ impl Operator {
     }
 }
 
+/// Takes back that a node is replaced, once: it was away, came back, and stays on its way out, as there is
+/// no other one left for its replicas. That is what an operator is to do then.
+pub fn resume(world: &Arc<World>, node: NodeId) {
+    let order = format!("resume node {node}, which nobody can replace");
+    if world.cluster.orders.open(&order).is_some() {
+        return;
+    }
+    let open = Open::new(world, order);
+    let mut rng = SmallRng::seed_from_u64(node.0);
+    drop(Sim::spawn(async move { insist(&open.0, &Order::Resume(node), &mut rng).await }));
+}
+
 /// Asks one node after another to remove one, as an operator does, until one knows that it is removed.
 async fn remove(world: Arc<World>, lost: NodeId, mut rng: SmallRng) {
     loop {

@@ -14,7 +14,7 @@ use folkmoot::shard::Shard;
 use prost::Message;
 
 use crate::cluster::Cluster;
-use crate::node::Excuse;
+use crate::node::{Excuse, Node};
 use crate::runtime::Sim;
 
 /// Sets of voters, of which an entry needs a majority each: one; two while they change.
@@ -54,7 +54,7 @@ impl Placements {
                 self.promoted(cluster, &shard);
             }
             if let Some(meta) = running.router.host().get(ShardId::META) {
-                self.state(cluster, node.id, &meta);
+                self.state(cluster, node, &meta);
             }
         }
         if let Some((map, _)) = self.maps.values().next_back() {
@@ -89,14 +89,13 @@ impl Placements {
     }
 
     /// What has applied the same of the meta group has the same map.
-    fn state(&mut self, cluster: &Cluster, node: NodeId, meta: &Shard<Sim>) {
+    fn state(&mut self, cluster: &Cluster, node: &Node, meta: &Shard<Sim>) {
         let image = || {
             let state = meta.replica().read();
             (state.applied().log_id, state.blob(MAP_BLOB))
         };
-        // A disk that fails ends the process by a panic, wherever it is read.
-        let image = std::panic::catch_unwind(std::panic::AssertUnwindSafe(image));
-        let Ok((Some(applied), map)) = image else { return };
+        let Some((Some(applied), map)) = cluster.look(node, image) else { return };
+        let node = node.id;
         let (known, first) = self.states.entry(applied).or_insert((map.clone(), node));
         if *known != map {
             cluster.violation(format!(
@@ -294,21 +293,24 @@ fn lacks_spare(cluster: &Cluster, map: &ClusterMap, id: NodeId) -> bool {
     its.any(|placement| spares.iter().all(|spare| placement.members().contains(spare)))
 }
 
-/// Whether a node is on its way out, and stays so until an operator does something: it was away, came
-/// back, and the one that was to take its place is gone meanwhile.
-fn is_stuck(cluster: &Cluster, map: &ClusterMap, node: &folkmoot::meta::Node) -> bool {
-    let leaves = node.state == NodeState::Leaving;
-    leaves && cluster.replaces() && lacks_spare(cluster, map, node.id)
+/// A node that is on its way out, and stays so until an operator resumes it: it was away, came back, and
+/// the one that was to take its place is gone meanwhile, or has taken another one's.
+pub fn stuck(cluster: &Cluster) -> Option<NodeId> {
+    let map = cluster.newest_map().filter(|_| cluster.replaces())?;
+    let is_stuck = |node: &folkmoot::meta::Node| {
+        let its = map.placements().filter(|placement| placement.members().contains(&node.id));
+        node.state == NodeState::Leaving
+            && its.into_iter().all(|placement| placement.is_settled())
+            && lacks_spare(cluster, &map, node.id)
+    };
+    map.nodes().find(is_stuck).map(|node| node.id)
 }
 
-/// Whether nobody replaces a lost node unasked: it has no replica, there is no node that could take its
-/// place in some group, or another one is to be replaced before it.
+/// Whether nobody replaces a lost node unasked: it has no replica, or there is no node that could take its
+/// place in some group.
 pub fn cannot_be_replaced(cluster: &Cluster, map: &ClusterMap, lost: NodeId) -> bool {
     let has_none = || map.placements().all(|placement| !placement.members().contains(&lost));
-    cluster.replaces()
-        && (has_none()
-            || lacks_spare(cluster, map, lost)
-            || map.nodes().any(|node| is_stuck(cluster, map, &node)))
+    cluster.replaces() && (has_none() || lacks_spare(cluster, map, lost))
 }
 
 /// What is ordered, and not done yet.
@@ -334,8 +336,7 @@ pub fn unsettled(cluster: &Cluster) -> Option<String> {
         }
     }
     let stays = |id| cannot_be_replaced(cluster, &map, id);
-    let mut leaving = map.nodes().filter(|node| node.state == NodeState::Leaving);
-    if let Some(leaving) = leaving.find(|node| !is_stuck(cluster, &map, node)) {
+    if let Some(leaving) = map.nodes().find(|node| node.state == NodeState::Leaving) {
         return Some(format!("node {} is to be removed", leaving.id));
     }
     // Nothing is spread without a node that may be starting.

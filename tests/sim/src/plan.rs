@@ -95,6 +95,11 @@ impl Fault {
     /// What changes who is of the cluster, and who leads, beyond moves.
     pub const CHANGES: [Fault; 5] =
         [Fault::Drain, Fault::Rebalance, Fault::Replace, Fault::Absence, Fault::Join];
+
+    /// Whether replicas are moved by it.
+    pub fn moves(self) -> bool {
+        [Fault::Move, Fault::Wipe].contains(&self) || Fault::CHANGES.contains(&self)
+    }
 }
 
 impl fmt::Display for Fault {
@@ -250,10 +255,7 @@ impl Plan {
     /// others; Groce et al., ISSTA 2012), then when they happen.
     fn with_faults(mut self, rng: &mut SmallRng, wishes: &Wishes) -> Plan {
         let share = *[0.1, 0.25, 0.5].choose(rng).unwrap_or(&0.25);
-        let placed = |fault: &Fault| {
-            [Fault::Move, Fault::Wipe].contains(fault) || Fault::CHANGES.contains(fault)
-        };
-        let others = Fault::ALL.into_iter().filter(|fault| !placed(fault));
+        let others = Fault::ALL.into_iter().filter(|fault| !fault.moves());
         let drawn = others.filter(|_| rng.random_bool(share));
         let mut drawn: BTreeSet<Fault> = drawn.collect();
         // From a seed of its own, so that lives without it are what they were.
@@ -272,6 +274,11 @@ impl Plan {
         }
         self.faults = wishes.faults.clone().unwrap_or(drawn);
         self.faults.retain(|fault| !wishes.without.contains(fault));
+        if wishes.changes && !self.changes() {
+            // What was drawn is left out.
+            let left = Fault::CHANGES.into_iter().filter(|fault| !wishes.without.contains(fault));
+            self.faults.extend(left.collect::<Vec<_>>().choose(changing));
+        }
         if self.moves() {
             // A move to or from a node that is gone for good never ends.
             self.faults.remove(&Fault::Damage);
@@ -305,7 +312,7 @@ impl Plan {
 impl Plan {
     /// Whether replicas are moved.
     pub fn moves(&self) -> bool {
-        self.changes() || [Fault::Move, Fault::Wipe].iter().any(|f| self.faults.contains(f))
+        self.faults.iter().any(|fault| fault.moves())
     }
 
     /// Whether the cluster is changed beyond moves.
@@ -330,5 +337,34 @@ impl fmt::Display for Plan {
             self.time.as_secs_f64(),
             self.strikes.len()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Also where what was drawn for it is left out.
+    #[test]
+    fn each_life_with_changes_has_some() {
+        let without = BTreeSet::from([Fault::Drain, Fault::Replace, Fault::Join]);
+        let wishes = Wishes { changes: true, without, ..Wishes::default() };
+        for seed in 0..200 {
+            let plan = Plan::draw(seed, &wishes);
+            assert!(plan.changes() && plan.faults.is_disjoint(&wishes.without), "{plan}");
+        }
+    }
+
+    /// Without its strikes a life is what it was: as many nodes, as long.
+    #[test]
+    fn without_strikes_all_else_stays() {
+        for seed in 0..50 {
+            let wishes = Wishes { changes: true, ..Wishes::default() };
+            let whole = Plan::draw(seed, &wishes);
+            let bare = Plan::draw(seed, &Wishes { strikes: Some(BTreeSet::new()), ..wishes });
+            assert!(bare.strikes.is_empty());
+            let same = Plan { strikes: whole.strikes.clone(), ..bare };
+            assert_eq!(format!("{same:?}"), format!("{whole:?}"));
+        }
     }
 }

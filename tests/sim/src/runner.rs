@@ -84,7 +84,8 @@ impl Run {
         Totals { took: began.elapsed(), ..totals }
     }
 
-    fn life(&self, seed: u64) -> Outcomes {
+    /// Lives one life, or the same one twice.
+    pub fn life(&self, seed: u64) -> Outcomes {
         let plan = Plan::draw(seed, &self.wishes);
         let mut outcome = life::live(&plan, self.trace);
         if self.twice {

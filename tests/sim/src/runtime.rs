@@ -24,6 +24,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::oneshot;
 
+use crate::output;
+
 /// How the simulated machine behaves: what is random about its tasks and disks.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -114,8 +116,6 @@ struct State {
     paused: bool,
     /// Wakes what wanted to run while it was paused.
     held: Vec<Waker>,
-    /// Wakes those who wait for its end.
-    mourners: Vec<oneshot::Sender<()>>,
 }
 
 impl fmt::Debug for Process {
@@ -162,15 +162,7 @@ impl Process {
 
     /// Lets it do nothing more. Its tasks are dropped by [`Process::bury`].
     pub fn kill(&self) {
-        let mourners = {
-            let mut state = self.lock();
-            state.dead = true;
-            std::mem::take(&mut state.mourners)
-        };
-        for mourner in mourners {
-            // Who waited may be gone.
-            let _: Result<(), ()> = mourner.send(());
-        }
+        self.lock().dead = true;
     }
 
     /// Drops what a killed process left.
@@ -184,21 +176,6 @@ impl Process {
         for waker in held {
             waker.wake();
         }
-    }
-
-    /// Waits until it has ended.
-    pub async fn ended(&self) {
-        let waiting = {
-            let mut state = self.lock();
-            if state.dead {
-                return;
-            }
-            let (tx, rx) = oneshot::channel();
-            state.mourners.push(tx);
-            rx
-        };
-        // An error means the same: it is gone.
-        let _: Result<(), oneshot::error::RecvError> = waiting.await;
     }
 
     /// Stops and continues it, as SIGSTOP and SIGCONT do.
@@ -282,7 +259,7 @@ pub fn quiet_panics() {
             return loud(info);
         }
         if std::env::var_os("FOLKMOOT_SIM_PANICS").is_some() {
-            eprintln!("{}", std::backtrace::Backtrace::force_capture());
+            output::tell(format_args!("{}", std::backtrace::Backtrace::force_capture()));
             loud(info);
         }
         let at = info.location().map(ToString::to_string).unwrap_or_default();
@@ -315,7 +292,14 @@ impl fmt::Display for Panic {
 /// The payload of the unwinding that ends an aborted process.
 struct Aborted;
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+/// How it reads: a node ends itself so when it cannot go on, mostly for its disk.
+pub const ABORTED: &str = "the process aborted";
+
+/// What a panic says, the end of an aborted process included.
+pub fn panic_text(panic: &(dyn Any + Send)) -> String {
+    if panic.is::<Aborted>() {
+        return ABORTED.into();
+    }
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
 }

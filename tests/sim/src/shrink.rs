@@ -3,19 +3,22 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::life;
 use crate::plan::{Plan, Wishes};
+use crate::runner::Run;
 
 /// Lives tried at most.
 const TRIES_MAX: usize = 400;
 
-/// Shrinks what makes a seed fail; `tried` is told of each smaller life that does.
-pub fn shrink(seed: u64, wishes: &Wishes, tried: &mut dyn FnMut(&Wishes)) -> Wishes {
+/// Shrinks what makes a run of one seed fail, in whatever way it looks for that: a run that lives each life
+/// twice also shrinks what differs between the two. `tried` is told of each smaller life that fails.
+pub fn shrink(seed: u64, run: &Run, tried: &mut dyn FnMut(&Wishes)) -> Wishes {
+    let wishes = &run.wishes;
     let mut shrunk = wishes.clone();
     let mut tries = 0;
     let mut fails = |candidate: &Wishes| {
         tries += 1;
-        tries <= TRIES_MAX && !life::live(&Plan::draw(seed, candidate), false).failures.is_empty()
+        let smaller = Run { wishes: candidate.clone(), trace: false, ..run.clone() };
+        tries <= TRIES_MAX && !smaller.life(seed).failures.is_empty()
     };
     let mut accept = |shrunk: &mut Wishes, change: &dyn Fn(&mut Wishes)| {
         let mut candidate = shrunk.clone();

@@ -1,13 +1,15 @@
 //! What happened in a life, as one hash, and in words when somebody wants to read it.
 //!
-//! Two runs of one seed must have the same trace: every frame, every write to a disk, every
-//! operation of a client and every fault, each with its virtual time, goes into the hash.
+//! Two runs of one seed must have the same trace: every frame, every write to a file, sync, change of a
+//! length or name, every operation of a client with all that it was shown, and every fault, each with its
+//! virtual time, goes into the hash. Of a write to the base only the length does.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 
 use folkmoot_jepsen::history::{Op, Value};
 
+use crate::output;
 use crate::runtime::elapsed;
 
 /// A trace's hash so far.
@@ -48,7 +50,8 @@ impl Trace {
         let hash = self.note_silently(what, head, bytes);
         if self.spoken {
             let seconds = elapsed().as_secs_f64();
-            eprintln!("{seconds:>10.6} {hash} {what} {head:?} {} bytes", bytes.len());
+            let bytes = bytes.len();
+            output::tell(format_args!("{seconds:>10.6} {hash} {what} {head:?} {bytes} bytes"));
         }
     }
 
@@ -65,16 +68,20 @@ impl Trace {
 
     /// Takes a line of the history into the hash.
     pub fn op(&self, head: &[u8], op: &Op) {
-        let bytes = match &op.value {
-            Value::Write { id, seq, .. } => [id.as_u128(), u128::from(seq.unwrap_or(0))],
-            Value::Page { head, events } => [u128::from(*head), events.len() as u128],
-            Value::Delivery { seq, id, .. } => [id.as_u128(), u128::from(*seq)],
-            _ => [0; 2],
-        };
-        let bytes = bytes.map(u128::to_le_bytes).concat();
+        let mut bytes = format!("{:?} {:?} {:?} {:?}", op.process, op.node, op.room, op.error);
+        if let Value::Page { head, .. } = &op.value {
+            bytes += &head.to_string();
+        } else {
+            bytes += &format!("{:?}", op.value);
+        }
+        let mut bytes = bytes.into_bytes();
+        for event in op.events() {
+            bytes.extend(event.seq.to_le_bytes());
+            bytes.extend(event.id.as_u128().to_le_bytes());
+        }
         let hash = self.note_silently("op", head, &bytes);
         if self.spoken {
-            eprintln!("{:>10.6} {hash} {op:?}", elapsed().as_secs_f64());
+            output::tell(format_args!("{:>10.6} {hash} {op:?}", elapsed().as_secs_f64()));
         }
     }
 
@@ -87,14 +94,15 @@ impl Trace {
         state.hash = mix(state.hash, &now.as_nanos().to_le_bytes());
         state.hash = mix(state.hash, text.as_bytes());
         if self.spoken {
-            eprintln!("{:>10.6} {} {text}", now.as_secs_f64(), TraceHash(state.hash));
+            let (seconds, hash) = (now.as_secs_f64(), TraceHash(state.hash));
+            output::tell(format_args!("{seconds:>10.6} {hash} {text}"));
         }
     }
 
     /// Says something that is no part of the hash: it may name places of this run.
     pub fn tell(&self, what: fmt::Arguments<'_>) {
         if self.spoken {
-            eprintln!("{:>10.6} {what}", elapsed().as_secs_f64());
+            output::tell(format_args!("{:>10.6} {what}", elapsed().as_secs_f64()));
         }
     }
 
@@ -120,4 +128,25 @@ fn mix(mut hash: u64, bytes: &[u8]) -> u64 {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     }
     (hash ^ bytes.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(test)]
+mod tests {
+    use folkmoot_jepsen::history::{Event, F, Id, Process};
+
+    use super::*;
+
+    /// What a client was shown is in the hash, event by event.
+    #[test]
+    fn other_events_are_another_trace() {
+        let hash = |id: u128| {
+            let trace = Trace::new(false);
+            let op = Op::invoke(0, Process(1), F::Read, Value::range(0, None)).room("tea");
+            let events = vec![Event { seq: 1, id: Id::from_u128(id) }];
+            trace.op(&[], &op.ok(1, Value::Page { head: 1, events }));
+            trace.hash()
+        };
+        assert_eq!(hash(7), hash(7));
+        assert_ne!(hash(7), hash(8));
+    }
 }

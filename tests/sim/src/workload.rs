@@ -86,6 +86,8 @@ pub struct World {
     pub recorder: Recorder,
     rooms: Mutex<Vec<RoomId>>,
     sent: Mutex<Vec<Sent>>,
+    /// When the latest of the messages was sent that were acknowledged.
+    served: Mutex<Option<Duration>>,
     over: AtomicBool,
     text_bytes: usize,
     think: Duration,
@@ -99,6 +101,7 @@ impl World {
             recorder: Recorder::new(),
             rooms: Mutex::default(),
             sent: Mutex::default(),
+            served: Mutex::default(),
             over: AtomicBool::new(false),
             text_bytes: plan.text_bytes,
             think: plan.think,
@@ -118,6 +121,11 @@ impl World {
     /// Every message that was sent.
     pub fn sent(&self) -> MutexGuard<'_, Vec<Sent>> {
         self.sent.lock().expect("no holder of the lock panics")
+    }
+
+    /// When the latest of the messages was sent that were acknowledged, as far as clients got.
+    pub fn served_last(&self) -> Option<Duration> {
+        *self.served.lock().expect("no holder of the lock panics")
     }
 
     /// Lets clients come to an end.
@@ -419,8 +427,11 @@ impl Client {
         let op = Op::invoke(now(), self.process, f, Value::Write { id, seq: None, other_body });
         let op = op.node(name(&node)).room(room.as_str());
         self.world.push(op.clone());
+        let began = elapsed();
         let outcome = self.execute(&node, &request).await;
         if let Outcome::Ok(done) = &outcome {
+            let served = &mut *self.world.served.lock().expect("no holder of the lock panics");
+            *served = (*served).max(Some(began));
             let sent = &mut self.world.sent()[at];
             if sent.seq.is_none() {
                 (sent.seq, sent.other_body) = (Some(done.seq), other_body);

@@ -48,6 +48,7 @@ impl Base for SimBase {
         if state.room_for(bytes) < bytes {
             return Err(no_space());
         }
+        state.note("base", bytes as usize, &[]);
         state.base.write(batch)?;
         if power_cut {
             state.lose_power();
@@ -62,6 +63,7 @@ impl Base for SimBase {
             state.lose_power();
             return Err(lost_power());
         }
+        state.note("flush", 0, &[]);
         state.base.flush()
     }
 

@@ -61,7 +61,9 @@ impl FileSystem for SimFs {
         let mut state = self.disk.lock();
         state.check_alive(self.generation)?;
         create_placeholder(path.as_ref())?;
-        let file = state.files.entry(name(path.as_ref())?).or_default();
+        let name = name(path.as_ref())?;
+        state.note("create", 0, name.as_bytes());
+        let file = state.files.entry(name).or_default();
         Ok(self.handle(file, Permission::ReadWrite))
     }
 
@@ -75,7 +77,9 @@ impl FileSystem for SimFs {
     fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
         let mut state = self.disk.lock();
         state.check_alive(self.generation)?;
-        state.files.remove(&name(path.as_ref())?).ok_or(io::ErrorKind::NotFound)?;
+        let name = name(path.as_ref())?;
+        state.files.remove(&name).ok_or(io::ErrorKind::NotFound)?;
+        state.note("delete", 0, name.as_bytes());
         std::fs::remove_file(path)
     }
 
@@ -84,6 +88,7 @@ impl FileSystem for SimFs {
         state.check_alive(self.generation)?;
         let to_name = name(to.as_ref())?;
         let file = state.files.remove(&name(from.as_ref())?).ok_or(io::ErrorKind::NotFound)?;
+        state.note("rename", 0, to_name.as_bytes());
         state.files.insert(to_name, file);
         std::fs::rename(from, to)
     }
@@ -105,6 +110,7 @@ impl SimHandle {
             // As ftruncate does.
             return Err(io::ErrorKind::InvalidInput.into());
         }
+        state.note("length", len, &[]);
         lock(&self.file).set_len(len);
         Ok(())
     }
@@ -118,6 +124,7 @@ impl SimHandle {
             return Err(no_space());
         }
         if more > 0 {
+            state.note("length", len, &[]);
             lock(&self.file).set_len(len);
         }
         Ok(())
@@ -155,6 +162,7 @@ impl SimHandle {
         let missing = more - state.room_for(more as u64) as usize;
         let fits = bytes.len().saturating_sub(missing);
         if fits > 0 {
+            state.note("write", at, &bytes[..fits]);
             lock(&self.file).write(at, &bytes[..fits]);
         }
         fits == bytes.len()
@@ -181,6 +189,7 @@ impl Handle for SimHandle {
             state.lose_power();
             return Err(lost_power());
         }
+        state.note("sync", 0, &[]);
         if !state.faults.lying {
             lock(&self.file).sync();
         }

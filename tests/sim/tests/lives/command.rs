@@ -1,6 +1,6 @@
 //! The command: what it is told wrong it refuses, and one seed has one trace in every process.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn sim(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_folkmoot-sim")).args(args).output().unwrap()
@@ -32,6 +32,18 @@ fn the_impossible_is_refused() {
         (&["--seed", "1", "--faults", "none,kill"], "stands alone"),
         (&["--seed", "1", "--faults", "kill", "--without", "kill"], "asked for, and left out"),
         (&["--seed", "1", "--jobs", "0"], "from 1 to 1024"),
+        (&["--seed", "1", "--strikes", "none,1"], "stands alone"),
+        (&["--seed", "1", "--strikes", "some"], "neither a number nor none"),
+        (&["--seed", "1", "--changes", "--faults", "kill"], "name at least one of them"),
+        (&["--seed", "1", "--changes", "--faults", "none"], "name at least one of them"),
+        (
+            &["--seed", "1", "--changes", "--without", "drain,rebalance,replace,absence,join"],
+            "leave at least one of them in",
+        ),
+        (&["--seed", "1", "--faults", "damage,move"], "ask for them in two runs"),
+        (&["--seed", "1", "--faults", "drain,damage"], "ask for them in two runs"),
+        (&["--seed", "1", "--log", "garbage=="], "as in \"folkmoot=debug\""),
+        (&["--seed", "1", "--at-most", "0"], "--at-most"),
         (&["--mutant", "x", "--twice"], "a hunt"),
         (&["--mutant", "log-not-synced"], "--cfg mutants"),
     ] {
@@ -76,6 +88,20 @@ fn wishes_are_granted() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let stdout = text(&output.stdout);
     assert!(stdout.contains("5 nodes") && stdout.contains("0 strikes of none"), "{stdout}");
+}
+
+/// Whoever reads no more ends it, without a word.
+#[test]
+fn it_ends_quietly_where_nobody_reads() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_folkmoot-sim"))
+        .args(["--seed", "8", "--faults", "none", "--time", "500"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(141), String::new()));
 }
 
 /// The arguments in the command that is printed after `label`.
