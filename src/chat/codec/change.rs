@@ -63,6 +63,17 @@ pub(super) fn encode(user: &UserId, change: &Change) -> proto::ChangeUser {
             guest: guest.as_str().into(),
             give_back: *give_back,
         }),
+        linked => encode_linked(linked),
+    };
+    proto::ChangeUser { user: user.as_str().into(), change: Some(change) }
+}
+
+/// Those about accounts of providers.
+///
+/// # Panics
+/// For every other one.
+fn encode_linked(change: &Change) -> Wire {
+    match change {
         Change::ClaimSubject { link, user } => {
             Wire::ClaimSubject(wire::ClaimSubject { link: to_wire(link), user: user.to_string() })
         }
@@ -82,8 +93,8 @@ pub(super) fn encode(user: &UserId, change: &Change) -> proto::ChangeUser {
             })
         }
         Change::SetLink { link } => Wire::SetLink(wire::SetLink { link: to_wire(link) }),
-    };
-    proto::ChangeUser { user: user.as_str().into(), change: Some(change) }
+        _ => unreachable!("`encode` has the others"),
+    }
 }
 
 fn to_wire(link: &Link) -> Option<wire::Link> {
