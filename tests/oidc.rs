@@ -221,6 +221,8 @@ fn people_sign_in_with_browsers_over_two_nodes_and_with_the_command_line() {
     let mut script = Script::start(&node, "browser/oidc.js", &config);
     assert_eq!(script.next()["do"], "check");
     script.succeeds();
+    // It asks every few seconds, and is made a user then.
+    let kept = login.next();
 
     let users = world.cluster.admin(0).get("/v1/users?limit=100").unwrap().expect(200);
     let users: Vec<_> = users["users"].as_array().unwrap().iter().collect();
@@ -229,7 +231,6 @@ fn people_sign_in_with_browsers_over_two_nodes_and_with_the_command_line() {
     assert_eq!(users[2]["display_name"], "CID", "from the user info, as the ID token is short");
 
     // The command line is signed in, by a file of its user's own; until it is not.
-    let kept = login.next();
     assert_eq!(kept["user"], "dan");
     assert!(login.child.wait().unwrap().success());
     let file = world.cluster.directory().join(".config/folkmoot/credentials.json");

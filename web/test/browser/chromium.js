@@ -111,7 +111,10 @@ export class Chromium {
     this.#process.kill('SIGKILL');
     if (this.#process.exitCode === null) await ended;
     // Its helpers may take a moment longer.
-    rmSync(this.#profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+    await until('its profile to be removed', () => {
+      rmSync(this.#profile, { recursive: true, force: true });
+      return true;
+    });
   }
 }
 
