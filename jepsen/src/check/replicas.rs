@@ -144,21 +144,27 @@ pub(super) fn everywhere(
 
 /// The nodes that were asked anything, without those that are gone for good, as the history says.
 fn left(history: &History) -> BTreeSet<&Name> {
-    let mut nodes: BTreeMap<&Name, bool> = BTreeMap::new();
+    // The line that says that a node is gone, if one does.
+    let mut nodes: BTreeMap<&Name, Option<usize>> = BTreeMap::new();
     for (line, op) in history.ops().iter().enumerate().filter(|(_, op)| op.f != F::Nemesis) {
-        let call = history.partner(line).map(|call| &history.ops()[call]);
-        let Some(node) = op.node.as_ref().or(call.and_then(|call| call.node.as_ref())) else {
-            continue;
-        };
+        let call = history.partner(line);
+        let asked = call.and_then(|call| history.ops()[call].node.as_ref());
+        let Some(node) = op.node.as_ref().or(asked) else { continue };
         let gone = op.f == F::Admin && matches!(&op.value, Value::Admin(admin) if admin.is_gone());
-        match op.kind {
-            // Whatever it answers later, it is there.
-            Kind::Ok => drop(nodes.insert(node, gone)),
-            _ if gone => {}
-            _ => drop(nodes.entry(node).or_default()),
+        if gone {
+            if op.kind == Kind::Ok {
+                nodes.insert(node, Some(line));
+            }
+            continue;
+        }
+        let known = nodes.entry(node).or_default();
+        // Whatever it answers to a later question, it is there. What it had delivered may come late.
+        let later = call.is_some_and(|call| known.is_some_and(|gone| call > gone));
+        if later && op.kind == Kind::Ok && op.f != F::Deliver {
+            *known = None;
         }
     }
-    nodes.into_iter().filter(|(_, gone)| !gone).map(|(node, _)| node).collect()
+    nodes.into_iter().filter(|(_, gone)| gone.is_none()).map(|(node, _)| node).collect()
 }
 
 /// Compares the hash chains that replicas have of a room at a seq.

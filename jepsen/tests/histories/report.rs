@@ -119,6 +119,22 @@ fn final_reads_are_due_on_every_node_that_was_asked() {
     assert_eq!(story.check().unknown, [missing]);
 }
 
+/// What a node answers late, or had delivered, does not bring it back.
+#[test]
+fn what_a_node_had_said_before_it_was_gone_makes_no_final_read_due() {
+    let mut story = Story::new();
+    story.send("a", 1);
+    story.subscribe(1, 0);
+    let asked = story.begin_on("n3", F::Read, Value::range(0, None));
+    story.final_read("n2", "a");
+    story.gone("n1");
+    story.gone("n3");
+    story.deliver(1, 1, "a");
+    story.ok(&asked, Value::Page { head: 1, events: events(1, "a") });
+    let report = story.check();
+    assert_eq!(report.verdict, Verdict::Valid, "{report}");
+}
+
 /// Each page of a node contradicts the one before: that is counted in one pass.
 #[test]
 fn many_contradictions_take_no_longer_than_many_pages() {
