@@ -158,9 +158,11 @@ fn left(history: &History) -> BTreeSet<&Name> {
             continue;
         }
         let known = nodes.entry(node).or_default();
-        // Whatever it answers to a later question, it is there. What it had delivered may come late.
+        // Whatever it answers to a later question, it is there. What it had delivered may come late, and to
+        // end a subscription takes no node.
         let later = call.is_some_and(|call| known.is_some_and(|gone| call > gone));
-        if later && op.kind == Kind::Ok && op.f != F::Deliver {
+        let answers = !matches!(op.f, F::Deliver | F::Unsubscribe);
+        if later && op.kind == Kind::Ok && answers {
             *known = None;
         }
     }
