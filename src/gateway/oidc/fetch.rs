@@ -91,7 +91,8 @@ impl Fetcher {
     /// Why there is none.
     pub async fn fetch(&self, ask: Ask<'_>) -> Result<Answer, FetchError> {
         let _permit = self.permits.try_acquire().map_err(|_| FetchError::Busy)?;
-        let fetched = tokio::time::timeout(TIMEOUT, self.fetch_for_long(ask)).await;
+        // Boxed: it is some 20 KiB of TLS, which each WebSocket's task would have room for otherwise.
+        let fetched = tokio::time::timeout(TIMEOUT, Box::pin(self.fetch_for_long(ask))).await;
         fetched.unwrap_or(Err(FetchError::Timeout))
     }
 

@@ -141,7 +141,8 @@ async fn converse(
 ) -> Result<(), Error> {
     let (caller, _seat) = match admitted {
         Some(admitted) => admitted,
-        None => match sign_in(app, line).await {
+        // Boxed: what is needed once, and at most, is not kept for as long as the client stays.
+        None => match Box::pin(sign_in(app, line)).await {
             Ok(Some(admitted)) => admitted,
             Ok(None) => return Ok(()),
             Err(error) => return app.metrics.count(Err(error)),
