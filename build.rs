@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/folkmoot/internal/v1/forward.proto",
         "proto/folkmoot/internal/v1/rows.proto",
         "proto/folkmoot/internal/v1/verify.proto",
+        "proto/folkmoot/internal/v1/presence.proto",
     ];
     let descriptors = protox::compile(files, ["proto"])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);

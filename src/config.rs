@@ -186,6 +186,15 @@ settings! {
         follows_per_session_max: usize = 1_000;
         /// Unacknowledged posts of one session; further ones wait in the connection.
         posts_in_flight_per_session_max: usize = 256;
+        /// Requests a second that one user may make at this node, over all interfaces; five times as
+        /// many at once. Further ones are answered `rate_limited`. Administrators are not limited. 0: no
+        /// limit.
+        user_requests_per_second: usize = 200;
+        /// The same with one token, or in one of a user's sessions.
+        token_requests_per_second: usize = 100;
+        /// The same from one IPv4 address, or one /64 of IPv6, whoever asks; this machine's own is not
+        /// limited, unless `accounts.behind_proxy` is set.
+        address_requests_per_second: usize = 1_000;
         /// After how long a silence a WebSocket, or an HTTP/2 connection, is asked whether its
         /// client is there, and how long the answer may take. Shorter than any proxy between them
         /// waits. A WebSocket whose client takes nothing is closed after twice as long.

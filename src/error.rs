@@ -99,7 +99,7 @@ codes! {
     ShuttingDown = "shutting_down", temporary: true;
     /// The node has as many connections, or sessions and streams, as it takes.
     TooManyConnections = "too_many_connections", temporary: true;
-    /// Too many attempts in too short a time.
+    /// Too many requests, or attempts to sign in, in too short a time.
     RateLimited = "rate_limited", temporary: true;
 
     // Fatal for the node, or a bug.

@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod id;
 pub mod limits;
 pub mod meta;
+pub mod presence;
 pub mod router;
 pub mod shard;
 pub mod store;

@@ -327,6 +327,7 @@ fn watchers(
     let mut tasks: Vec<BoxFuture<'static, ()>> = vec![
         Box::pin(guard::report(router.clone())),
         Box::pin(trimming::run(router.clone())),
+        Box::pin(router.clone().tell_presence()),
         Box::pin(compaction::run_when_outgrown(compactor, over)),
     ];
     if let Some(seed) = &membership.seed

@@ -38,6 +38,7 @@ mod oidc;
 mod operations;
 mod page;
 mod permissions;
+mod presence;
 mod readme;
 mod recover;
 mod redaction;

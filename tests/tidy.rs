@@ -55,7 +55,7 @@ const FORBIDDEN: &[(&[&str], &[&str], &str)] = &[
         "the rules are pure and deterministic",
     ),
     (
-        &["store", "shard", "delivery", "router"],
+        &["store", "shard", "presence", "delivery", "router"],
         &["tokio::time", "tokio::spawn", "SystemTime::now", "rand::rng", "rand::random"],
         "it must run in the simulator: take the runtime, the clock or the seed as a parameter",
     ),

@@ -67,6 +67,22 @@ pub(super) fn may(
     Ok(seen)
 }
 
+/// What the rules say to somebody whose part in a room is known, at this log time: for what is in no
+/// shard's state, as who is there.
+///
+/// # Errors
+/// As [`may`].
+pub fn judge(
+    room: &Arc<Room>,
+    part: Option<&Participant>,
+    actor: &Actor,
+    now_ms: u64,
+    action: Action,
+) -> Result<(), Rejection> {
+    let who = if actor.admin { Who::Admin } else { standing(part, now_ms) };
+    Seen { room: room.clone(), part: None, who }.require(action)
+}
+
 /// Who somebody with this part is, administrators aside.
 pub(super) fn standing(part: Option<&Participant>, now_ms: u64) -> Who {
     part.map_or(Who::Outsider, |part| part.who(now_ms))

@@ -69,6 +69,7 @@ pub enum Action {
     SetRetention,
     Archive,
     MarkRead,
+    SeePresence,
     Import,
     Export,
 }
@@ -205,6 +206,8 @@ table! {
         OWNERS OWNERS ADMINS ADMINS true "only owners archive a room";
     MarkRead "mark what they have read":
         INSIDE INSIDE INSIDE INSIDE true "only those in the room mark what they have read";
+    SeePresence "see who is there, who types, and how far others have read":
+        INSIDE INSIDE INSIDE INSIDE true "only those in the room see who is there";
     Import "import history":
         ADMINS ADMINS ADMINS NOBODY false "only administrators import history";
     Export "export the room's log":

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::chat::access;
+pub use crate::chat::access::judge;
 use crate::chat::command::{Actor, Rejection};
 use crate::chat::event::Event;
 use crate::chat::page;
@@ -23,6 +24,15 @@ pub enum Query {
     Room {
         /// Which.
         room: RoomId,
+    },
+    /// A room's row and more of its participants, ascending.
+    Participants {
+        /// Which room.
+        room: RoomId,
+        /// Only ids above this one.
+        after: Option<UserId>,
+        /// At most this many.
+        limit: usize,
     },
     /// The rooms of this shard that the actor may see, ascending.
     Rooms {
@@ -100,14 +110,33 @@ pub enum Page {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "as in the query of the same name")]
 pub enum Answer {
-    Room { room: Arc<Room>, participants: Vec<(UserId, Participant)> },
-    Rooms { rooms: Vec<Arc<Room>> },
+    Room {
+        room: Arc<Room>,
+        participants: Vec<(UserId, Participant)>,
+        /// The actor may know who of them is there, and how far they have read.
+        sees_presence: bool,
+    },
+    Rooms {
+        rooms: Vec<Arc<Room>>,
+    },
     Events(Events),
-    Export { room: Arc<Room>, events: Vec<Arc<Event>> },
-    User { user: Arc<User> },
-    Users { users: Vec<Arc<User>> },
-    Mine { rooms: Vec<OwnRoom>, next: Option<RoomId> },
-    Revocations { count: u64 },
+    Export {
+        room: Arc<Room>,
+        events: Vec<Arc<Event>>,
+    },
+    User {
+        user: Arc<User>,
+    },
+    Users {
+        users: Vec<Arc<User>>,
+    },
+    Mine {
+        rooms: Vec<OwnRoom>,
+        next: Option<RoomId>,
+    },
+    Revocations {
+        count: u64,
+    },
 }
 
 /// A room as one who is in it or invited to it sees it in a list of theirs.
@@ -174,14 +203,10 @@ const SCAN: usize = 256;
 pub fn query(state: &impl State, actor: &Actor, query: &Query) -> Result<Answer, Error> {
     match query {
         Query::Room { room } => {
-            let seen = access::may(state, actor, room, Action::See)?;
-            let inside = actor.admin || seen.part.is_some_and(|part| part.is_inside());
-            let mut participants = participants(state, &seen.room.id);
-            if !inside {
-                // How far they have read is for those who read with them.
-                participants.iter_mut().for_each(|(_, part)| part.read = Seq(0));
-            }
-            Ok(Answer::Room { room: seen.room, participants })
+            participants(state, actor, room, None, limits::PARTICIPANTS_SHOWN_MAX)
+        }
+        Query::Participants { room, after, limit } => {
+            participants(state, actor, room, after.as_ref(), clamp(*limit))
         }
         Query::Rooms { after, limit, search } => {
             let rooms = rooms(state, actor, after.clone(), clamp(*limit), &search.to_lowercase());
@@ -231,11 +256,31 @@ pub fn readable(state: &impl State, actor: &Actor, room: &RoomId) -> Result<Arc<
     Ok(access::may(state, actor, room, Action::Read)?.room)
 }
 
-/// The first of those who have a part in a room, as it is at this log time.
-fn participants(state: &impl State, room: &RoomId) -> Vec<(UserId, Participant)> {
+/// A room, and those who have a part in it as it is at this log time, above `after`.
+fn participants(
+    state: &impl State,
+    actor: &Actor,
+    room: &RoomId,
+    after: Option<&UserId>,
+    limit: usize,
+) -> Result<Answer, Error> {
+    let seen = access::may(state, actor, room, Action::See)?;
+    let sees_presence = seen.require(Action::SeePresence).is_ok();
     let now_ms = state.log_time_ms();
-    let rows = state.participants(room, None, limits::PARTICIPANTS_SHOWN_MAX);
-    rows.into_iter().filter_map(|(user, part)| Some((user, part.at(now_ms)?))).collect()
+    let mut participants = Vec::new();
+    let mut after = after.cloned();
+    while participants.len() < limit {
+        let rows = state.participants(room, after.as_ref(), limit - participants.len());
+        let Some((last, _)) = rows.last() else { break };
+        after = Some(last.clone());
+        participants.extend(rows.into_iter().filter_map(|(user, part)| {
+            let part = part.at(now_ms)?;
+            // How far they have read is for those who read with them.
+            let read = if sees_presence { part.read } else { Seq(0) };
+            Some((user, Participant { read, ..part }))
+        }));
+    }
+    Ok(Answer::Room { room: seen.room, participants, sees_presence })
 }
 
 /// Where delivery of a room starts for someone who saw everything up to `after`: whether that is

@@ -178,7 +178,7 @@ async fn session(
             Some(Ask::Unfollow(unfollow)) => {
                 vec![Answer::Ended(pb::Ended { room: unfollow.room, ..pb::Ended::default() })]
             }
-            Some(Ask::MarkRead(_)) | None => vec![],
+            Some(Ask::MarkRead(_) | Ask::Presence(_) | Ask::Typing(_)) | None => vec![],
         };
         if breaks {
             let _ = out.send(Err(Status::unavailable("broken"))).await;
@@ -289,6 +289,8 @@ not_faked! {
     get_room(pb::GetRoomRequest) -> pb::Room;
     list_rooms(pb::ListRoomsRequest) -> pb::ListRoomsResponse;
     list_own_rooms(pb::ListOwnRoomsRequest) -> pb::ListOwnRoomsResponse;
+    list_participants(pb::ListParticipantsRequest) -> pb::ListParticipantsResponse;
+    set_presence(pb::SetPresenceRequest) -> pb::Presence;
     mark_read(pb::MarkReadRequest) -> pb::Ack;
     join(pb::JoinRequest) -> pb::Ack;
     leave(pb::LeaveRequest) -> pb::Ack;

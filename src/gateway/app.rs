@@ -21,6 +21,8 @@ use crate::gateway::limits::{GatewayLimits, SharedLimits, TOUCHES_MAX};
 use crate::gateway::metrics::Metrics;
 use crate::gateway::oidc::Oidc;
 use crate::gateway::passwords::Passwords;
+use crate::gateway::presence::Gathered;
+use crate::gateway::rates::Rates;
 use crate::id::{RequestId, RoomId, Seq};
 use crate::router::Readiness;
 
@@ -37,12 +39,16 @@ pub struct App {
     /// What all arriving bodies take.
     pub bodies: BodyBudget,
     limits: SharedLimits,
+    /// Who is there, for each room that is followed here.
+    pub(super) gathered: Gathered,
     /// By whom people sign in.
     pub(super) oidc: Oidc,
     /// Who may sign in by what.
     pub(super) auth: Authenticator,
     /// Hashes and verifies passwords.
     pub(super) passwords: Passwords,
+    /// How often requests were made.
+    pub(super) rates: Rates,
     /// How often passwords were tried.
     pub(super) attempts: Attempts,
     /// Held while the cluster is being initialised: once at a time.
@@ -84,9 +90,11 @@ impl App {
             drain,
             bodies: BodyBudget::default(),
             limits,
+            gathered: Gathered::default(),
             oidc: Oidc::default(),
             auth: Authenticator::default(),
             passwords: Passwords::default(),
+            rates: Rates::default(),
             attempts: Attempts::default(),
             founding: Arc::default(),
             touches: Arc::new(Semaphore::new(TOUCHES_MAX)),
@@ -119,7 +127,14 @@ impl App {
             }
             _ => None,
         };
+        let read = match &command {
+            Command::MarkRead { room, .. } => Some(room.clone()),
+            _ => None,
+        };
         let done = self.backend.execute(self.request(actor, id, command)).await;
+        if let (Some(room), Ok(done)) = (read, &done) {
+            self.backend.presence().read(&room, &actor.user, done.seq);
+        }
         if let Some(user) = changed {
             self.auth.doubt(&self.backend, &user);
         }
@@ -148,6 +163,7 @@ impl App {
         let started = Instant::now();
         let id = self.id_or_mint(post.id);
         let Post { room, text, reply_to, kind, .. } = post;
+        self.backend.presence().typing(&room, &actor.user, false);
         let command = Command::Post { room, kind, text, reply_to, salt: salt() };
         let done = self.backend.execute(Request { actor: actor.clone(), id, command }).await;
         self.metrics.post_duration.record(started.elapsed());

@@ -6,26 +6,20 @@
 //! stands against many networks that try one user together (NIST SP 800-63B, 5.2.2: a hundred). It could
 //! be used up to keep the user out, so it does not count where that user has signed in before.
 //!
-//! In memory, on each node for itself. The tables are of fixed size: a place in them is a keyed hash,
-//! which nobody outside can choose; who shares a place shares the allowance.
+//! In memory, on each node for itself, in tables of fixed size (`allowance.rs`).
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error};
+use crate::gateway::allowance::{Allowances, Rate};
+use crate::gateway::rates;
 use crate::id::UserId;
 
 /// Places in a table.
 const PLACES: usize = 8192;
-
-/// So many at once, and one more after each pause.
-#[derive(Debug, Clone, Copy)]
-struct Rate {
-    burst: u32,
-    pause: Duration,
-}
 
 /// As one user, from one network.
 const HERE: Rate = Rate { burst: 10, pause: Duration::from_secs(6) };
@@ -37,35 +31,20 @@ const USER: Rate = Rate { burst: 100, pause: Duration::from_secs(6) };
 /// Who has tried how often.
 #[derive(Debug)]
 pub struct Attempts {
+    here: Allowances,
+    networks: Allowances,
+    users: Allowances,
     hasher: RandomState,
-    begin: Instant,
-    tables: Mutex<Tables>,
-}
-
-/// Of each place: until when what was used is not back yet, in milliseconds since `begin`.
-#[derive(Debug)]
-struct Tables {
-    here: Vec<u64>,
-    networks: Vec<u64>,
-    users: Vec<u64>,
     /// Which user signed in from which network last, of those that share the place: their whole hash.
-    known: Vec<u64>,
-}
-
-/// Where an attempt counts.
-struct Places {
-    here: usize,
-    network: usize,
-    user: usize,
-    /// What is in `known` at `here` if this user has signed in from there.
-    tag: u64,
+    known: Vec<AtomicU64>,
 }
 
 impl Default for Attempts {
     fn default() -> Attempts {
-        let table = || vec![0; PLACES];
-        let tables = Tables { here: table(), networks: table(), users: table(), known: table() };
-        Attempts { hasher: RandomState::new(), begin: Instant::now(), tables: Mutex::new(tables) }
+        let table = || Allowances::new(PLACES);
+        let known = (0..PLACES).map(|_| AtomicU64::new(0)).collect();
+        let hasher = RandomState::new();
+        Attempts { here: table(), networks: table(), users: table(), hasher, known }
     }
 }
 
@@ -83,119 +62,79 @@ impl Attempts {
     /// # Errors
     /// As [`Attempts::begin`].
     pub fn begin_anybody(&self, address: Option<IpAddr>) -> Result<(), Error> {
-        let now_ms = self.ms(Instant::now());
-        let place = self.network(address).1;
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = &mut tables.networks[place];
-        match NETWORK.wait_ms(*until, now_ms) {
-            0 => {
-                *until = NETWORK.used(*until, now_ms);
-                Ok(())
-            }
-            wait_ms => Err(too_many(wait_ms)),
-        }
+        self.networks.take(network(address), NETWORK, Instant::now()).map_err(too_many)
     }
 
     /// Takes such an attempt back.
     pub fn give_back_anybody(&self, address: Option<IpAddr>) {
-        let place = self.network(address).1;
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.networks[place] = tables.networks[place].saturating_sub(NETWORK.pause_ms());
+        self.networks.give_back(network(address), NETWORK);
     }
 
     fn begin_at(&self, user: &UserId, address: Option<IpAddr>, now: Instant) -> Result<(), Error> {
-        let now_ms = self.ms(now);
-        let places = self.places(user, address);
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut allowances = tables.allowances(&places);
-        let waits = allowances.iter().flatten().map(|(until, rate)| rate.wait_ms(**until, now_ms));
-        if let Some(wait_ms @ 1..) = waits.max() {
-            return Err(too_many(wait_ms));
+        let network = network(address);
+        let here = (user.as_str(), network);
+        let known = self.is_known(user, network);
+        let wait = self.here.wait(here, HERE, now).max(self.networks.wait(network, NETWORK, now));
+        let wait = match known {
+            true => wait,
+            false => wait.max(self.users.wait(user, USER, now)),
+        };
+        if !wait.is_zero() {
+            return Err(too_many(wait));
         }
-        for (until, rate) in allowances.iter_mut().flatten() {
-            **until = rate.used(**until, now_ms);
+        self.here.take(here, HERE, now).map_err(too_many)?;
+        if let Err(wait) = self.networks.take(network, NETWORK, now) {
+            self.here.give_back(here, HERE); // somebody was quicker
+            return Err(too_many(wait));
+        }
+        if !known && let Err(wait) = self.users.take(user, USER, now) {
+            self.here.give_back(here, HERE);
+            self.networks.give_back(network, NETWORK);
+            return Err(too_many(wait));
         }
         Ok(())
     }
 
     /// Takes an attempt back that could not be decided.
     pub fn give_back(&self, user: &UserId, address: Option<IpAddr>) {
-        let places = self.places(user, address);
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        for (until, rate) in tables.allowances(&places).into_iter().flatten() {
-            *until = until.saturating_sub(rate.pause_ms());
+        let network = network(address);
+        self.here.give_back((user.as_str(), network), HERE);
+        self.networks.give_back(network, NETWORK);
+        if !self.is_known(user, network) {
+            self.users.give_back(user, USER);
         }
     }
 
     /// Takes an attempt back that has succeeded: it was the user.
     pub fn succeeded(&self, user: &UserId, address: Option<IpAddr>) {
         self.give_back(user, address);
-        let places = self.places(user, address);
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.known[places.here] = places.tag;
+        let tag = self.tag(user, network(address));
+        self.known(tag).store(tag, Ordering::Relaxed);
     }
 
-    /// The network of an address, and its place.
-    fn network(&self, address: Option<IpAddr>) -> (Option<u64>, usize) {
-        let network = address.map(|address| match address {
-            IpAddr::V4(address) => u64::from(u32::from(address)),
-            // What one customer is given.
-            IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
-        });
-        (network, place(self.hasher.hash_one(network)))
+    /// Stands for a user at a network; never what an empty place has.
+    fn tag(&self, user: &UserId, network: Option<u64>) -> u64 {
+        self.hasher.hash_one((user.as_str(), network)) | 1
     }
 
-    fn places(&self, user: &UserId, address: Option<IpAddr>) -> Places {
-        let (network, network_place) = self.network(address);
-        let here = self.hasher.hash_one((user.as_str(), network));
-        Places {
-            here: place(here),
-            network: network_place,
-            user: place(self.hasher.hash_one(user.as_str())),
-            tag: here | 1, // never what an empty place has
-        }
+    fn known(&self, tag: u64) -> &AtomicU64 {
+        &self.known[((tag >> 1) % PLACES as u64) as usize]
     }
 
-    fn ms(&self, now: Instant) -> u64 {
-        u64::try_from(now.duration_since(self.begin).as_millis()).unwrap_or(u64::MAX)
+    fn is_known(&self, user: &UserId, network: Option<u64>) -> bool {
+        let tag = self.tag(user, network);
+        self.known(tag).load(Ordering::Relaxed) == tag
     }
 }
 
-fn place(hash: u64) -> usize {
-    (hash % PLACES as u64) as usize
+fn network(address: Option<IpAddr>) -> Option<u64> {
+    address.map(rates::network)
 }
 
-fn too_many(wait_ms: u64) -> Error {
+fn too_many(wait: Duration) -> Error {
     let message = "too many attempts to sign in: wait a moment";
+    let wait_ms = u64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
     Error::new(Code::RateLimited, message).retry_after(wait_ms)
-}
-
-impl Tables {
-    /// The allowances that an attempt takes of.
-    fn allowances(&mut self, places: &Places) -> [Option<(&mut u64, Rate)>; 3] {
-        let known = self.known[places.here] == places.tag;
-        [
-            Some((&mut self.here[places.here], HERE)),
-            Some((&mut self.networks[places.network], NETWORK)),
-            (!known).then_some((&mut self.users[places.user], USER)),
-        ]
-    }
-}
-
-impl Rate {
-    fn pause_ms(self) -> u64 {
-        self.pause.as_millis() as u64
-    }
-
-    /// How long to wait until there is an attempt left, in milliseconds.
-    fn wait_ms(self, until: u64, now_ms: u64) -> u64 {
-        let allowed = self.pause_ms() * u64::from(self.burst - 1);
-        until.saturating_sub(now_ms).saturating_sub(allowed)
-    }
-
-    fn used(self, until: u64, now_ms: u64) -> u64 {
-        until.max(now_ms).saturating_add(self.pause_ms())
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::chat::state::{Room, User};
 use crate::delivery::subscription::{Next, Subscription};
 use crate::error::Error;
 use crate::id::{Cursor, Epoch, NodeId, RoomId, Seq, ShardId, UserId};
+use crate::presence::Presence;
 use crate::proto::internal::AuditRecord;
 use crate::proto::v1::{PlacementResponse, StatusResponse};
 use crate::router::operator::{Order, Plan};
@@ -94,6 +95,7 @@ pub trait Backend: Send + Sync + 'static {
         after: Option<UserId>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Arc<User>>, Error>>;
+    fn presence(&self) -> &Arc<Presence>;
     fn node_id(&self) -> Option<NodeId>;
     fn readiness(&self) -> Readiness;
     fn status(&self) -> BoxFuture<'_, StatusResponse>;
@@ -192,6 +194,10 @@ impl Backend for Router {
 
     fn revocations(&self, shard: ShardId) -> BoxFuture<'_, Result<u64, Error>> {
         Box::pin(Router::revocations(self, shard))
+    }
+
+    fn presence(&self) -> &Arc<Presence> {
+        Router::presence(self)
     }
 
     fn node_id(&self) -> Option<NodeId> {

@@ -105,6 +105,7 @@ impl FromRequestParts<Arc<App>> for Caller {
         let credentials = app.credentials(offered(parts)?).await?;
         let peer = parts.extensions.get::<Peer>().copied();
         let caller = app.verify(credentials).await?;
+        app.count_request(&caller)?;
         check_scope(parts, &caller)?;
         app.note_use(&caller, address_of(app, &parts.headers, peer));
         // For whoever reads the body, which may take its time.
@@ -124,6 +125,7 @@ impl FromRequestParts<Arc<App>> for StaleCaller {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Error> {
         let credentials = app.credentials(offered(parts)?).await?;
         let caller = app.verify_stale(credentials).await?;
+        app.count_request(&caller)?;
         check_scope(parts, &caller)?;
         Ok(StaleCaller(caller))
     }
@@ -163,6 +165,7 @@ impl App {
             | "/folkmoot.v1.Admin/QuorumCritical" => self.verify_stale(credentials).await?,
             _ => self.verify(credentials).await?,
         };
+        self.count_request(&caller)?;
         scope::require(caller.scopes, scope::of_method(path))?;
         self.note_use(&caller, None);
         Ok(caller)

@@ -14,7 +14,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures_util::future::BoxFuture;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -29,7 +29,7 @@ use tracing::{debug, warn};
 
 use crate::error::{Code, Error};
 use crate::gateway::app::App;
-use crate::gateway::caller::Peer;
+use crate::gateway::caller::{Peer, address_of};
 use crate::gateway::limits::{
     HEADER_BYTES_MAX, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_SEND_BYTES_MAX,
     HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, REFUSALS_MAX,
@@ -257,10 +257,20 @@ where
     Ok(connection.await?)
 }
 
-/// Closes an HTTP/1 connection after its answer while the gateway is drained, so that the next
-/// request comes over a new one, perhaps to another node. One that idles is left alone until the
-/// shutdown: its client may be sending right now.
-pub async fn close_drained(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// Around every request: refuses those of an address that has made too many, unless they are to find
+/// out how the node is; and closes an HTTP/1 connection after its answer while the gateway is drained, so
+/// that the next request comes over a new one, perhaps to another node. One that idles is left alone until
+/// the shutdown: its client may be sending right now.
+pub async fn attend(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let is_probe = request.uri().path().starts_with("/health/");
+    let peer = request.extensions().get::<Peer>().copied();
+    if !is_probe && let Err(error) = app.count_address(address_of(&app, request.headers(), peer)) {
+        app.metrics.refused(error.code);
+        return match status::is_grpc(request.headers()) {
+            true => status::grpc_response(error),
+            false => error.into_response(),
+        };
+    }
     let http1 = request.version() <= Version::HTTP_11;
     let mut response = next.run(request).await;
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;

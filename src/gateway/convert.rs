@@ -3,6 +3,8 @@
 //!
 //! REST goes through the same checks (`http/`), so both interfaces refuse the same things.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message;
 
@@ -14,6 +16,7 @@ use crate::chat::state::{Part, Participant, Room, RoomKind, User};
 use crate::error::{Code, Error};
 use crate::id::{Cursor, Epoch, RequestId, RoomId, Seq, UserId};
 use crate::limits;
+use crate::presence::{Seen, Status};
 use crate::proto::v1 as proto;
 use crate::router::Consistency;
 
@@ -42,6 +45,22 @@ pub fn at_most(what: &str, text: &str, max: usize) -> Result<(), Error> {
         return Err(Error::new(Code::TooLarge, format!("{what} is larger than {max} bytes")));
     }
     Ok(())
+}
+
+/// How present somebody is, by its name.
+pub fn status(name: &str) -> Result<Status, Error> {
+    let unknown = || Error::invalid("status must be online, away or offline");
+    Status::of_name(name).ok_or_else(unknown)
+}
+
+/// For how long somebody is present who has no session, in milliseconds; a minute if it is not said.
+pub fn presence_for(for_ms: Option<u64>) -> Result<Duration, Error> {
+    const MAX_MS: u64 = 10 * 60 * 1000;
+    match for_ms {
+        None => Ok(Duration::from_secs(60)),
+        Some(for_ms @ 1000..=MAX_MS) => Ok(Duration::from_millis(for_ms)),
+        Some(_) => Err(Error::invalid(format!("for_ms must be 1000 to {MAX_MS}"))),
+    }
 }
 
 /// The seq of an event that a request is about.
@@ -295,14 +314,37 @@ pub fn room(room: &Room, participants: &[(UserId, Participant)]) -> proto::Room 
     }
 }
 
-fn participant((user, participant): &(UserId, Participant)) -> proto::Participant {
+/// Somebody's part in a room.
+pub fn participant((user, participant): &(UserId, Participant)) -> proto::Participant {
     proto::Participant {
+        presence: None,
         user: user.as_str().to_owned(),
         role: participant.role as i32,
         since_ms: participant.since_ms,
         until_ms: participant.until_ms.unwrap_or(0),
         invited: participant.part == Part::Invited,
         read: participant.read.0,
+    }
+}
+
+/// How present somebody is.
+pub fn seen(user: &UserId, seen: Seen) -> proto::Presence {
+    let status = match seen.status {
+        Status::Offline => proto::PresenceStatus::Offline,
+        Status::Away => proto::PresenceStatus::Away,
+        Status::Online => proto::PresenceStatus::Online,
+    };
+    let (user, last_seen_ms) = (user.as_str().to_owned(), seen.last_seen_ms.unwrap_or(0));
+    proto::Presence { user, status: status as i32, last_seen_ms }
+}
+
+/// How present somebody says that they are.
+pub fn presence_status(status: i32) -> Result<Status, Error> {
+    match proto::PresenceStatus::try_from(status) {
+        Ok(proto::PresenceStatus::Offline) => Ok(Status::Offline),
+        Ok(proto::PresenceStatus::Away) => Ok(Status::Away),
+        Ok(proto::PresenceStatus::Online) => Ok(Status::Online),
+        _ => Err(Error::invalid("status must be online, away or offline")),
     }
 }
 

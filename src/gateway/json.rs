@@ -13,6 +13,7 @@ use crate::chat::query::{Annotated, Events, OwnRoom, Unread};
 use crate::chat::state::{Part, Participant, Room, User};
 use crate::gateway::convert::{self, TIME_MS_MAX};
 use crate::id::{RequestId, UserId};
+use crate::presence::Seen;
 use crate::router::Consistency;
 
 /// A time in milliseconds since the Unix epoch, written as RFC 3339.
@@ -243,6 +244,45 @@ struct ParticipantJson<'a> {
     #[serde(skip_serializing_if = "is_false")]
     invited: bool,
     read: u64,
+}
+
+/// How present somebody is.
+#[derive(Debug, Serialize)]
+pub struct PersonJson<'a> {
+    user: &'a str,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen: Option<Time>,
+}
+
+impl<'a> PersonJson<'a> {
+    /// Somebody.
+    pub fn new(user: &'a UserId, seen: Seen) -> PersonJson<'a> {
+        let last_seen = seen.last_seen_ms.map(Time);
+        PersonJson { user: user.as_str(), status: seen.status.name(), last_seen }
+    }
+}
+
+/// A participant in a list of them, and how present they are, if whoever asks may know.
+#[derive(Debug, Serialize)]
+pub struct MemberJson<'a> {
+    #[serde(flatten)]
+    participant: ParticipantJson<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen: Option<Time>,
+}
+
+impl<'a> MemberJson<'a> {
+    /// A participant.
+    pub fn new(participant: &'a (UserId, Participant), seen: Option<Seen>) -> MemberJson<'a> {
+        MemberJson {
+            participant: ParticipantJson::new(&participant.0, &participant.1),
+            status: seen.map(|seen| seen.status.name()),
+            last_seen: seen.and_then(|seen| seen.last_seen_ms).map(Time),
+        }
+    }
 }
 
 /// A room of somebody's own, with what they have not read there.

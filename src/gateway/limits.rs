@@ -7,6 +7,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use crate::gateway::oidc::Providers;
+use crate::gateway::rates::RateLimits;
 use crate::limits;
 
 /// One request of a session, in bytes: enough to tell a text that is too long from abuse.
@@ -122,6 +123,8 @@ pub struct GatewayLimits {
     /// Responses that may be owed to a session at once: posts in flight, follows that are
     /// starting, and answers not yet taken. Nothing more is read from it meanwhile.
     pub posts_in_flight_per_session_max: usize,
+    /// How often requests may be made; one more is answered `rate_limited`.
+    pub rates: RateLimits,
     /// A message's text, in bytes; at most [`limits::TEXT_BYTES_MAX`].
     pub text_bytes_max: usize,
     /// For how long a request's headers may take to arrive; also the time for which an HTTP/1
@@ -148,6 +151,7 @@ impl Default for GatewayLimits {
             sessions_max: 20_000,
             follows_per_session_max: 1_000,
             posts_in_flight_per_session_max: 256,
+            rates: RateLimits::default(),
             text_bytes_max: limits::TEXT_BYTES_MAX,
             header_read_timeout: Duration::from_secs(30),
             body_read_timeout: Duration::from_secs(30),

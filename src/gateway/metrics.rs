@@ -54,6 +54,8 @@ pub struct Metrics {
     pub sessions: Gauge,
     /// WebSockets open now, signed in or not.
     pub websockets: Gauge,
+    /// Users who are there by a device on this node.
+    pub present: Gauge,
     /// Client connections open now.
     pub connections: Gauge,
     /// Client connections accepted.
@@ -87,6 +89,7 @@ impl Metrics {
             follows_moved: counter!("folkmoot_follows_moved_total"),
             sessions: gauge!("folkmoot_sessions"),
             websockets: gauge!("folkmoot_websockets"),
+            present: gauge!("folkmoot_users_present"),
             connections: gauge!("folkmoot_connections"),
             connections_total: counter!("folkmoot_connections_accepted_total"),
             connections_refused: counter!("folkmoot_connections_refused_total"),

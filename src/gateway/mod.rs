@@ -16,16 +16,17 @@
 //! - Nothing that a client sends can panic; each bad input gets its code from `status.rs`, in one
 //!   shape on every interface.
 //! - Everything a client can make grow is bounded: connections, headers, bodies, time to send
-//!   them, requests in flight, rooms followed, responses not taken.
+//!   them, requests in flight, and in a second (`rates.rs`), rooms followed, responses not taken.
 //! - Only what carries a valid token gets past here, but for health, metrics, the API's
 //!   description, the web page, the cluster's status and its first initialisation, login, by a provider
 //!   too, and registration.
 //! - What is revoked stops working within a second, open streams included (`trust.rs`).
 //! - Tokens, passwords and message bodies are not logged.
 //!
-//! Left out: TLS (a proxy's, so far), rate limits of what is not a login.
+//! Left out: TLS (a proxy's, so far).
 
 pub mod accounts;
+mod allowance;
 pub mod app;
 pub mod attempts;
 mod audited;
@@ -50,6 +51,8 @@ pub mod oidc;
 pub mod openapi;
 pub mod operations;
 pub mod passwords;
+pub mod presence;
+pub mod rates;
 pub mod registration;
 pub mod scope;
 pub mod session;
@@ -64,6 +67,7 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock::Clock;
 use crate::gateway::app::App;
@@ -94,8 +98,8 @@ impl Gateway {
     ) -> Gateway {
         let app = Arc::new(App::new(backend, clock, limits, Metrics::new(metrics), drain));
         let routes = http::router(&app).merge(grpc::router(&app));
-        let closing = axum::middleware::from_fn_with_state(app.clone(), connection::close_drained);
-        let routes = routes.layer(closing).with_state(app.clone());
+        let attending = axum::middleware::from_fn_with_state(app.clone(), connection::attend);
+        let routes = routes.layer(attending).with_state(app.clone());
         Gateway { app, routes }
     }
 
@@ -105,6 +109,7 @@ impl Gateway {
     /// are still answered, so that a load balancer hears that this node is not ready any more.
     /// Returns when all connections are closed.
     pub async fn serve(self, listener: TcpListener) {
+        let _gathering = AbortOnDropHandle::new(tokio::spawn(presence::gather(self.app.clone())));
         Acceptor::new(self.app, self.routes).run(listener).await;
     }
 }

@@ -185,7 +185,7 @@ impl App {
         consistency: Consistency,
     ) -> Result<RoomView, Error> {
         match self.backend.query(actor, Query::Room { room }, consistency).await? {
-            Answer::Room { room, participants } => Ok((room, participants)),
+            Answer::Room { room, participants, .. } => Ok((room, participants)),
             _ => Err(wrong_answer()),
         }
     }

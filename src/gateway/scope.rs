@@ -13,6 +13,7 @@ pub fn of_route(method: &Method, route: &str) -> Option<Scope> {
     let read = method == Method::GET || method == Method::HEAD;
     Some(match route {
         "/v1/me" | "/v1/me/rooms" | "/v1/rooms/{room}/read" | "/v1/ws" => Scope::Read,
+        "/v1/me/presence" => Scope::Read,
         "/v1/sessions" | "/v1/sessions/{id}" | "/v1/logout" => Scope::Account,
         "/v1/users" if !read => Scope::Admin,
         "/v1/users/{user}" if !read => Scope::Account,
@@ -37,7 +38,7 @@ pub fn of_method(path: &str) -> Option<Scope> {
         ("Accounts", "LinkUser") => Scope::Admin,
         ("Users", "IssueToken") | ("Accounts", _) => Scope::Account,
         ("Rooms", "GetRoom" | "ListRooms" | "Events" | "Thread" | "Session") => Scope::Read,
-        ("Rooms", "ListOwnRooms" | "MarkRead") => Scope::Read,
+        ("Rooms", "ListOwnRooms" | "ListParticipants" | "MarkRead" | "SetPresence") => Scope::Read,
         ("Rooms", "Post" | "Edit" | "Redact" | "React") => Scope::Post,
         ("Rooms", "Import" | "Export") | ("Cluster" | "Admin", _) => Scope::Admin,
         ("Rooms", _) => Scope::Rooms,

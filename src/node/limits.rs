@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::config::{self, Config};
 use crate::gateway::limits::{AccountLimits, GatewayLimits, Registration};
 use crate::gateway::oidc::Providers;
+use crate::gateway::rates::RateLimits;
 
 /// The limits of a gateway.
 pub(super) fn of_gateway(config: &Config) -> GatewayLimits {
@@ -26,11 +27,20 @@ pub(super) fn of_gateway(config: &Config) -> GatewayLimits {
         sessions_max: config.limits.sessions_max,
         follows_per_session_max: config.limits.follows_per_session_max,
         posts_in_flight_per_session_max: config.limits.posts_in_flight_per_session_max,
+        rates: RateLimits {
+            user: saturated(config.limits.user_requests_per_second),
+            token: saturated(config.limits.token_requests_per_second),
+            address: saturated(config.limits.address_requests_per_second),
+        },
         text_bytes_max: config.limits.text_bytes_max.as_usize(),
         keep_alive: config.limits.keep_alive,
         drain_timeout: config.node.shutdown_timeout.min(Duration::from_secs(5)),
         ..GatewayLimits::default()
     }
+}
+
+fn saturated(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn providers(config: &Config) -> Providers {

@@ -34,6 +34,7 @@ use crate::delivery::hub::Hub;
 use crate::error::{Code, Error};
 use crate::id::{NodeId, RequestId, ShardId};
 use crate::meta::ClusterMap;
+use crate::presence::{self, Presence};
 use crate::router::feed::Feed;
 use crate::router::forward::Forwarder;
 use crate::shard::Refused;
@@ -101,6 +102,7 @@ pub struct Router<R: Runtime = TokioRuntime> {
     host: Arc<Host<R>>,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
+    presence: Arc<Presence>,
     options: Options,
     node: OnceLock<NodeId>,
     map: watch::Sender<Arc<ClusterMap>>,
@@ -137,6 +139,7 @@ impl<R: Runtime> Router<R> {
         Arc::new(Router {
             host,
             transport,
+            presence: Presence::new(clock.clone()),
             clock,
             options,
             node: OnceLock::new(),
@@ -162,6 +165,22 @@ impl<R: Runtime> Router<R> {
     /// Says which node this is; once.
     pub fn set_node_id(&self, node: NodeId) {
         assert!(self.node.set(node).is_ok(), "a node's id never changes");
+    }
+
+    /// What this node knows of who is there.
+    pub fn presence(&self) -> &Arc<Presence> {
+        &self.presence
+    }
+
+    /// Tells the other nodes of who is here, for as long as this is polled.
+    pub async fn tell_presence(self: Arc<Self>) {
+        let (presence, transport) = (self.presence.clone(), self.transport.clone());
+        let peers = move || {
+            let map = self.map();
+            let others = map.nodes().map(|node| node.id).filter(|id| Some(*id) != self.node_id());
+            others.collect()
+        };
+        presence::peers::run::<R>(presence, transport, peers).await;
     }
 
     /// The groups of this node.

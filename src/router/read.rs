@@ -30,6 +30,7 @@ impl<R: Runtime> Router<R> {
     ) -> Result<Answer, Error> {
         let shard = match &query {
             Query::Room { room }
+            | Query::Participants { room, .. }
             | Query::Events { room, .. }
             | Query::Thread { room, .. }
             | Query::Export { room, .. } => self.shard_of_room(room)?,

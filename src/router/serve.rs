@@ -9,6 +9,7 @@ use prost::Message;
 use crate::chat::codec;
 use crate::error::{Code, Error};
 use crate::id::{NodeId, ShardId};
+use crate::presence;
 use crate::proto::internal as pb;
 use crate::router::forward::{Reply, Request, refused_to};
 use crate::router::{Consistency, Router, relay};
@@ -20,7 +21,7 @@ use crate::shard::transport::Stream;
 /// Requests of one peer that are being answered.
 const ANSWERING_MAX: usize = 8192;
 
-/// Takes peers' forward and relay streams, for as long as there is a router to answer them.
+/// Takes peers' forward, relay and presence streams, for as long as there is a router to answer them.
 pub struct Server<R: Runtime>(pub Weak<Router<R>>);
 
 impl<R: Runtime> Upper for Server<R> {
@@ -32,6 +33,9 @@ impl<R: Runtime> Upper for Server<R> {
             }
             Some(pb::open::Service::Relay(_)) => {
                 let _task = R::spawn(relay::serve(router, stream));
+            }
+            Some(pb::open::Service::Presence(_)) => {
+                let _task = R::spawn(presence::peers::serve(router.presence.clone(), from, stream));
             }
             _ => {}
         }

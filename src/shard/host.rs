@@ -16,9 +16,9 @@ use crate::shard::types::{Snapshot, log_id};
 use crate::shard::{Shard, rebuild, wire};
 use crate::store::snapshot_sink::SnapshotSink;
 
-/// Takes forwarded requests and relays, for the layers above.
+/// Takes what is not for a group: forwarded requests, relays and presence, for the layers above.
 pub trait Upper: Send + Sync + 'static {
-    /// Takes a stream of the forward or relay service. Must not wait.
+    /// Takes a stream of the forward, relay or presence service. Must not wait.
     fn accept(&self, from: NodeId, open: pb::Open, stream: Stream);
 }
 
@@ -55,7 +55,7 @@ impl<R: Runtime> Host<R> {
         self.shards.read().expect("no holder of the lock panics").values().cloned().collect()
     }
 
-    /// Says who takes forwarded requests and relays; once.
+    /// Says who takes what is not for a group; once.
     pub fn set_upper(&self, upper: Arc<dyn Upper>) {
         assert!(self.upper.set(upper).is_ok(), "node wires the router once");
     }
@@ -67,8 +67,8 @@ impl<R: Runtime> Accept for Host<R> {
             tracing::warn!(%from, "malformed stream from a peer");
             return;
         };
-        if matches!(open.service, Some(pb::open::Service::Forward(_) | pb::open::Service::Relay(_)))
-        {
+        use pb::open::Service;
+        if let Some(Service::Forward(_) | Service::Relay(_) | Service::Presence(_)) = open.service {
             if let Some(upper) = self.upper.get() {
                 upper.accept(from, open, stream);
             }
@@ -113,6 +113,7 @@ async fn serve<R: Runtime>(
         pb::open::Service::Fetch(_) => Ok(rebuild::serve(shard, stream).await?),
         pb::open::Service::Forward(_)
         | pb::open::Service::Relay(_)
+        | pb::open::Service::Presence(_)
         | pb::open::Service::Bootstrap(_) => Err(wire::Malformed("service").into()),
     }
 }

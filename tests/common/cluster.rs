@@ -253,6 +253,10 @@ impl TestCluster {
             command.arg("--config").arg(config);
             command.args(["--client-advertise", &node.client, "--peer-advertise", &node.peer]);
         }
+        // One user of a test often does what many do otherwise.
+        for limit in ["user", "token"] {
+            command.args(["--set", &format!("limits.{limit}_requests_per_second=0")]);
+        }
         command.args(&self.options.arguments).args(&node.arguments);
         let environment = self.options.environment.iter();
         command.envs(environment.map(|(k, v)| (k, v.replace("{node}", &i.to_string()))));

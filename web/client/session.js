@@ -44,6 +44,7 @@ export const SILENCE_MS = 20_000;
  *   A room is followed from its cursor on. `recovered: false`: what the user has of it is incomplete.
  * @property {(room: string, event: Event) => void} onEvent
  * @property {(room: string) => void} onCaughtUp
+ * @property {(room: string, frame: Frame) => void} onPeople Who is there, who types or how far somebody has read has changed.
  * @property {(room: string, error: Failure) => void} onEnded A room cannot be followed any more.
  */
 
@@ -84,6 +85,8 @@ export class Session {
   #following = new Map();
   /** @type {Map<string, { timer: unknown }>} Rooms to be followed again after a pause. */
   #later = new Map();
+  /** How present the user is here. @type {'online' | 'away'} */
+  #status = 'online';
   /** @type {Standing} */
   #standing = { at: 'stopped' };
   #marks;
@@ -152,6 +155,18 @@ export class Session {
   /** Says up to where the user has read a room. @param {string} room @param {number} seq */
   markRead(room, seq) {
     this.#marks.move(room, seq);
+  }
+
+  /** Says how present the user is here. @param {'online' | 'away'} status */
+  setStatus(status) {
+    if (status === this.#status) return;
+    this.#status = status;
+    if (this.#signedIn) this.#say({ type: 'presence', status });
+  }
+
+  /** Says that the user types in a room, or has stopped; nobody needs to know later. @param {string} room @param {boolean} typing */
+  type(room, typing) {
+    if (this.#signedIn && this.#delivers(room)) this.#say({ type: 'typing', room, typing });
   }
 
   #connect() {
@@ -243,7 +258,7 @@ export class Session {
       this.#owed.set(ref, { follow: room });
       this.#following.set(room, ref);
       const after = from();
-      this.#say({ type: 'follow', ref, rooms: [after === null ? { room } : { room, after }] });
+      this.#say({ type: 'follow', ref, presence: true, rooms: [after === null ? { room } : { room, after }] });
     }
   }
 
@@ -264,6 +279,11 @@ export class Session {
         break;
       case 'caught_up':
         if (room !== undefined && this.#delivers(room)) this.#options.listener.onCaughtUp(room);
+        break;
+      case 'presence':
+      case 'typing':
+      case 'receipts':
+        if (room !== undefined && this.#delivers(room)) this.#options.listener.onPeople(room, frame);
         break;
       case 'ended':
         if (room !== undefined && error && this.#delivers(room)) this.#lost(room, error);
@@ -295,6 +315,7 @@ export class Session {
     this.node = hello.node;
     this.limits = hello.limits;
     this.#stand({ at: 'open' });
+    if (this.#status !== 'online') this.#say({ type: 'presence', status: this.#status });
     this.#ask([...this.#rooms.keys()]);
     this.#options.outbox.connected((draft) => {
       const ref = ++this.#ref;

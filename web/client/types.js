@@ -76,6 +76,11 @@
  */
 
 /**
+ * How present somebody is; `last_seen` if they are not, and it is known.
+ * @typedef {{ user: string, status: 'online' | 'away' | 'offline', last_seen?: string }} Person
+ */
+
+/**
  * A room of the user's own.
  * @typedef {Room & { own: Participant, unread: Unread }} OwnRoom
  */
@@ -117,6 +122,10 @@
  * @property {boolean} [recovered]
  * @property {Event} [event]
  * @property {Failure} [error]
+ * @property {number} [present]
+ * @property {Person[]} [people]
+ * @property {string[]} [users]
+ * @property {{ user: string, seq: number }[]} [marks]
  * @property {string} [user]
  * @property {number} [node]
  * @property {number} [server_time_ms]

@@ -1,6 +1,7 @@
 // The chat: wires the client (session, outbox, logs) to what is shown.
 
 import { ApiError, join, leave, logout, user as fetchUser } from '../client/api.js';
+import { Typing } from '../client/people.js';
 import { Outbox } from '../client/outbox.js';
 import { isMessage } from '../client/roomlog.js';
 import { Session } from '../client/session.js';
@@ -8,8 +9,8 @@ import { Ids } from '../client/uuid.js';
 import { Composer } from './composer.js';
 import { announce, fill, h, refill } from './dom.js';
 import { Rooms, isIn } from './rooms.js';
-import { Sidebar, signOf, titleOf } from './sidebar.js';
-import { count } from './text.js';
+import { Sidebar, otherOf, signOf, titleOf } from './sidebar.js';
+import { count, presenceWords, typingWords } from './text.js';
 import { Timeline } from './timeline.js';
 
 /** @import { Timers, Event, User } from '../client/types.js' */
@@ -20,6 +21,8 @@ import { Timeline } from './timeline.js';
 const LIST_EVERY_MS = 60_000;
 /** For how long a connection may be gone before it is worth a word. */
 const QUIETLY_MS = 1500;
+/** Who has not looked for so long is busy with something else. */
+const AWAY_AFTER_MS = 5 * 60_000;
 
 /** @type {Timers} */
 const timers = {
@@ -62,6 +65,7 @@ export class Chat {
   #now = h('button', { class: 'plain' });
   #banner = h('div', { class: 'banner', hidden: true }, this.#lost, this.#when, this.#now);
   #foot = h('div', { class: 'foot' });
+  #typing = h('p', { class: 'typing', 'aria-live': 'off' });
   #room = h('main', { class: 'room', id: 'room' });
   #app = h('div', { class: 'chat' });
   #current = '';
@@ -71,6 +75,8 @@ export class Chat {
   #listing = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #quietly;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #leaving;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #ticking;
   #problem = '';
@@ -97,6 +103,10 @@ export class Chat {
         onFollowed: (room, followed) => this.#rooms.followed(room, followed),
         onEvent: (room, event) => this.#event(room, event),
         onCaughtUp: () => this.#draw(),
+        onPeople: (room, frame) => {
+          this.#rooms.get(room)?.people.take(frame);
+          this.#draw();
+        },
         onEnded: (room, error) => this.#rooms.ended(room, error),
       },
     });
@@ -116,10 +126,12 @@ export class Chat {
       retry: (id) => this.#outbox.retry(id),
       discard: (id) => this.#outbox.discard(id),
     });
+    const typing = new Typing(timers, (room, types) => this.#session.type(room, types));
     this.#composer = new Composer((text, replyTo) => {
       this.#timeline.toEnd();
+      typing.posted();
       this.#outbox.post(this.#current, text, replyTo);
-    }, nameOf);
+    }, nameOf, (some) => typing.changed(this.#current, some));
     this.#begin();
   }
 
@@ -144,6 +156,10 @@ export class Chat {
     }, { signal });
     addEventListener('focus', again, { signal });
     document.addEventListener('visibilitychange', again, { signal });
+    const look = () => this.#attend();
+    for (const kind of ['visibilitychange', 'pointerdown', 'keydown', 'focus']) addEventListener(kind, look, { signal, passive: true });
+    document.addEventListener('visibilitychange', look, { signal });
+    look();
     const listing = setInterval(() => document.visibilityState === 'visible' && this.#list(), LIST_EVERY_MS);
     signal.addEventListener('abort', () => clearInterval(listing));
     this.#session.start();
@@ -168,6 +184,7 @@ export class Chat {
     this.#ends.abort();
     clearInterval(this.#ticking);
     clearTimeout(this.#quietly);
+    clearTimeout(this.#leaving);
     this.#session.stop();
     document.title = 'Folkmoot';
     this.#signedOut(notice);
@@ -278,6 +295,13 @@ export class Chat {
     return room === this.#current && this.#timeline.atEnd && document.visibilityState === 'visible' && document.hasFocus();
   }
 
+  /** The user is here; and is away where nothing is seen of them for a while. */
+  #attend() {
+    clearTimeout(this.#leaving);
+    if (document.visibilityState === 'visible') this.#session.setStatus('online');
+    this.#leaving = setTimeout(() => this.#session.setStatus('away'), AWAY_AFTER_MS);
+  }
+
   #looked() {
     const entry = this.#rooms.get(this.#current);
     if (!entry || !this.#isLookedAt(this.#current)) return;
@@ -332,8 +356,9 @@ export class Chat {
       return;
     }
     this.#drawHeader(entry);
-    refill(this.#room, ['room'], () => [this.#header, this.#banner, this.#timeline.element, this.#foot]);
+    refill(this.#room, ['room'], () => [this.#header, this.#banner, this.#timeline.element, this.#typing, this.#foot]);
     this.#drawFoot(entry);
+    this.#drawTyping(entry);
     this.#timeline.show({ entry, drafts: this.#outbox.of(this.#current), mayPost: this.#mayPost(entry) });
   }
 
@@ -343,8 +368,16 @@ export class Chat {
   }
 
   /** @param {Entry} entry */
-  #drawHeader({ room, part }) {
-    const people = room.kind === 'direct' ? '' : count(room.participant_count, 'person', 'people');
+  #drawTyping({ people }) {
+    const names = people.typing.filter((user) => user !== this.#me.user).map((user) => this.#nameOf(user));
+    refill(this.#typing, names, () => [typingWords(names)]);
+  }
+
+  /** @param {Entry} entry */
+  #drawHeader({ room, part, people: who }) {
+    const here = who.present === null ? '' : ` · ${who.present} here`;
+    const other = room.kind === 'direct' ? who.of(otherOf(room.room, this.#me.user)) : null;
+    const people = other ? presenceWords(other, new Date()) : `${count(room.participant_count, 'person', 'people')}${here}`;
     const canLeave = isIn(part) && room.kind !== 'direct';
     const title = this.#titleOf(room);
     refill(this.#header, [room.room, room.kind, title, room.topic, people, canLeave], () => [

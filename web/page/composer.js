@@ -9,7 +9,7 @@ const bytes = (/** @type {string} */ text) => new TextEncoder().encode(text).len
 
 export class Composer {
   element = h('div', { class: 'composer' });
-  #text = h('textarea', { rows: 1, 'aria-label': 'Message', enterkeyhint: 'send', oninput: () => this.#grow(), onkeydown: (/** @type {KeyboardEvent} */ event) => this.#key(event) });
+  #text = h('textarea', { rows: 1, 'aria-label': 'Message', enterkeyhint: 'send', oninput: () => this.#input(), onkeydown: (/** @type {KeyboardEvent} */ event) => this.#key(event) });
   #reply = h('div', { class: 'replying', hidden: true });
   #problem = h('p', { class: 'problem', role: 'alert' });
   /** @type {Event | null} */
@@ -19,13 +19,16 @@ export class Composer {
   #room = '';
   #post;
   #nameOf;
+  #changed;
   textBytesMax = 65_536;
 
   /**
    * @param {(text: string, replyTo?: number) => void} post
    * @param {(user: string) => string} nameOf
+   * @param {(some: boolean) => void} changed What is being written has changed; whether it is anything.
    */
-  constructor(post, nameOf) {
+  constructor(post, nameOf, changed) {
+    this.#changed = changed;
     this.#post = post;
     this.#nameOf = nameOf;
     const send = h('button', { class: 'send', type: 'submit', 'aria-label': 'Send', title: 'Send' }, '↑');
@@ -59,6 +62,11 @@ export class Composer {
     const stop = h('button', { type: 'button', class: 'plain', 'aria-label': 'Do not reply', onclick: () => this.reply(null) }, '✕');
     fill(this.#reply, h('span', {}, '↳ Reply to ', h('strong', {}, this.#nameOf(event.sender)), ` ${event.text.slice(0, 120)}`), stop);
     this.focus();
+  }
+
+  #input() {
+    this.#grow();
+    this.#changed(this.#text.value.trim() !== '');
   }
 
   #grow() {

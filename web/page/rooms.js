@@ -1,6 +1,7 @@
 // The rooms that the user sees, and what this page has of each.
 
 import { ApiError, older, ownRooms, room as fetchRoom, rooms as fetchRooms } from '../client/api.js';
+import { People } from '../client/people.js';
 import { RoomLog, isMessage } from '../client/roomlog.js';
 
 /** @import { Event, Failure, Participant, Room, Unread } from '../client/types.js' */
@@ -21,6 +22,7 @@ const KEPT = 500;
  * @property {Room} room
  * @property {Part} part
  * @property {RoomLog} log
+ * @property {People} people Who is there.
  * @property {number} read Up to where the user has read it, on any device.
  * @property {Unread & { head: number }} counted What the server has counted above that, up to `head`.
  * @property {number} refreshed When it was read by itself: a list that was asked for before knows less.
@@ -137,7 +139,7 @@ export class Rooms {
     const log = new RoomLog(room.epoch, room.head);
     log.firstSeq = Math.max(1, room.first_seq);
     const counted = { messages: 0, mentions: 0, more: false, head: room.head };
-    const added = { room, part, log, read, counted, refreshed: 0, newAfter: null, loading: false, problem: '' };
+    const added = { room, part, log, people: new People(), read, counted, refreshed: 0, newAfter: null, loading: false, problem: '' };
     this.entries.set(room.room, added);
     if (isIn(part)) this.#begin(added, read);
   }
@@ -164,6 +166,7 @@ export class Rooms {
   followed(room, { epoch, firstSeq, head, recovered }) {
     const entry = this.entries.get(room);
     if (!entry) return;
+    entry.people.reset();
     if (recovered && epoch === entry.log.epoch) return;
     // What is here is of no use: begin at the head, and read what is wanted of its history again.
     entry.log = new RoomLog(epoch, head);

@@ -18,8 +18,13 @@ import { hue, initial } from './text.js';
  */
 export const titleOf = (room, me, nameOf) => {
   if (room.kind !== 'direct') return room.title || room.room;
-  const [, a = '', b = ''] = room.room.split(':');
-  return nameOf(a === me ? b : a);
+  return nameOf(otherOf(room.room, me));
+};
+
+/** Whom a direct room is with. @param {string} room @param {string} me */
+export const otherOf = (room, me) => {
+  const [, a = '', b = ''] = room.split(':');
+  return a === me ? b : a;
 };
 
 const SIGNS = { public: '#', private: '', group: '\u{2042}', direct: '@' };
@@ -83,7 +88,7 @@ export class Sidebar {
     const invited = all.filter(({ part }) => part === 'invited');
     const others = all.filter(({ part }) => part === 'none');
     const empty = !all.length && h('p', { class: 'empty' }, this.#rooms.loaded ? 'No rooms here yet.' : 'Loading…');
-    const of = all.map((entry) => [entry.room.room, entry.room.kind, entry.part, name(entry), this.#rooms.unread(entry)]);
+    const of = all.map((entry) => [entry.room.room, entry.room.kind, entry.part, name(entry), this.#rooms.unread(entry), this.#statusOf(entry)]);
     refill(this.#list, [of, current, this.#rooms.loaded], () => [
       this.#section('Invitations', invited),
       this.#section('Rooms', mine),
@@ -102,6 +107,11 @@ export class Sidebar {
     return h('section', { 'aria-labelledby': id }, h('h2', { id }, heading), h('ul', {}, ...entries.map((entry) => this.#link(entry))));
   }
 
+  /** How present the other one of a direct room is. @param {Entry} entry */
+  #statusOf({ room, people }) {
+    return room.kind === 'direct' ? people.of(otherOf(room.room, this.#me.user)).status : '';
+  }
+
   /** @param {Entry} entry */
   #link(entry) {
     const { room, part } = entry;
@@ -111,7 +121,9 @@ export class Sidebar {
     const badge = (count > 0 || many) && h('span', { class: mentioned ? 'badge mentioned' : 'badge', title: 'Not read yet' }, shown, h('span', { class: 'unseen' }, ' new'));
     const classes = [isCurrent && 'current', (count > 0 || many) && 'fresh', part === 'none' && 'other'].filter(Boolean).join(' ');
     const href = `#/${encodeURIComponent(room.room)}`;
-    return h('li', {}, h('a', { href, class: classes, 'aria-current': isCurrent && 'page' }, signOf(room), h('span', { class: 'name' }, titleOf(room, this.#me.user, this.#nameOf)), badge));
+    const status = this.#statusOf(entry);
+    const dot = status !== '' && h('span', { class: `presence ${status}`, title: status }, h('span', { class: 'unseen' }, `${status} `));
+    return h('li', {}, h('a', { href, class: classes, 'aria-current': isCurrent && 'page' }, signOf(room), dot, h('span', { class: 'name' }, titleOf(room, this.#me.user, this.#nameOf)), badge));
   }
 
   /** @param {Standing} standing @param {number | undefined} node */

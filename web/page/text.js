@@ -2,6 +2,8 @@
 
 import { h } from './dom.js';
 
+/** @import { Person } from '../client/types.js' */
+
 const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
 const thisYear = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric', month: 'long' });
 const otherYear = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'long', year: 'numeric' });
@@ -30,6 +32,26 @@ export const dayName = (at, now) => {
 
 /** @param {number} n @param {string} one @param {string} [many] */
 export const count = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
+
+/** Names, as a sentence has them: at most three of them. @param {string[]} names */
+const listed = (names) => {
+  const shown = names.length > 3 ? [...names.slice(0, 2), count(names.length - 2, 'other')] : names;
+  return shown.length < 2 ? shown.join('') : `${shown.slice(0, -1).join(', ')} and ${shown.at(-1)}`;
+};
+
+/** Who types. @param {string[]} names */
+export const typingWords = (names) => names.length === 0 ? '' : `${listed(names)} ${names.length === 1 ? 'is' : 'are'} typing…`;
+
+/** What has become of a message of one's own. @param {string[]} readers @param {boolean} direct */
+export const sentWords = (readers, direct) => readers.length === 0 ? 'Sent' : direct ? 'Read' : `Read by ${listed(readers)}`;
+
+/** How present somebody is. @param {Person} person @param {Date} now */
+export const presenceWords = ({ status, last_seen }, now) => {
+  if (status !== 'offline') return status;
+  if (last_seen === undefined) return '';
+  const at = new Date(last_seen);
+  return `last seen ${dayKey(at) === dayKey(now) ? `at ${timeOfDay(at)}` : dayName(at, now)}`;
+};
 
 /** One of eight colours, always the same for a name. @param {string} name */
 export const hue = (name) => {

@@ -3,7 +3,7 @@
 
 import { isMessage } from '../client/roomlog.js';
 import { h } from './dom.js';
-import { count, dayKey, dayName, fullTime, hue, initial, rich, shortTime, timeOfDay } from './text.js';
+import { count, dayKey, dayName, fullTime, hue, initial, rich, sentWords, shortTime, timeOfDay } from './text.js';
 
 /** @import { Draft } from '../client/outbox.js' */
 /** @import { Event } from '../client/types.js' */
@@ -127,7 +127,7 @@ export class Timeline {
 
   /** @param {Shown} shown @returns {Item[]} */
   #items({ entry, drafts, mayPost }) {
-    const { log, newAfter } = entry;
+    const { log, newAfter, people } = entry;
     const now = new Date();
     const today = dayKey(now);
     /** @type {Item[]} */
@@ -160,7 +160,9 @@ export class Timeline {
       const head = event.kind !== 'message' || before?.sender !== sender || at.getTime() - before.at > TOGETHER_MS || event.target !== undefined;
       before = event.kind === 'message' ? { sender, at: at.getTime() } : null;
       const target = event.target === undefined ? undefined : log.at(event.target);
-      const sent = event.seq === lastOwn && drafts.length === 0;
+      const isLast = event.seq === lastOwn && drafts.length === 0;
+      const readers = isLast ? people.readersOf(event.seq).filter((user) => user !== this.#me) : [];
+      const sent = isLast ? sentWords(readers.map(this.#nameOf), entry.room.kind === 'direct') : '';
       const of = [event, head, target, sent, mayPost, this.#nameOf(sender), target && this.#nameOf(target.sender)];
       items.push({ key: `event ${event.seq}`, of, make: () => this.#message(event, at, { head, target, sent, mayPost }) });
     }
@@ -200,7 +202,7 @@ export class Timeline {
   /**
    * @param {Event} event
    * @param {Date} at
-   * @param {{ head: boolean, target: Event | undefined, sent: boolean, mayPost: boolean }} context
+   * @param {{ head: boolean, target: Event | undefined, sent: string, mayPost: boolean }} context
    */
   #message(event, at, { head, target, sent, mayPost }) {
     const { seq, kind, text, redacted, edited_at, reactions = [], reply_count = 0, sender, original_sender } = event;
@@ -227,7 +229,7 @@ export class Timeline {
         body,
         notes.length > 0 && h('p', { class: 'notes' }, ...notes),
       ),
-      sent && h('span', { class: 'state sent' }, 'Sent'),
+      sent !== '' && h('span', { class: 'state sent' }, sent),
       reply,
     );
   }

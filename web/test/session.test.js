@@ -19,6 +19,8 @@ const setup = (more = {}) => {
   const standings = [];
   /** @type {[string, Failure][]} */
   const ended = [];
+  /** @type {[string, string][]} */
+  const people = [];
   const log = new RoomLog('e', 0);
   const storage = new FakeStorage();
   const outbox = new Outbox({ user: 'ann', storage, timers, random: () => 0.5, onChange: () => {} });
@@ -40,6 +42,7 @@ const setup = (more = {}) => {
         outbox.seen(room, event);
       },
       onCaughtUp: () => {},
+      onPeople: (room, { type }) => people.push([room, type]),
       onEnded: (room, error) => ended.push([room, error]),
     },
     ...more,
@@ -63,7 +66,7 @@ const setup = (more = {}) => {
     socket().ends(1006);
     while (sockets.length === length) timers.pass(100);
   };
-  return { failAndComeBack, timers, sockets, standings, ended, log, storage, outbox, session, socket, open, followed, says, seqs };
+  return { failAndComeBack, timers, sockets, standings, ended, log, storage, outbox, session, socket, open, followed, says, seqs, people };
 };
 
 /** The same, with `tea` being followed from its cursor. */
@@ -295,4 +298,25 @@ test('a read mark is sent, again where it was not answered, and one that is refu
   assert.equal(seq, 8);
   socket().says({ type: 'ack', ref: second, seq: 8, epoch: 'e', at: '', duplicate: false });
   assert.equal(session.standing.at, 'open');
+});
+
+test('who is there is told of rooms as they are followed now; being away is said on each connection', () => {
+  const { failAndComeBack, session, socket, open, followed, people } = following();
+  assert.equal(socket().of('follow').at(-1).presence, true);
+  socket().says({ type: 'presence', room: 'rum', present: 1, people: [] });
+  followed();
+  socket().says({ type: 'presence', room: 'tea', present: 1, people: [] });
+  socket().says({ type: 'typing', room: 'tea', users: [] });
+  socket().says({ type: 'receipts', room: 'tea', marks: [] });
+  assert.deepEqual(people, [['tea', 'presence'], ['tea', 'typing'], ['tea', 'receipts']]);
+  session.type('tea', true);
+  session.type('rum', true);
+  assert.deepEqual(socket().of('typing').map(({ room, typing }) => [room, typing]), [['tea', true]]);
+  session.setStatus('away');
+  session.setStatus('away');
+  assert.deepEqual(socket().of('presence').map(({ status }) => status), ['away']);
+  failAndComeBack();
+  assert.deepEqual(socket().of('presence'), [], 'not before it is signed in');
+  open();
+  assert.deepEqual(socket().of('presence').map(({ status }) => status), ['away']);
 });

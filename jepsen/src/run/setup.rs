@@ -135,15 +135,21 @@ pub fn space(directory: &Path, options: &Options) -> Result<(), String> {
     ))
 }
 
-/// The settings of the nodes: small disks, and checkpoints often enough to be hit. What is measured is
-/// measured with those that nodes have by themselves.
+/// The settings of the nodes: few users do what many do otherwise, and disks are small, and checkpoints
+/// often enough to be hit. What is measured is measured with those that nodes have by themselves, but
+/// for the first.
 #[must_use]
 pub fn settings(options: &Options) -> Vec<String> {
-    if options.operations.is_some() {
-        return options.settings.clone();
+    let mut settings: Vec<String> = ["user", "token", "address"]
+        .map(|whose| format!("limits.{whose}_requests_per_second=0"))
+        .to_vec();
+    if options.operations.is_none() {
+        let ours =
+            ["store.min_free_disk=64MiB", "store.ballast=16MiB", "store.checkpoint_interval=1s"];
+        settings.extend(ours.map(str::to_owned));
     }
-    let ours = ["store.min_free_disk=64MiB", "store.ballast=16MiB", "store.checkpoint_interval=1s"];
-    ours.iter().map(ToString::to_string).chain(options.settings.iter().cloned()).collect()
+    settings.extend(options.settings.iter().cloned());
+    settings
 }
 
 /// Starts the nodes and forms a cluster of them.

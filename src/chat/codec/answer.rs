@@ -16,9 +16,10 @@ use crate::proto::internal::chat_answer as wire;
 /// Encodes an answer.
 pub fn encode_answer(answer: &Answer) -> Bytes {
     let answer = match answer {
-        Answer::Room { room, participants } => wire::Answer::Room(wire::OneRoom {
+        Answer::Room { room, participants, sees_presence } => wire::Answer::Room(wire::OneRoom {
             room: Some(room_to_wire(room)),
             participants: participants.iter().map(participant_to_wire).collect(),
+            sees_presence: *sees_presence,
         }),
         Answer::Rooms { rooms } => wire::Answer::Rooms(wire::Rooms {
             rooms: rooms.iter().map(|room| room_to_wire(room)).collect(),
@@ -61,6 +62,7 @@ pub fn decode_answer(bytes: impl Buf) -> Result<Answer, Malformed> {
         wire::Answer::Room(a) => Answer::Room {
             room: room_from_wire(a.room)?,
             participants: all(a.participants, participant_from_wire)?,
+            sees_presence: a.sees_presence,
         },
         wire::Answer::Rooms(a) => {
             Answer::Rooms { rooms: all(a.rooms, |room| room_from_wire(Some(room)))? }

@@ -12,6 +12,13 @@ use crate::proto::internal::chat_query as wire;
 pub fn encode_query(query: &Query) -> Bytes {
     let query = match query {
         Query::Room { room } => wire::Query::Room(wire::Room { room: room.as_str().into() }),
+        Query::Participants { room, after, limit } => {
+            wire::Query::Participants(wire::Participants {
+                room: room.as_str().into(),
+                after: after.as_ref().map_or("", |user| user.as_str()).into(),
+                limit: *limit as u64,
+            })
+        }
         Query::Rooms { after, limit, search } => {
             let after = after.as_ref().map_or("", |room| room.as_str()).into();
             wire::Query::Rooms(wire::List { after, limit: *limit as u64, search: search.clone() })
@@ -64,6 +71,11 @@ pub fn decode_query(bytes: impl Buf) -> Result<Query, Malformed> {
     let query: ChatQuery = open(bytes, "query")?;
     Ok(match query.query.ok_or(Malformed("query"))? {
         wire::Query::Room(q) => Query::Room { room: parse::room(&q.room)? },
+        wire::Query::Participants(q) => Query::Participants {
+            room: parse::room(&q.room)?,
+            after: parse::maybe_user(&q.after)?,
+            limit: limit(q.limit)?,
+        },
         wire::Query::Rooms(q) => Query::Rooms {
             after: parse::maybe_room(&q.after)?,
             limit: limit(q.limit)?,

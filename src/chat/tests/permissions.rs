@@ -143,7 +143,7 @@ fn command_for(action: Action, room: &RoomId, own: Seq, theirs: Seq, fresh: u8) 
     let (room, salt, other) = (room.clone(), [9; 16], user("other"));
     let symbol = format!("+{fresh}");
     Some(match action {
-        Action::See | Action::Read | Action::Export => return None,
+        Action::See | Action::Read | Action::SeePresence | Action::Export => return None,
         Action::Join => Command::Join { room, salt },
         Action::Leave => Command::Leave { room, salt },
         Action::Post => Command::Post {
@@ -200,6 +200,7 @@ fn queries(room: &RoomId, root: Seq) -> Vec<(Action, Query)> {
     let room = || room.clone();
     vec![
         (Action::See, Query::Room { room: room() }),
+        (Action::See, Query::Participants { room: room(), after: None, limit: 10 }),
         (Action::Read, Query::Events { room: room(), page: Page::Newest, limit: 10 }),
         (Action::Read, Query::Thread { room: room(), root, page: Page::Newest, limit: 10 }),
         (Action::Export, Query::Export { room: room(), after: Seq(0), limit: 10 }),

@@ -272,6 +272,8 @@ impl Driver {
                     self.follows.fail(&room, error).await;
                 }
             }
+            // Who is there is not asked for.
+            Some(Response::Presence(_) | Response::Typing(_) | Response::Receipts(_)) => {}
             Some(Response::Pong(_)) | None => {}
         }
         Ok(())

@@ -80,7 +80,7 @@ impl Follows {
                 Some(pb::Cursor { epoch: epoch.to_string(), seq: first.0.saturating_sub(1) })
             }
         };
-        let follow = pb::Follow { room: room.to_string(), after };
+        let follow = pb::Follow { room: room.to_string(), after, presence: false };
         let request = Some(pb::session_request::Request::Follow(follow));
         Some(pb::SessionRequest { id: number, request })
     }

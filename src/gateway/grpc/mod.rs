@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod export;
 mod marks;
 mod moderation;
+mod presence;
 pub mod rooms;
 pub mod session;
 pub mod users;

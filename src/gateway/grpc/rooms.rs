@@ -11,7 +11,7 @@ use crate::chat::command::Command;
 use crate::error::{Code, Error};
 use crate::gateway::app::{App, Caller, Post, salt};
 use crate::gateway::convert;
-use crate::gateway::grpc::{answer, export, marks, moderation};
+use crate::gateway::grpc::{answer, export, marks, moderation, presence};
 use crate::gateway::operations::EventsQuery;
 use crate::id::{RoomId, Seq, UserId};
 use crate::limits;
@@ -97,6 +97,20 @@ impl Rooms for RoomsService {
             Ok(proto::ListRoomsResponse { rooms, next: next.unwrap_or_default() })
         })
         .await
+    }
+
+    async fn list_participants(
+        &self,
+        request: Request<proto::ListParticipantsRequest>,
+    ) -> Result<Response<proto::ListParticipantsResponse>, Status> {
+        answer(&self.app, request, presence::participants).await
+    }
+
+    async fn set_presence(
+        &self,
+        request: Request<proto::SetPresenceRequest>,
+    ) -> Result<Response<proto::Presence>, Status> {
+        answer(&self.app, request, presence::set).await
     }
 
     async fn join(

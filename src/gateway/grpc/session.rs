@@ -188,13 +188,18 @@ fn validate(request: Option<Said>) -> Result<Asked, Error> {
         Some(Said::Post(post)) => Ok(Asked::Post(rooms::post(post)?)),
         Some(Said::Follow(follow)) => {
             let room = RoomId::parse(&follow.room)?;
-            Ok(Asked::Follow { room, after: follow.after.map(convert::cursor).transpose()? })
+            let after = follow.after.map(convert::cursor).transpose()?;
+            Ok(Asked::Follow { room, after, presence: follow.presence })
         }
         Some(Said::Unfollow(unfollow)) => Ok(Asked::Unfollow(RoomId::parse(&unfollow.room)?)),
         Some(Said::MarkRead(mark)) => {
             let command =
                 Command::MarkRead { room: RoomId::parse(&mark.room)?, seq: Seq(mark.seq) };
             Ok(Asked::Execute { id: None, command })
+        }
+        Some(Said::Presence(set)) => Ok(Asked::Present(convert::presence_status(set.status)?)),
+        Some(Said::Typing(typing)) => {
+            Ok(Asked::Type { room: RoomId::parse(&typing.room)?, types: typing.typing })
         }
         Some(Said::Ping(proto::Ping {})) => Ok(Asked::Ping),
         None => Err(Error::invalid("the request is empty, or not known to this node")),

@@ -13,14 +13,14 @@ use crate::delivery::encoded::Encoded;
 use crate::gateway::limits::{DELIVERY_BYTES_MAX, DELIVERY_EVENTS_MAX};
 use crate::gateway::session::{self, Said};
 use crate::gateway::{convert, status};
-use crate::id::RoomId;
+use crate::id::{RoomId, Seq, UserId};
 use crate::proto::v1 as proto;
 
 /// `folkmoot.v1.SessionResponse`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SessionResponse {
     /// What is said.
-    #[prost(oneof = "Response", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Response", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub response: Option<Response>,
     /// The id of the request that this answers; 0 for deliveries.
     #[prost(uint64, tag = "15")]
@@ -45,6 +45,12 @@ pub enum Response {
     Ended(proto::Ended),
     #[prost(message, tag = "7")]
     Pong(proto::Pong),
+    #[prost(message, tag = "8")]
+    Presence(proto::RoomPresence),
+    #[prost(message, tag = "9")]
+    Typing(proto::TypingUsers),
+    #[prost(message, tag = "10")]
+    Receipts(proto::Receipts),
 }
 
 /// `folkmoot.v1.Delivery`.
@@ -94,6 +100,26 @@ pub fn responses(batch: Vec<session::Response<u64>>) -> Vec<SessionResponse> {
                 let error = error.map(status::to_proto);
                 let ended = proto::Ended { room, seq: seq.0, error };
                 responses.push(Response::Ended(ended).to(tag));
+            }
+            Said::Present { room, present, people } => {
+                let people = people.iter().map(|(user, seen)| convert::seen(user, *seen));
+                let (room, people) = (room.as_str().to_owned(), people.collect());
+                let present = proto::RoomPresence { room, present: present as u64, people };
+                responses.push(Response::Presence(present).to(tag));
+            }
+            Said::Typing { room, users } => {
+                let users = users.iter().map(|user| user.as_str().to_owned()).collect();
+                let typing = proto::TypingUsers { room: room.as_str().to_owned(), users };
+                responses.push(Response::Typing(typing).to(tag));
+            }
+            Said::Read { room, marks } => {
+                let mark = |(user, seq): &(UserId, Seq)| proto::ReadMark {
+                    user: user.as_str().to_owned(),
+                    seq: seq.0,
+                };
+                let marks = marks.iter().map(mark).collect();
+                let receipts = proto::Receipts { room: room.as_str().to_owned(), marks };
+                responses.push(Response::Receipts(receipts).to(tag));
             }
             Said::Pong => responses.push(Response::Pong(proto::Pong {}).to(tag)),
         }

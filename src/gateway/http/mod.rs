@@ -13,6 +13,7 @@ pub mod messages;
 pub mod moderation;
 pub mod oidc;
 pub mod page;
+pub mod presence;
 pub mod rooms;
 pub mod sse;
 pub mod users;
@@ -64,6 +65,7 @@ routes! {
     "/v1/logout" { post accounts::logout, }
     "/v1/me" { get accounts::me, }
     "/v1/me/rooms" { get marks::own_rooms, }
+    "/v1/me/presence" { put presence::set, }
     "/v1/sessions" { get accounts::sessions, delete accounts::end_others, }
     "/v1/sessions/{id}" { delete accounts::end_session, }
     "/v1/invites" { get accounts::invites, post accounts::make_invite, }
@@ -72,6 +74,7 @@ routes! {
     "/v1/rooms/{room}" { get rooms::show, }
     "/v1/rooms/{room}/join" { post rooms::join, }
     "/v1/rooms/{room}/leave" { post rooms::leave, }
+    "/v1/rooms/{room}/participants" { get presence::participants, }
     "/v1/rooms/{room}/participants/{user}" { put rooms::set_role, delete moderation::kick, }
     "/v1/rooms/{room}/invitations/{user}" { put moderation::invite, }
     "/v1/rooms/{room}/bans/{user}" { put moderation::ban, delete moderation::unban, }

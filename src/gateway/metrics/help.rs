@@ -19,6 +19,7 @@ const COUNTERS: &[(&str, &str)] = &[
 const GAUGES: &[(&str, &str)] = &[
     ("folkmoot_subscribers", "Rooms followed now, over all connections."),
     ("folkmoot_sessions", "Sessions now, over gRPC and WebSocket."),
+    ("folkmoot_users_present", "Users who are online or away by a device on this node."),
     ("folkmoot_websockets", "WebSockets now, signed in or not."),
     ("folkmoot_connections", "Client connections now."),
     ("folkmoot_proposals_waiting", "Commands that wait to become a log entry."),

@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::{AbortHandle, BoxStream, SelectAll, abortable};
+use tokio_stream::wrappers::WatchStream;
 
 use crate::chat::account::Scope;
 use crate::chat::command::{Actor, Command, Done};
+use crate::chat::event::EventKind;
 use crate::delivery::encoded::Encoded;
 use crate::delivery::subscription::Next;
 use crate::error::{Code, Error};
@@ -19,8 +21,10 @@ use crate::gateway::backend::Feed;
 use crate::gateway::follow;
 use crate::gateway::limits::{DELIVERY_BYTES_MAX, DELIVERY_EVENTS_MAX};
 use crate::gateway::metrics::InGauge;
+use crate::gateway::presence::RoomPresence;
 use crate::gateway::session::{Asked, Request, Response, Said};
 use crate::id::{Cursor, RequestId, RoomId, Seq};
+use crate::presence::{Device, Status};
 
 /// What an event counts for besides its text, in bytes.
 const EVENT_BYTES: usize = 256;
@@ -57,6 +61,7 @@ pub enum Outcome<Tag> {
 pub struct Follow {
     room: RoomId,
     after: Option<Cursor>,
+    presence: bool,
     generation: u64,
 }
 
@@ -78,32 +83,50 @@ pub async fn perform<Tag>(app: Arc<App>, actor: Actor, tag: Tag, work: Work) -> 
 }
 
 /// A room that the client follows, or has asked to.
-struct Following {
+pub(super) struct Following {
     /// Tells this following from an earlier one of the same room.
     generation: u64,
     /// The last seq that was delivered.
     last: Seq,
-    /// Ends the feed; `None` while it is being set up.
-    feed: Option<AbortHandle>,
+    /// End its feeds; none while it is being set up.
+    feeds: Vec<AbortHandle>,
+    /// What was told last of who is there, if that is followed and may be known.
+    pub(super) people: Option<Arc<RoomPresence>>,
     _counted: InGauge,
+}
+
+impl Following {
+    fn feed(&mut self, items: BoxStream<'static, (RoomId, u64, Fed)>, feeds: &mut Feeds) {
+        let (items, handle) = abortable(items);
+        self.feeds.push(handle);
+        feeds.push(items.boxed());
+    }
 }
 
 impl Drop for Following {
     fn drop(&mut self) {
-        if let Some(feed) = &self.feed {
-            feed.abort();
-        }
+        self.feeds.iter().for_each(AbortHandle::abort);
     }
 }
 
+/// What a followed room has to say.
+#[derive(Debug)]
+pub enum Fed {
+    /// Of its log.
+    Next(Next),
+    /// Of who is there.
+    People(Arc<RoomPresence>),
+}
+
 /// What the followed rooms have to say: room, generation, item.
-pub type Feeds = SelectAll<BoxStream<'static, (RoomId, u64, Next)>>;
+pub type Feeds = SelectAll<BoxStream<'static, (RoomId, u64, Fed)>>;
 
 /// One session's state.
 pub struct Dialog<Tag> {
-    app: Arc<App>,
-    caller: Caller,
-    following: HashMap<RoomId, Following>,
+    pub(super) app: Arc<App>,
+    pub(super) caller: Caller,
+    device: Device,
+    pub(super) following: HashMap<RoomId, Following>,
     generation: u64,
     /// What the client is to be told next.
     ready: Vec<Response<Tag>>,
@@ -116,9 +139,11 @@ impl<Tag: Default> Dialog<Tag> {
     /// A session of `caller`'s.
     pub fn new(app: Arc<App>, caller: Caller) -> Dialog<Tag> {
         let counted = InGauge::enter(&app.metrics.sessions);
+        let device = app.backend.presence().enter(caller.actor.user.clone(), Status::Online);
         Dialog {
             app,
             caller,
+            device,
             following: HashMap::new(),
             generation: 0,
             ready: Vec::new(),
@@ -159,11 +184,15 @@ impl<Tag: Default> Dialog<Tag> {
         std::mem::take(&mut self.ready)
     }
 
-    fn say(&mut self, tag: Tag, said: Said) {
+    pub(super) fn say(&mut self, tag: Tag, said: Said) {
         self.ready.push(Response { tag, said });
     }
 
-    fn refuse(&mut self, tag: Tag, room: Option<RoomId>, error: Error) {
+    pub(super) fn count_bytes(&mut self, bytes: usize) {
+        self.ready_bytes += bytes;
+    }
+
+    pub(super) fn refuse(&mut self, tag: Tag, room: Option<RoomId>, error: Error) {
         self.app.metrics.refused(error.code);
         self.say(tag, Said::Refused { room, error });
     }
@@ -171,18 +200,34 @@ impl<Tag: Default> Dialog<Tag> {
     /// Takes a request: answers it, or returns what it takes to do so.
     pub fn take(&mut self, request: Request<Tag>) -> Option<(Tag, Work)> {
         let Request { tag, asked } = request;
+        if self.counts(&asked)
+            && let Err(error) = self.app.count_request(&self.caller)
+        {
+            self.refuse(tag, None, error);
+            return None;
+        }
         let work = match asked {
             Ok(Asked::Post(post)) => Ok(Work::Post(post)),
             Ok(Asked::Execute { id, command }) => Ok(Work::Execute(id, command)),
-            Ok(Asked::Follow { room, after }) => match self.follow(&room, after) {
-                Ok(work) => return Some((tag, work)),
-                Err(error) => {
-                    self.refuse(tag, Some(room), error);
-                    return None;
+            Ok(Asked::Follow { room, after, presence }) => {
+                match self.follow(&room, after, presence) {
+                    Ok(work) => return Some((tag, work)),
+                    Err(error) => {
+                        self.refuse(tag, Some(room), error);
+                        return None;
+                    }
                 }
-            },
+            }
             Ok(Asked::Unfollow(room)) => {
                 self.unfollow(tag, room);
+                return None;
+            }
+            Ok(Asked::Present(status)) => {
+                self.device.set(status);
+                return None;
+            }
+            Ok(Asked::Type { room, types }) => {
+                self.type_in(tag, room, types);
                 return None;
             }
             Ok(Asked::Ping) => {
@@ -200,7 +245,20 @@ impl<Tag: Default> Dialog<Tag> {
         }
     }
 
-    fn follow(&mut self, room: &RoomId, after: Option<Cursor>) -> Result<Work, Error> {
+    /// Whether a request counts: all do but to follow one more room, of which there is a limit.
+    fn counts(&self, asked: &Result<Asked, Error>) -> bool {
+        match asked {
+            Ok(Asked::Follow { room, .. }) => self.following.contains_key(room),
+            _ => true,
+        }
+    }
+
+    fn follow(
+        &mut self,
+        room: &RoomId,
+        after: Option<Cursor>,
+        presence: bool,
+    ) -> Result<Work, Error> {
         let rooms_max = self.app.limits().follows_per_session_max;
         if self.following.len() >= rooms_max && !self.following.contains_key(room) {
             let message = format!("a session follows at most {rooms_max} rooms");
@@ -209,9 +267,11 @@ impl<Tag: Default> Dialog<Tag> {
         self.generation += 1;
         let generation = self.generation;
         let counted = self.app.metrics.subscribed();
-        let following = Following { generation, last: Seq(0), feed: None, _counted: counted };
+        let feeds = Vec::new();
+        let following =
+            Following { generation, last: Seq(0), feeds, people: None, _counted: counted };
         self.following.insert(room.clone(), following);
-        Ok(Work::Follow(Follow { room: room.clone(), after, generation }))
+        Ok(Work::Follow(Follow { room: room.clone(), after, presence, generation }))
     }
 
     fn unfollow(&mut self, tag: Tag, room: RoomId) {
@@ -249,7 +309,7 @@ impl<Tag: Default> Dialog<Tag> {
         result: Result<Feed, Error>,
         feeds: &mut Feeds,
     ) -> Result<Said, Error> {
-        let Follow { room, after, generation } = follow;
+        let Follow { room, after, presence, generation } = follow;
         let Some(following) = self.following.get_mut(&room).filter(|f| f.generation == generation)
         else {
             return Err(Error::invalid("the room was unfollowed before this began"));
@@ -264,19 +324,27 @@ impl<Tag: Default> Dialog<Tag> {
         following.last = follow::start(&feed, after.as_ref());
         let Feed { epoch, first_seq, head, recovered, next } = feed;
         let followed = Said::Followed { room: room.clone(), epoch, first_seq, head, recovered };
-        let items = next.map(move |next| (room.clone(), generation, next));
-        let (items, handle) = abortable(items);
-        following.feed = Some(handle);
-        feeds.push(items.boxed());
+        if presence {
+            let people = WatchStream::new(self.app.gathered.watch(&room));
+            let of = room.clone();
+            let people = people.map(move |people| (of.clone(), generation, Fed::People(people)));
+            following.feed(people.boxed(), feeds);
+        }
+        let items = next.map(move |next| (room.clone(), generation, Fed::Next(next)));
+        following.feed(items.boxed(), feeds);
         Ok(followed)
     }
 
     /// Says what a feed had to say.
-    pub fn deliver(&mut self, room: &RoomId, generation: u64, next: Next) {
+    pub fn deliver(&mut self, room: &RoomId, generation: u64, fed: Fed) {
         let Some(following) =
             self.following.get_mut(room).filter(|following| following.generation == generation)
         else {
             return; // unfollowed meanwhile
+        };
+        let next = match fed {
+            Fed::Next(next) => next,
+            Fed::People(people) => return self.tell_people(room, people),
         };
         match next {
             Next::CaughtUp(seq) => {
@@ -287,6 +355,9 @@ impl<Tag: Default> Dialog<Tag> {
             Next::Events(events) => {
                 let Some(last) = events.last() else { return };
                 following.last = last.event.seq;
+                if following.feeds.len() > 1 && events.iter().any(|it| moves(it.event.kind)) {
+                    self.app.gathered.doubt(room);
+                }
                 self.app.metrics.deliveries.increment(events.len() as u64);
                 self.ready_bytes += events.iter().map(size).sum::<usize>();
                 self.say(Tag::default(), Said::Events { room: room.clone(), events });
@@ -308,6 +379,12 @@ impl<Tag: Default> Dialog<Tag> {
             self.end(&room, error);
         }
     }
+}
+
+/// Whether such an event may change who has a part in the room.
+fn moves(kind: EventKind) -> bool {
+    use EventKind::{Archive, Invite, Join, Leave, Role};
+    matches!(kind, Join | Leave | Invite | Role | Archive)
 }
 
 fn size(event: &Arc<Encoded>) -> usize {

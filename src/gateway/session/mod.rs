@@ -17,6 +17,7 @@
 //! has posted before it is gone may still happen.
 
 pub mod dialog;
+mod people;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -32,7 +33,8 @@ use crate::delivery::encoded::Encoded;
 use crate::error::Error;
 use crate::gateway::app::{App, Caller, Post, shutting_down};
 use crate::gateway::session::dialog::{Dialog, Feeds, perform};
-use crate::id::{Cursor, Epoch, RequestId, RoomId, Seq};
+use crate::id::{Cursor, Epoch, RequestId, RoomId, Seq, UserId};
+use crate::presence::{Seen, Status};
 
 /// Outcomes, or feeds' batches, taken at once.
 const CHUNK_MAX: usize = 64;
@@ -55,8 +57,17 @@ pub enum Asked {
     Follow {
         room: RoomId,
         after: Option<Cursor>,
+        /// Also who is there, who types, and how far others have read.
+        presence: bool,
     },
     Unfollow(RoomId),
+    /// How present the user is on this connection. Answered only when it is refused.
+    Present(Status),
+    /// Whether the user types in a room. Answered only when it is refused.
+    Type {
+        room: RoomId,
+        types: bool,
+    },
     Ping,
 }
 
@@ -106,6 +117,22 @@ pub enum Said {
         room: RoomId,
         seq: Seq,
         error: Option<Error>,
+    },
+    /// Who is there in a followed room: all of them at first, then whoever has changed.
+    Present {
+        room: RoomId,
+        present: usize,
+        people: Vec<(UserId, Seen)>,
+    },
+    /// Who types in a followed room now.
+    Typing {
+        room: RoomId,
+        users: Vec<UserId>,
+    },
+    /// How far others have read a followed room: all of them at first, then whoever has read on.
+    Read {
+        room: RoomId,
+        marks: Vec<(UserId, Seq)>,
     },
     Pong,
 }
@@ -221,8 +248,8 @@ pub async fn run<L: Line>(app: &Arc<App>, caller: Caller, line: &mut L) -> Resul
                 if dialog.may_deliver() && !feeds.is_empty() =>
             {
                 dialog.trust_again().await?;
-                for (room, generation, next) in arrived.drain(..) {
-                    dialog.deliver(&room, generation, next);
+                for (room, generation, fed) in arrived.drain(..) {
+                    dialog.deliver(&room, generation, fed);
                 }
             }
             error = dismissed.as_mut() => return app.metrics.count(Err(error)),

@@ -14,11 +14,13 @@ use crate::chat::command::{Actor, Command, Done, Rejection, Request};
 use crate::chat::event::{Hash, Role};
 use crate::chat::query::{Answer, OwnRooms, Query};
 use crate::chat::state::{Room, User};
+use crate::clock::SystemClock;
 use crate::delivery::encoded::Encoded;
 use crate::delivery::subscription::Next;
 use crate::error::{Code, Error};
 use crate::gateway::backend::{Backend, Feed};
 use crate::id::{Cursor, Epoch, NodeId, RoomId, Seq, ShardId, UserId};
+use crate::presence::Presence;
 use crate::proto::internal::AuditRecord;
 use crate::proto::v1::PlacementResponse;
 use crate::proto::v1::StatusResponse;
@@ -49,6 +51,7 @@ pub struct Fake {
     pub accounts_cut_off: AtomicBool,
     /// What was recorded.
     pub audit: Mutex<Vec<AuditRecord>>,
+    presence: Arc<Presence>,
 }
 
 struct CountedFeed(Arc<AtomicUsize>);
@@ -74,6 +77,7 @@ impl Fake {
             revocations_asked: AtomicUsize::new(0),
             accounts_cut_off: AtomicBool::new(false),
             audit: Mutex::default(),
+            presence: Presence::new(Arc::new(SystemClock)),
         })
     }
 
@@ -115,6 +119,10 @@ impl Fake {
 }
 
 impl Backend for Arc<Fake> {
+    fn presence(&self) -> &Arc<Presence> {
+        &self.presence
+    }
+
     fn execute(&self, request: Request) -> BoxFuture<'_, Result<Done, Error>> {
         async move {
             if matches!(request.command, Command::Post { .. }) {
@@ -140,6 +148,24 @@ impl Backend for Arc<Fake> {
                 Some(found) => Ok(Answer::Room {
                     room: Arc::new(found.room.clone()),
                     participants: found.participants.clone().into_iter().collect(),
+                    sees_presence: true,
+                }),
+            },
+            Query::Participants { room, after, limit } => match state.rooms.get(&room) {
+                None => Err(Rejection::RoomNotFound(room).into()),
+                Some(found) => Ok(Answer::Room {
+                    room: Arc::new(found.room.clone()),
+                    participants: found
+                        .participants
+                        .iter()
+                        .filter(|(user, _)| after.as_ref().is_none_or(|after| *user > after))
+                        .take(limit)
+                        .map(|(user, part)| (user.clone(), part.clone()))
+                        .collect(),
+                    sees_presence: found
+                        .participants
+                        .get(&actor.user)
+                        .map_or(actor.admin, |part| part.is_inside() || actor.admin),
                 }),
             },
             Query::Events { room, page, limit } => {

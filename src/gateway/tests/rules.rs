@@ -9,10 +9,12 @@ use crate::chat::command::{Actor, Command, Done, Imported, Rejection, Request};
 use crate::chat::event::{Body, Event, EventKind, Role};
 use crate::chat::memory::Memory;
 use crate::chat::query::{Annotated, Events, OwnRoom, OwnRooms, Page, Unread};
-use crate::chat::state::{Notes, Participant, Room, State as _, StateMut as _, Token, User};
+use crate::chat::state::{
+    Notes, Participant, Room, RoomKind, State as _, StateMut as _, Token, User,
+};
 use crate::delivery::encoded::Encoded;
 use crate::error::{Code, Error};
-use crate::id::{Cursor, RequestId, RoomId, Seq, UserId};
+use crate::id::{Cursor, Epoch, RequestId, RoomId, Seq, UserId};
 use crate::limits::CLOCK_SKEW_MS_MAX;
 
 /// A room with everything in it.
@@ -51,6 +53,27 @@ impl Draft {
 
     fn about(self, target: Option<Seq>) -> Draft {
         Draft { target, ..self }
+    }
+}
+
+/// The row of a new public room.
+pub fn room_row(id: RoomId) -> Room {
+    Room {
+        id,
+        kind: RoomKind::Public,
+        title: String::new(),
+        topic: String::new(),
+        epoch: Epoch::parse("e").unwrap(),
+        first_seq: Seq(1),
+        head: Seq(0),
+        chain: [0; 32],
+        chain_base: [0; 32],
+        participants: 0,
+        created_at_ms: 0,
+        creator: UserId::parse("root").unwrap(),
+        archived: false,
+        pins: Vec::new(),
+        retention: Default::default(),
     }
 }
 
@@ -249,21 +272,12 @@ impl State {
                     return Ok(Done { epoch: Some(old.room.epoch.clone()), ..done(true) });
                 }
                 let row = Room {
-                    id: room.clone(),
                     kind,
                     title: title.clone(),
-                    topic: String::new(),
                     epoch: epoch.clone(),
-                    first_seq: Seq(1),
-                    head: Seq(0),
-                    chain: [0; 32],
-                    chain_base: [0; 32],
-                    participants: 0,
                     created_at_ms: at_ms,
                     creator: actor.user.clone(),
-                    archived: false,
-                    pins: Vec::new(),
-                    retention: Default::default(),
+                    ..room_row(room.clone())
                 };
                 let fresh = FakeRoom {
                     room: row,

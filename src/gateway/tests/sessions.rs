@@ -21,6 +21,11 @@ pub(super) struct Session {
     pub(super) responses: Streaming<proto::SessionResponse>,
 }
 
+/// Follows a room from its head.
+fn follow(room: &str) -> Ask {
+    Ask::Follow(proto::Follow { room: room.into(), after: None, presence: false })
+}
+
 impl Session {
     pub(super) async fn open(server: &Server, token: &str) -> Result<Session, Status> {
         let (requests, receiver) = mpsc::channel(2048);
@@ -37,7 +42,8 @@ impl Session {
 
     pub(super) async fn follow(&self, id: u64, room: &str, after: Option<u64>) {
         let after = after.map(|seq| proto::Cursor { epoch: String::new(), seq });
-        self.ask(id, Ask::Follow(proto::Follow { room: room.into(), after })).await;
+        let follow = proto::Follow { room: room.into(), after, presence: false };
+        self.ask(id, Ask::Follow(follow)).await;
     }
 
     pub(super) async fn hear(&mut self) -> (u64, Said) {
@@ -148,8 +154,8 @@ async fn refused_requests_do_not_end_the_session() {
         (post("x"), "not_participant"),
         (post(""), "invalid_argument"),
         (post(&big), "too_large"),
-        (Ask::Follow(proto::Follow { room: "A".into(), after: None }), "invalid_argument"),
-        (Ask::Follow(proto::Follow { room: "nowhere".into(), after: None }), "room_not_found"),
+        (follow("A"), "invalid_argument"),
+        (follow("nowhere"), "room_not_found"),
         (Ask::Unfollow(proto::Unfollow { room: "general".into() }), "invalid_argument"),
     ];
     for (id, (request, expected)) in (1..).zip(cases) {

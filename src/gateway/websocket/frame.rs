@@ -38,6 +38,8 @@ struct SignIn {
 #[derive(Deserialize)]
 struct Follow {
     rooms: Vec<FollowRoom>,
+    #[serde(default)]
+    presence: bool,
 }
 
 #[derive(Deserialize)]
@@ -92,6 +94,17 @@ struct React {
     #[serde(default)]
     withdraw: bool,
     request_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Presence {
+    status: String,
+}
+
+#[derive(Deserialize)]
+struct Typing {
+    room: String,
+    typing: bool,
 }
 
 #[derive(Deserialize)]
@@ -166,6 +179,8 @@ fn requests(frame: Value, limits: &GatewayLimits) -> Result<Vec<Asked>, Error> {
         "redact" => vec![redact(&body(frame)?)?],
         "react" => vec![react(body(frame)?)?],
         "mark_read" => vec![mark_read(&body(frame)?)?],
+        "presence" => vec![Asked::Present(convert::status(&body::<Presence>(frame)?.status)?)],
+        "typing" => vec![typing(&body(frame)?)?],
         "ping" => vec![Asked::Ping],
         "sign_in" => return Err(Error::invalid("you have signed in")),
         _ => {
@@ -203,7 +218,7 @@ fn follow(frame: Follow, limits: &GatewayLimits) -> Result<Vec<Asked>, Error> {
             Some(After::Cursor(cursor)) => Some(Cursor::parse(&cursor)?),
         };
         rooms.push(room.clone());
-        asked.push(Asked::Follow { room, after });
+        asked.push(Asked::Follow { room, after, presence: frame.presence });
     }
     distinct(&rooms, limits)?;
     Ok(asked)
@@ -244,6 +259,10 @@ fn edit(frame: Edit, limits: &GatewayLimits) -> Result<Asked, Error> {
 fn mark_read(frame: &MarkRead) -> Result<Asked, Error> {
     let command = Command::MarkRead { room: RoomId::parse(&frame.room)?, seq: Seq(frame.seq) };
     Ok(Asked::Execute { id: None, command })
+}
+
+fn typing(frame: &Typing) -> Result<Asked, Error> {
+    Ok(Asked::Type { room: RoomId::parse(&frame.room)?, types: frame.typing })
 }
 
 fn redact(frame: &Redact) -> Result<Asked, Error> {
@@ -339,6 +358,13 @@ mod tests {
             (r#""type":"unfollow","rooms":[]"#, argument),
             (r#""type":"unfollow","rooms":["tea","tea"]"#, argument),
             (r#""type":"unfollow","room":"tea""#, argument),
+            (r#""type":"follow","rooms":[{"room":"tea"}],"presence":1"#, argument),
+            (r#""type":"presence""#, argument),
+            (r#""type":"presence","status":"happy""#, argument),
+            (r#""type":"presence","status":2"#, argument),
+            (r#""type":"typing","room":"tea""#, argument),
+            (r#""type":"typing","room":"Tea","typing":true"#, argument),
+            (r#""type":"typing","room":"tea","typing":"yes""#, argument),
         ] {
             let text = format!(r#"{{"ref":"r-1",{fields}}}"#);
             assert_eq!(refused(&text), (Some(Ref::Text("r-1".into())), code), "{text}");
@@ -383,6 +409,9 @@ mod tests {
             r#"{"type":"edit","room":"tea","target":1,"text":"x"}"#,
             r#"{"type":"redact","room":"tea","target":1}"#,
             r#"{"type":"react","room":"tea","target":1,"symbol":"+1"}"#,
+            r#"{"type":"mark_read","room":"tea","seq":1}"#,
+            r#"{"type":"presence","status":"away"}"#,
+            r#"{"type":"typing","room":"tea","typing":false}"#,
         ] {
             assert!(parsed(text).iter().all(|request| request.asked.is_ok()), "{text}");
         }

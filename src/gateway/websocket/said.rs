@@ -9,13 +9,13 @@ use crate::chat::command::Actor;
 use crate::delivery::encoded::Encoded;
 use crate::error::Error;
 use crate::gateway::app::App;
-use crate::gateway::json::{self as shapes, AckJson};
+use crate::gateway::json::{self as shapes, AckJson, PersonJson};
 use crate::gateway::limits::FRAME_BYTES_MAX;
 use crate::gateway::session::{Response, Said};
 use crate::gateway::status;
 use crate::gateway::websocket::PROTOCOL;
 use crate::gateway::websocket::frame::Ref;
-use crate::id::RoomId;
+use crate::id::{RoomId, UserId};
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -64,10 +64,29 @@ enum Frame<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<Value>,
     },
+    Presence {
+        room: &'a str,
+        present: usize,
+        people: Vec<PersonJson<'a>>,
+    },
+    Typing {
+        room: &'a str,
+        users: Vec<&'a str>,
+    },
+    Receipts {
+        room: &'a str,
+        marks: Vec<Mark<'a>>,
+    },
     Pong {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         tag: Option<Ref>,
     },
+}
+
+#[derive(Serialize)]
+struct Mark<'a> {
+    user: &'a str,
+    seq: u64,
 }
 
 #[derive(Serialize)]
@@ -135,6 +154,18 @@ pub fn frames(response: Response<Option<Ref>>, mut push: impl FnMut(Bytes)) {
         Said::Ended { room, seq, error } => {
             let error = error.as_ref().map(status::json_value);
             Frame::Ended { tag, room: room.as_str(), seq: seq.0, error }
+        }
+        Said::Present { room, present, people } => {
+            let people = people.iter().map(|(user, seen)| PersonJson::new(user, *seen)).collect();
+            Frame::Presence { room: room.as_str(), present: *present, people }
+        }
+        Said::Typing { room, users } => {
+            let users = users.iter().map(UserId::as_str).collect();
+            Frame::Typing { room: room.as_str(), users }
+        }
+        Said::Read { room, marks } => {
+            let marks = marks.iter().map(|(user, seq)| Mark { user: user.as_str(), seq: seq.0 });
+            Frame::Receipts { room: room.as_str(), marks: marks.collect() }
         }
         Said::Pong => Frame::Pong { tag },
     };

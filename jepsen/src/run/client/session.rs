@@ -183,6 +183,7 @@ impl Session {
         };
         let (requests, outgoing) = mpsc::channel(16);
         let follow = pb::Follow {
+            presence: false,
             room: room.into(),
             after: after.map(|seq| pb::Cursor { epoch: String::new(), seq }),
         };

@@ -123,7 +123,11 @@ pub(super) fn answers() -> Vec<Answer> {
     };
     let plain = Annotated { event: erased.clone(), notes: None, edits: Vec::new(), replies: None };
     vec![
-        Answer::Room { room: room.clone(), participants: vec![(ann.clone(), invited.clone())] },
+        Answer::Room {
+            room: room.clone(),
+            participants: vec![(ann.clone(), invited.clone())],
+            sees_presence: true,
+        },
         Answer::Rooms { rooms: vec![room.clone()] },
         Answer::Events(Events {
             epoch: room.epoch.clone(),

@@ -249,6 +249,8 @@ pub(super) fn query() -> impl Strategy<Value = Query> {
     let limit = any::<usize>;
     prop_oneof![
         room().prop_map(|room| Query::Room { room }),
+        (room(), proptest::option::of(user()), limit())
+            .prop_map(|(room, after, limit)| Query::Participants { room, after, limit }),
         (proptest::option::of(room()), limit(), text())
             .prop_map(|(after, limit, search)| Query::Rooms { after, limit, search }),
         (room(), seq(), cursor(), limit()).prop_map(|(room, root, after, limit)| Query::Thread {

@@ -198,6 +198,10 @@ pub(super) fn parse_query(verb: &str, words: &Words<'_>) -> Option<Query> {
     };
     Some(match verb {
         "room" => Query::Room { room: words.room() },
+        "participants" => {
+            let after = words.option("after").map(|user| UserId::parse(user).unwrap());
+            Query::Participants { room: words.room(), after, limit }
+        }
         "rooms" => Query::Rooms {
             after: words.option("after").map(room_id),
             limit,

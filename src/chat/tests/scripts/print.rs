@@ -34,7 +34,7 @@ pub(super) fn print_reply(reply: &Reply, out: &mut String) {
 
 pub(super) fn print_answer(answer: &Answer, out: &mut String) {
     match answer {
-        Answer::Room { room, participants } => {
+        Answer::Room { room, participants, .. } => {
             writeln!(out, "{}", shown_room(room)).unwrap();
             for (user, part) in participants {
                 write!(out, "  {user} {:?} since={}", part.role, part.since_ms).unwrap();

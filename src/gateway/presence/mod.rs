@@ -1,0 +1,181 @@
+//! Who is there, gathered for each room that somebody follows here, and told as a whole: however many
+//! come and go, whoever follows a room is told four times a second at most.
+//!
+//! ```text
+//!  presence (everybody) ──► changes ──► gather ──► a room's present state ──► those who follow it
+//!  the room's shard ──► participants ──┘
+//! ```
+//!
+//! One task a node does it for all rooms. A room's participants are read from its shard, and read again
+//! when the room's log says that they have changed.
+//!
+//! **Invariants**
+//! - A person is told of a room's people only while the table of permissions lets them
+//!   (`Action::SeePresence`), as of what the room's log had a second ago.
+//! - Of a room with more than [`PEOPLE_MAX`] participants only numbers are told, every five seconds.
+//! - Whoever takes nothing keeps nothing waiting: only the present state is ever told.
+
+mod room;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::chat::command::Actor;
+use crate::chat::query::{Answer, Query};
+use crate::chat::state::{Participant, Room};
+use crate::error::Error;
+use crate::gateway::app::App;
+use crate::gateway::operations::{RoomView, wrong_answer};
+use crate::gateway::presence::room::Watched;
+use crate::id::{RoomId, UserId};
+use crate::limits::PAGE_ITEMS_MAX;
+use crate::presence::{Changes, Presence, Seen, TICK};
+use crate::router::Consistency;
+
+pub use crate::gateway::presence::room::RoomPresence;
+
+/// A room with more participants than this has numbers only.
+pub const PEOPLE_MAX: usize = 250;
+/// How many are named who type at the same time.
+const TYPING_MAX: usize = 5;
+/// Rooms whose participants are being read.
+const LOADS_MAX: usize = 8;
+
+/// What those who follow rooms here are told of who is there.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    rooms: Mutex<HashMap<RoomId, Watched>>,
+}
+
+impl Gathered {
+    fn rooms(&self) -> MutexGuard<'_, HashMap<RoomId, Watched>> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows who is there in a room, for somebody who follows the room.
+    pub fn watch(&self, room: &RoomId) -> watch::Receiver<Arc<RoomPresence>> {
+        self.rooms().entry(room.clone()).or_default().subscribe()
+    }
+
+    /// Says that a room's participants may have changed.
+    pub fn doubt(&self, room: &RoomId) {
+        if let Some(watched) = self.rooms().get_mut(room) {
+            watched.doubt();
+        }
+    }
+
+    /// A tick: tells what has changed, and returns the rooms whose participants are to be read, of which
+    /// there are at most `max`.
+    fn tick(&self, presence: &Presence, changes: Changes, max: usize) -> Vec<RoomId> {
+        let mut rooms = self.rooms();
+        rooms.retain(|_, watched| watched.is_followed());
+        for ((room, user), seq) in changes.reads {
+            if let Some(watched) = rooms.get_mut(&room) {
+                watched.note_read(user, seq);
+            }
+        }
+        let mut to_load = Vec::new();
+        for (room, watched) in rooms.iter_mut() {
+            watched.note_changes(&changes.users, changes.typing.contains(room));
+            watched.tick(room, presence);
+            if to_load.len() < max && watched.begin_load() {
+                to_load.push(room.clone());
+            }
+        }
+        to_load
+    }
+
+    fn loaded(&self, id: &RoomId, loaded: Result<RoomView, Error>) {
+        if let Some(watched) = self.rooms().get_mut(id) {
+            watched.loaded(loaded);
+        }
+    }
+}
+
+/// Gathers, for as long as this is polled.
+pub async fn gather(app: Arc<App>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut loads = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                let presence = app.backend.presence();
+                let (changes, max) = (presence.take_changes(), LOADS_MAX - loads.len());
+                for room in app.gathered.tick(presence, changes, max) {
+                    loads.push(load(&app, room));
+                }
+                app.metrics.present.set(presence.here() as f64);
+            }
+            Some((room, loaded)) = loads.next(), if !loads.is_empty() => {
+                app.gathered.loaded(&room, loaded);
+            }
+        }
+    }
+}
+
+async fn load(app: &App, id: RoomId) -> (RoomId, Result<RoomView, Error>) {
+    let loaded = read(app, &id).await;
+    (id, loaded)
+}
+
+/// Reads a room and all of its participants.
+async fn read(app: &App, id: &RoomId) -> Result<RoomView, Error> {
+    // For whoever follows the room; each of them is judged by what is read.
+    let actor = Actor { user: UserId::parse("gateway")?, admin: true };
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let page = app.participants(&actor, id.clone(), after, PAGE_ITEMS_MAX).await?;
+        all.extend(page.participants.into_iter().map(|(participant, _)| participant));
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok((page.room, all)),
+        }
+    }
+}
+
+impl App {
+    /// A page of a room's participants with ids above `after`, with how present those are who are in
+    /// the room, if the actor may know; and after whom there may be more.
+    ///
+    /// # Errors
+    /// The router's.
+    pub async fn participants(
+        &self,
+        actor: &Actor,
+        room: RoomId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<ParticipantsPage, Error> {
+        let query = Query::Participants { room, after, limit };
+        let answer = self.backend.query(actor, query, Consistency::Linearizable).await?;
+        let Answer::Room { room, participants, sees_presence } = answer else {
+            return Err(wrong_answer());
+        };
+        let next = participants.last().filter(|_| participants.len() >= limit);
+        let next = next.map(|(user, _)| user.clone());
+        let seen = self.backend.presence().seen(participants.iter().map(|(user, _)| user));
+        let shown = |(part, seen): ((UserId, Participant), Seen)| {
+            let seen = (sees_presence && part.1.is_inside()).then_some(seen);
+            (part, seen)
+        };
+        let participants = participants.into_iter().zip(seen).map(shown).collect();
+        Ok(ParticipantsPage { room, participants, next })
+    }
+}
+
+/// A page of a room's participants.
+#[derive(Debug)]
+pub struct ParticipantsPage {
+    /// The room.
+    pub room: Arc<Room>,
+    /// In order of id, with how present they are, as far as whoever asks may know.
+    pub participants: Vec<((UserId, Participant), Option<Seen>)>,
+    /// After whom there may be more.
+    pub next: Option<UserId>,
+}
