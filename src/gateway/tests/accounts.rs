@@ -301,7 +301,7 @@ async fn a_token_is_good_for_its_scopes_and_no_more() {
             continue;
         }
         let account = ["/v1/sessions", "/v1/invites", "/v1/logout", "/v1/node"];
-        let reads = method == "GET" || route.ends_with("/read");
+        let reads = method == "GET" || ["/read", "/presence"].iter().any(|it| route.ends_with(it));
         let readable = reads
             && !account.iter().any(|prefix| route.starts_with(prefix))
             && !route.ends_with("/tokens");
