@@ -12,6 +12,7 @@ mod clock;
 mod compact;
 mod config_cluster;
 mod corpus;
+mod crowd;
 mod dedup;
 mod delivery;
 mod demo;
