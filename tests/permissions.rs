@@ -33,6 +33,7 @@ fn endpoints() -> Vec<Endpoint> {
     let reaction = "/messages/{seq}/reactions/{symbol}";
     vec![
         endpoint(See, "GET", "", none()),
+        endpoint(See, "GET", "/participants", none()),
         endpoint(Read, "GET", "/events", none()),
         endpoint(Read, "GET", "/threads/{seq}", none()),
         endpoint(Join, "POST", "/join", json!({})),
@@ -72,8 +73,8 @@ fn every_route_of_a_room_is_walked() {
 }
 
 /// A cluster with one user for each sort of person, and two more.
-struct World {
-    cluster: TestCluster,
+pub struct World {
+    pub cluster: TestCluster,
     tokens: Vec<(&'static str, String)>,
     rooms: usize,
 }
@@ -82,11 +83,15 @@ const USERS: [&str; 9] =
     ["outsider", "invited", "banned", "muted", "member", "moderator", "owner", "other", "newcomer"];
 
 impl World {
-    fn new() -> World {
+    pub fn new() -> World {
         let cluster = TestCluster::start(1);
         let mut tokens: Vec<_> = USERS.iter().map(|user| (*user, cluster.user(user))).collect();
         tokens.push(("admin", cluster.admin_token().to_owned()));
         World { cluster, tokens, rooms: 0 }
+    }
+
+    pub fn token(&self, user: &str) -> &str {
+        &self.tokens.iter().find(|(known, _)| *known == user).unwrap().1
     }
 
     fn of(&self, user: &str) -> Http {
@@ -97,7 +102,7 @@ impl World {
         }
     }
 
-    fn must(&self, user: &str, method: &str, path: &str, body: &Value) -> Value {
+    pub fn must(&self, user: &str, method: &str, path: &str, body: &Value) -> Value {
         let answer = call(&self.of(user), method, path, body);
         assert!(matches!(answer.status, 200 | 201), "{user} {method} {path}: {answer:?}");
         answer.json()
@@ -115,7 +120,7 @@ impl World {
     }
 
     /// A room with this person in it, and another: the seqs of what each has said.
-    fn room(&mut self, kind: RoomKind, who: Who) -> (String, u64, u64) {
+    pub fn room(&mut self, kind: RoomKind, who: Who) -> (String, u64, u64) {
         self.rooms += 1;
         let user = name(who);
         let creator = match kind {
@@ -160,7 +165,7 @@ impl World {
     }
 }
 
-fn name(who: Who) -> &'static str {
+pub fn name(who: Who) -> &'static str {
     match who {
         Who::Stranger => "stranger",
         Who::Outsider => "outsider",
@@ -191,7 +196,7 @@ fn path(endpoint: &Endpoint, room: &str, own: u64, theirs: u64) -> String {
     format!("/v1/rooms/{room}{}", path.replace("{user}", user))
 }
 
-fn code(denial: Denial) -> &'static str {
+pub fn code(denial: Denial) -> &'static str {
     match denial {
         Denial::Unauthenticated => "unauthenticated",
         Denial::Hidden => "room_not_found",
@@ -205,7 +210,7 @@ fn code(denial: Denial) -> &'static str {
 }
 
 /// The code that the table wants, or that of a rule beside it.
-fn wanted(kind: RoomKind, who: Who, action: Action) -> Option<&'static str> {
+pub fn wanted(kind: RoomKind, who: Who, action: Action) -> Option<&'static str> {
     if let Err(denial) = permission::ask(kind, false, who, action) {
         // Whose a message is, is seen by those only who may read.
         let redacts = matches!(action, Action::RedactOwn | Action::RedactOthers);
@@ -315,9 +320,7 @@ fn a_hidden_room_cannot_be_told_from_none_over_a_websocket() {
     let mut world = World::new();
     let (room, own, _) = world.room(RoomKind::Private, Who::Member);
     let missing = "r".repeat(room.len());
-    let token =
-        |user: &str| world.tokens.iter().find(|(known, _)| *known == user).unwrap().1.clone();
-    let mut outsider = Ws::open(&world.cluster.url(0), &token("outsider")).unwrap();
+    let mut outsider = Ws::open(&world.cluster.url(0), world.token("outsider")).unwrap();
     for (here, nowhere) in frames(&room, own).into_iter().zip(frames(&missing, own)) {
         let mut said = |frame: &Value, room: &str| {
             outsider.say(frame).unwrap();
@@ -328,7 +331,7 @@ fn a_hidden_room_cannot_be_told_from_none_over_a_websocket() {
         assert_eq!(said(&here, &room), said(&nowhere, &missing), "{here}");
     }
     // Whoever is removed hears so, and then nothing more: the room is gone for them.
-    let mut member = Ws::open(&world.cluster.url(0), &token("member")).unwrap();
+    let mut member = Ws::open(&world.cluster.url(0), world.token("member")).unwrap();
     member.follow(&room, &json!(0)).unwrap();
     member.catch_up();
     let path = format!("/v1/rooms/{room}");
@@ -345,8 +348,7 @@ fn a_ban_ends_what_an_open_websocket_may() {
     let mut world = World::new();
     for (kind, refused) in [(RoomKind::Public, "banned"), (RoomKind::Private, "room_not_found")] {
         let (room, own, _) = world.room(kind, Who::Member);
-        let token = &world.tokens.iter().find(|(known, _)| *known == "member").unwrap().1;
-        let mut member = Ws::open(&world.cluster.url(0), token).unwrap();
+        let mut member = Ws::open(&world.cluster.url(0), world.token("member")).unwrap();
         member.follow(&room, &json!(0)).unwrap();
         member.catch_up();
         let path = format!("/v1/rooms/{room}");

@@ -120,6 +120,10 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     if std::str::from_utf8(bytes).is_err() {
         return Err(Error::invalid("the body is not UTF-8"));
     }
+    // Or serde takes an array for an object whose fields nobody has named.
+    if bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err(Error::invalid("the body must be a JSON object"));
+    }
     serde_json::from_slice(bytes).map_err(|error| Error::invalid(format!("bad JSON: {error}")))
 }
 
