@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::common::cluster::TestCluster;
+use crate::common::cluster::{TestCluster, succeed};
 use crate::common::http::Http;
 use crate::common::ws::Ws;
 
@@ -185,6 +185,11 @@ fn typing_and_receipts_are_told_live_and_only_to_those_in_the_room() {
     assert!(refused);
     assert_eq!(listed(&http(2), "ann"), Value::Null);
     assert_eq!(listed(&http(1), "ann"), "online");
+    let shown = succeed(&mut cluster.cli(1, &["room", "people", "tea"]));
+    let shown = String::from_utf8(shown).unwrap();
+    let ann_is =
+        |status: &str| shown.lines().any(|line| line.starts_with("ann ") && line.contains(status));
+    assert!(ann_is("member") && ann_is("online"), "{shown}");
     assert_eq!(ann.people.get("cid"), None);
 
     // Once they join they are told, and once they are out they are not any more.

@@ -173,7 +173,8 @@ async fn call(
             let line = pb::ImportLine {
                 line: 1,
                 original_at_ms: 1_000,
-                original_sender: "ann".into(),
+                sender: "member".into(),
+                kind: pb::EventKind::Message as i32,
                 text: "hi".into(),
                 ..Default::default()
             };

@@ -2,6 +2,7 @@
 
 mod marks;
 mod moderate;
+mod people;
 mod settings;
 
 use serde_json::json;
@@ -33,6 +34,9 @@ pub(super) enum Command {
         folkmoot room read general 42\n\n\
         The mark holds on all your devices, and never goes back.")]
     Read(marks::Read),
+    /// List everybody who is in a room, and, if you are, who of them is there.
+    #[command(after_help = "Example:\n  folkmoot room people general")]
+    People(One),
     /// Show a room's state and participants.
     #[command(after_help = "Example:\n  folkmoot room show general")]
     Show(One),
@@ -146,6 +150,7 @@ pub(super) async fn run(command: Command) -> Outcome {
         Command::List(args) => list(args).await,
         Command::Mine(args) => marks::mine(args).await,
         Command::Read(args) => marks::read(args).await,
+        Command::People(args) => people::people(args).await,
         Command::Show(args) => show(args).await,
         Command::Join(args) => {
             let ack = args.connection.client()?.join(&args.room).await;
@@ -194,14 +199,29 @@ async fn create(args: Create) -> Outcome {
 
 /// Every room that the caller may see, with `search` in its id or title.
 pub(super) async fn all(client: &Client, search: &str) -> Result<Vec<pb::Room>, Error> {
-    let (mut rooms, mut after) = (Vec::new(), String::new());
-    loop {
+    pages(async |after| {
         let page = client.list_rooms(&after, 1000, search).await?;
-        rooms.extend(page.rooms);
-        after = page.next;
-        if after.is_empty() {
-            return Ok(rooms);
+        Ok((page.rooms, page.next))
+    })
+    .await
+}
+
+/// All items of a list that comes in pages: `page` gets the items after an id, and the id to go on with,
+/// which is empty at the end.
+///
+/// # Errors
+/// The first page's that fails.
+async fn pages<T>(
+    mut page: impl AsyncFnMut(String) -> Result<(Vec<T>, String), Error>,
+) -> Result<Vec<T>, Error> {
+    let (mut all, mut after) = (Vec::new(), String::new());
+    loop {
+        let (items, next) = page(after).await?;
+        all.extend(items);
+        if next.is_empty() {
+            return Ok(all);
         }
+        after = next;
     }
 }
 

@@ -147,6 +147,24 @@ impl Client {
         .await
     }
 
+    /// A page of a room's participants, those with ids above `after`, with how present they are.
+    ///
+    /// # Errors
+    /// `room_not_found`.
+    pub async fn list_participants(
+        &self,
+        room: &RoomId,
+        after: &str,
+        limit: u32,
+    ) -> Result<pb::ListParticipantsResponse, Error> {
+        self.read(|channel| async move {
+            let (room, after) = (room.to_string(), after.to_string());
+            let request = self.request(pb::ListParticipantsRequest { room, limit, after });
+            RoomsClient::new(channel).list_participants(request).await
+        })
+        .await
+    }
+
     /// Says up to where the caller has read a room: `seq` of the answer is where the mark is. It never
     /// goes back, so it is safe to say so again.
     ///

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::cli::connection::{self, Connection};
 use crate::cli::failure::Outcome;
 use crate::cli::output::{self, Table};
+use crate::cli::room::pages;
 use crate::id::{RoomId, Seq};
 use crate::proto::v1 as pb;
 
@@ -29,15 +30,11 @@ pub(in crate::cli) struct Read {
 
 pub(super) async fn mine(args: Mine) -> Outcome {
     let client = args.connection.client()?;
-    let (mut rooms, mut after) = (Vec::new(), String::new());
-    loop {
+    let rooms = pages(async |after| {
         let page = client.list_own_rooms(&after, 1000).await?;
-        rooms.extend(page.rooms);
-        after = page.next;
-        if after.is_empty() {
-            break;
-        }
-    }
+        Ok((page.rooms, page.next))
+    })
+    .await?;
     if args.connection.json {
         let rooms: Vec<Value> = rooms.iter().map(own_room_json).collect();
         output::line(json!({ "rooms": rooms }))?;
