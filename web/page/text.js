@@ -42,8 +42,8 @@ const listed = (names) => {
 /** Who types. @param {string[]} names */
 export const typingWords = (names) => names.length === 0 ? '' : `${listed(names)} ${names.length === 1 ? 'is' : 'are'} typing…`;
 
-/** What has become of a message of one's own. @param {string[]} readers @param {boolean} direct */
-export const sentWords = (readers, direct) => readers.length === 0 ? 'Sent' : direct ? 'Read' : `Read by ${listed(readers)}`;
+/** What has become of a message of one's own, in few words. @param {number} readers @param {boolean} direct */
+export const sentWords = (readers, direct) => readers === 0 ? 'Sent' : direct ? 'Read' : `Read by ${readers}`;
 
 /** How present somebody is. @param {Person} person @param {Date} now */
 export const presenceWords = ({ status, last_seen }, now) => {

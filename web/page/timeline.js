@@ -162,9 +162,10 @@ export class Timeline {
       const target = event.target === undefined ? undefined : log.at(event.target);
       const isLast = event.seq === lastOwn && drafts.length === 0;
       const readers = isLast ? people.readersOf(event.seq).filter((user) => user !== this.#me) : [];
-      const sent = isLast ? sentWords(readers.map(this.#nameOf), entry.room.kind === 'direct') : '';
-      const of = [event, head, target, sent, mayPost, this.#nameOf(sender), target && this.#nameOf(target.sender)];
-      items.push({ key: `event ${event.seq}`, of, make: () => this.#message(event, at, { head, target, sent, mayPost }) });
+      const sent = isLast ? sentWords(readers.length, entry.room.kind === 'direct') : '';
+      const by = readers.map(this.#nameOf).join(', ');
+      const of = [event, head, target, sent, by, mayPost, this.#nameOf(sender), target && this.#nameOf(target.sender)];
+      items.push({ key: `event ${event.seq}`, of, make: () => this.#message(event, at, { head, target, sent, by, mayPost }) });
     }
     for (const draft of drafts) {
       const of = [draft.state, draft.error, draft.text];
@@ -202,9 +203,9 @@ export class Timeline {
   /**
    * @param {Event} event
    * @param {Date} at
-   * @param {{ head: boolean, target: Event | undefined, sent: string, mayPost: boolean }} context
+   * @param {{ head: boolean, target: Event | undefined, sent: string, by: string, mayPost: boolean }} context
    */
-  #message(event, at, { head, target, sent, mayPost }) {
+  #message(event, at, { head, target, sent, by, mayPost }) {
     const { seq, kind, text, redacted, edited_at, reactions = [], reply_count = 0, sender, original_sender } = event;
     const isAction = kind === 'action';
     const name = original_sender ?? this.#nameOf(sender);
@@ -229,7 +230,7 @@ export class Timeline {
         body,
         notes.length > 0 && h('p', { class: 'notes' }, ...notes),
       ),
-      sent !== '' && h('span', { class: 'state sent' }, sent),
+      sent !== '' && h('span', { class: 'state sent', title: by }, sent),
       reply,
     );
   }

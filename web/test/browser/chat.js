@@ -110,6 +110,14 @@ try {
   await post(ann, '<img src=x onerror="document.title=1"><script>document.title=1</script>');
   await post(bob, 'See https://example.org/a?b=<c> and javascript:alert(1)');
   for (const page of [ann, bob]) await settled(page, all);
+  // Who is there, over two nodes; who types; who has read.
+  for (const page of [ann, bob]) await until('both to be there', () => page.eval("document.querySelector('.room-header .people').textContent.includes('2 here')"));
+  await bob.type('.composer textarea', 'Hm');
+  await until('bob to type', () => ann.eval("document.querySelector('.typing').textContent === 'bob is typing…'"));
+  await bob.eval("document.querySelector('.composer textarea').value = ''");
+  await bob.eval("document.querySelector('.composer textarea').dispatchEvent(new Event('input'))");
+  await until('bob to have stopped', () => ann.eval("document.querySelector('.typing').textContent === ''"));
+  await until('bob to have read', () => ann.eval("document.querySelector('.state.sent')?.textContent === 'Read by 1'"));
   assert.equal(await count(ann, '.message img, .message script'), 0);
   assert.equal(await ann.eval("document.querySelector('.text a').href"), 'https://example.org/a?b=');
 
