@@ -1,7 +1,7 @@
 //! Nodes come, drain, leave, and are removed for good.
 
 use crate::chat::command::Rejection;
-use crate::id::NodeId;
+use crate::id::{NodeId, ShardId};
 use crate::meta::apply::{Change, Outcome};
 use crate::meta::placement::list;
 use crate::meta::{ClusterMap, Node, NodeState, Placement, planner};
@@ -146,18 +146,12 @@ impl ClusterMap {
             )));
         }
         if state == NodeState::Draining && node.state != state {
-            let leads = |other: &NodeId| {
-                *other != id && self.node(*other).is_some_and(|n| n.state == NodeState::Active)
-            };
-            let mut here = self.placements().filter(|p| p.settled.contains(&id));
-            if let Some(placement) = here.find(|p| !p.settled.iter().any(leads)) {
-                return Err(Rejection::Forbidden(format!(
-                    "nobody could lead shard {} then: it is on nodes {}, and no other one of them is \
-                     active; resume one first (`folkmoot node resume`)",
-                    placement.shard,
-                    list(&placement.settled)
-                )));
-            }
+            // Who leads now need not be among those that are to have the group.
+            let groups =
+                self.placements().flat_map(|p| [(p.shard, p.settled), (p.shard, p.target)]);
+            groups
+                .filter(|(_, nodes)| nodes.contains(&id))
+                .try_for_each(|(shard, nodes)| self.check_lead(shard, &nodes, Some(id)))?;
         }
         if state == NodeState::Leaving && node.state != state {
             let may_stay = |n: &Node| n.state != NodeState::Leaving && !n.gateway && n.id != id;
@@ -178,6 +172,27 @@ impl ClusterMap {
             }
         }
         Ok(())
+    }
+
+    /// Whether anybody could lead a group on these nodes, were one of them drained.
+    ///
+    /// # Errors
+    /// That nobody could, and what to do.
+    pub fn check_lead(
+        &self,
+        shard: ShardId,
+        nodes: &[NodeId],
+        drained: Option<NodeId>,
+    ) -> Result<(), Rejection> {
+        let is_active = |id| self.node(id).is_some_and(|node| node.state == NodeState::Active);
+        if nodes.iter().any(|id| Some(*id) != drained && is_active(*id)) {
+            return Ok(());
+        }
+        Err(Rejection::Forbidden(format!(
+            "nobody could lead shard {shard} then: of nodes {}, none would be active; resume one first \
+             (`folkmoot node resume`)",
+            list(nodes)
+        )))
     }
 
     pub(super) fn set_node_state(&mut self, request: pb::SetNodeState) -> Outcome {

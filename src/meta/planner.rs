@@ -232,10 +232,13 @@ fn without_among(
     if least_loaded(map, placement, |_| true).is_none() && placement.target.len() > 3 {
         let loads = loads(map);
         let mut rest: Vec<_> = placement.target.iter().copied().filter(|id| *id != node).collect();
-        // Those that leave, too, go first, then those that do not answer, then those with the most to
-        // do.
-        let stays = |id: &NodeId| map.node(*id).is_some_and(|n| n.state != NodeState::Leaving);
-        rest.sort_by_key(|id| (!stays(id), !answers(*id), loads[id], *id));
+        // Those that leave, too, go first, then those that do not answer, then those that could not lead,
+        // then those with the most to do.
+        let is = |id: &NodeId, state| map.node(*id).is_some_and(|node| node.state == state);
+        rest.sort_by_key(|id| {
+            let (leaves, drains) = (is(id, NodeState::Leaving), is(id, NodeState::Draining));
+            (leaves, !answers(*id), drains, loads[id], *id)
+        });
         rest.truncate(3);
         rest.sort_unstable();
         return Ok(rest);

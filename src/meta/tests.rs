@@ -279,3 +279,35 @@ fn a_release_that_is_too_old_or_too_new_is_refused_until_the_others_have_moved_o
         }
     }
 }
+
+#[test]
+fn somebody_is_left_to_lead_where_a_group_is_and_where_it_is_to_be() {
+    use pb::request::Command;
+    let mut map = ClusterMap::of_seed(&seed());
+    let four = pb::RegisterNode {
+        client_address: "four:7400".into(),
+        peer_address: "four:7500".into(),
+        instance: "i4".into(),
+        ..Default::default()
+    };
+    map.carry_out(Command::RegisterNode(four)).unwrap();
+    let expected_version = map.version();
+    let target = vec![1, 2, 4];
+    map.carry_out(Command::SetTarget(pb::SetTarget { shard: 1, target, expected_version }))
+        .unwrap();
+    let drain = |map: &mut ClusterMap, node| {
+        let state = pb::NodeState::Draining.into();
+        map.carry_out(Command::SetNodeState(pb::SetNodeState { node, state, successor: 0 }))
+    };
+    drain(&mut map, 1).unwrap();
+    drain(&mut map, 2).unwrap();
+    // Node 3 leads until node 4 can.
+    for (node, why) in
+        [(3, "shard 0 then: of nodes 1, 2, 3"), (4, "shard 1 then: of nodes 1, 2, 4")]
+    {
+        let refused = drain(&mut map, node).unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+    assert_eq!(map.check_lead(ShardId(1), &[1, 2, 4].map(NodeId), None), Ok(()));
+    assert!(map.check_lead(ShardId(1), &[1, 2].map(NodeId), None).is_err());
+}

@@ -418,6 +418,10 @@ fn move_shard(map: &ClusterMap, shard: ShardId, from: NodeId, to: NodeId) -> Dec
     }
     let target = placement.replaced(from, to);
     map.check_target(shard, &target).map_err(Error::from)?;
+    // What goes back goes: there it is, for all that the map knows.
+    if target != placement.settled {
+        map.check_lead(shard, &target, None).map_err(Error::from)?;
+    }
     let steps = vec![Action::SetTarget { shard, target: target.clone() }.to_string()];
     let set = pb::SetTarget {
         shard: u32::from(shard.0),

@@ -6,7 +6,8 @@
 //!
 //! Each step is decided anew from the group's own membership and the target, so that whoever leads
 //! goes on with what it finds: also with a joint membership that another leader has left behind.
-//! A leader that is not in the target hands over first, if somebody in it can take over.
+//! A leader that is not in the target hands over first, to one in it that neither drains nor leaves: any
+//! other one hands the lead back. If only newcomers could lead, they vote beside the old ones first.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -48,6 +49,47 @@ pub enum Step {
     Taken,
     /// Nothing can be done yet, for this reason.
     Waits(String),
+}
+
+/// What a leader that is not to vote any more does before the others vote without it.
+#[derive(Debug, PartialEq, Eq)]
+enum Parting {
+    /// It hands the lead to this voter.
+    HandOver(NodeId),
+    /// It lets these vote beside those that do, so that one of them can lead.
+    Admit(BTreeSet<u64>),
+    /// It leads until one that may is there.
+    Stays,
+    /// It goes, and those that are left elect one of them.
+    Goes,
+}
+
+/// How a leader parts from its group. Of those that are `wanted`, `newcomers` answer and do not vote yet;
+/// `best` is the one to lead of the voters that answer and meet a condition.
+///
+/// Whoever may not lead hands a lead on to somebody who may: between a leader that is to go and may lead, and
+/// one that is to stay and may not, it would go to and fro for ever.
+fn part(
+    leader: NodeId,
+    wanted: &BTreeSet<u64>,
+    newcomers: BTreeSet<u64>,
+    may_lead: &impl Fn(NodeId) -> bool,
+    best: impl Fn(&dyn Fn(NodeId) -> bool) -> Option<NodeId>,
+) -> Parting {
+    if let Some(to) = best(&|node| wanted.contains(&node.0) && may_lead(node)) {
+        return Parting::HandOver(to);
+    }
+    if newcomers.iter().any(|id| may_lead(NodeId(*id))) {
+        return Parting::Admit(newcomers);
+    }
+    if !may_lead(leader) {
+        let to = best(&|node| wanted.contains(&node.0));
+        return to.map_or(Parting::Goes, Parting::HandOver);
+    }
+    match wanted.iter().any(|id| may_lead(NodeId(*id))) {
+        true => Parting::Stays,
+        false => Parting::Goes,
+    }
 }
 
 /// The membership that a group has now, which need not be committed.
@@ -128,18 +170,22 @@ impl<R: Runtime> Shard<R> {
     }
 
     /// Takes the group one step towards a set of voters, with their peer addresses. Does nothing on
-    /// a replica that does not lead.
+    /// a replica that does not lead. `may_lead` is false of nodes that hand on every lead that they get.
     ///
     /// Returns once the step is committed, or has failed and is to be decided anew.
-    pub async fn step_to(&self, target: &[(NodeId, String)]) -> Step {
+    pub async fn step_to(
+        &self,
+        target: &[(NodeId, String)],
+        may_lead: &(impl Fn(NodeId) -> bool + Sync),
+    ) -> Step {
         if !self.is_leader() {
             return Step::Waits("another replica leads".into());
         }
         if mutant!(ReportedTooSoon) {
-            let step = R::timeout(STEP_TIMEOUT / 500, self.step(target)).await;
+            let step = R::timeout(STEP_TIMEOUT / 500, self.step(target, may_lead)).await;
             return step.unwrap_or(Step::Taken);
         }
-        let step = R::timeout(STEP_TIMEOUT, self.step(target)).await;
+        let step = R::timeout(STEP_TIMEOUT, self.step(target, may_lead)).await;
         step.unwrap_or_else(|_| Step::Waits("a quorum does not answer in time".into()))
     }
 
@@ -154,7 +200,11 @@ impl<R: Runtime> Shard<R> {
         step.unwrap_or_else(|_| Step::Waits("a quorum does not answer in time".into()))
     }
 
-    async fn step(&self, target: &[(NodeId, String)]) -> Step {
+    async fn step(
+        &self,
+        target: &[(NodeId, String)],
+        may_lead: &(impl Fn(NodeId) -> bool + Sync),
+    ) -> Step {
         let now = self.members_now();
         let wanted: BTreeSet<u64> = target.iter().map(|(node, _)| node.0).collect();
         if mutant!(ReportedTooSoon)
@@ -192,13 +242,35 @@ impl<R: Runtime> Shard<R> {
         if let Some(why) = wanted.difference(&now.voters).find_map(|id| self.trails(*id)) {
             return Step::Waits(why);
         }
-        if !wanted.contains(&self.node.0)
-            && let Some(to) = self.successor(|node| wanted.contains(&node.0) && self.reaches(node))
-        {
-            self.hand_over_to(to).await;
-            return Step::Waits(format!("node {to} is to lead first"));
+        if !wanted.contains(&self.node.0) {
+            match self.parting(&wanted, &now, may_lead) {
+                Parting::HandOver(to) => {
+                    self.hand_over_to(to).await;
+                    return Step::Waits(format!("node {to} is to lead first"));
+                }
+                Parting::Admit(newcomers) => {
+                    return self.change("add voters", ChangeMembers::AddVoterIds(newcomers)).await;
+                }
+                Parting::Stays => {
+                    return Step::Waits("nobody that may lead can take over".into());
+                }
+                Parting::Goes => {}
+            }
         }
         self.change("change the voters", ChangeMembers::ReplaceAllVoters(wanted)).await
+    }
+
+    fn parting(
+        &self,
+        wanted: &BTreeSet<u64>,
+        now: &Now,
+        may_lead: &impl Fn(NodeId) -> bool,
+    ) -> Parting {
+        let newcomers = wanted.difference(&now.voters).copied();
+        let newcomers = newcomers.filter(|id| self.reaches(NodeId(*id))).collect();
+        let best =
+            |may: &dyn Fn(NodeId) -> bool| self.successor(|node| may(node) && self.reaches(node));
+        part(self.node, wanted, newcomers, may_lead, best)
     }
 
     /// Why a node may not vote yet, or lead, as far as its leader knows: it has not what the others have.
@@ -223,5 +295,59 @@ impl<R: Runtime> Shard<R> {
             Ok(_) => Step::Taken,
             Err(error) => Step::Waits(format!("cannot {what}: {error}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How node 3 parts from the group of nodes 1, 2 and 3, which is to be on other ones.
+    fn parts(wanted: &[u64], may_lead: &[u64], answer: &[u64]) -> Parting {
+        parts_from(&[1, 2, 3], wanted, may_lead, answer)
+    }
+
+    fn parts_from(voters: &[u64], wanted: &[u64], may_lead: &[u64], answer: &[u64]) -> Parting {
+        let comes = |id: &u64| !voters.contains(id) && answer.contains(id);
+        let newcomers = wanted.iter().copied().filter(comes).collect();
+        let best = |may: &dyn Fn(NodeId) -> bool| {
+            let others = voters.iter().filter(|id| **id != 3 && answer.contains(id));
+            others.copied().map(NodeId).find(|node| may(*node))
+        };
+        let wanted = wanted.iter().copied().collect();
+        part(NodeId(3), &wanted, newcomers, &|node| may_lead.contains(&node.0), best)
+    }
+
+    #[test]
+    fn a_leader_that_goes_hands_over_to_one_that_stays_and_may_lead() {
+        assert_eq!(parts(&[1, 2, 4], &[1, 2, 3, 4], &[1, 2, 4]), Parting::HandOver(NodeId(1)));
+        assert_eq!(parts(&[1, 2, 4], &[2, 3, 4], &[1, 2, 4]), Parting::HandOver(NodeId(2)));
+        assert_eq!(parts(&[2, 4, 5], &[1, 2, 3, 4], &[1, 2, 4, 5]), Parting::HandOver(NodeId(2)));
+    }
+
+    #[test]
+    fn a_newcomer_votes_first_where_all_that_stay_drain() {
+        let admit = |ids: &[u64]| Parting::Admit(ids.iter().copied().collect());
+        assert_eq!(parts(&[1, 2, 4], &[3, 4], &[1, 2, 4]), admit(&[4]));
+        assert_eq!(parts(&[1, 2, 4], &[4], &[1, 2, 4]), admit(&[4]), "it leaves itself");
+        assert_eq!(parts(&[1, 2, 4, 5, 6], &[3, 4], &[1, 2, 4, 5]), admit(&[4, 5]));
+        let then = parts_from(&[1, 2, 3, 4], &[1, 2, 4], &[3, 4], &[1, 2, 4]);
+        assert_eq!(then, Parting::HandOver(NodeId(4)));
+    }
+
+    #[test]
+    fn a_leader_that_may_lead_hands_over_to_nobody_who_would_hand_back() {
+        assert_eq!(parts(&[1, 2, 4], &[3, 4], &[1, 2]), Parting::Stays);
+        let gone = parts_from(&[1, 2, 3, 4], &[1, 2, 4], &[3, 4], &[1, 2]);
+        assert_eq!(gone, Parting::Stays);
+        assert_eq!(
+            parts(&[1, 2, 4], &[3], &[1, 2, 4]),
+            Parting::Goes,
+            "nobody is to be waited for"
+        );
+        // Nobody hands back to one that may not lead itself.
+        assert_eq!(parts(&[1, 2, 4], &[], &[1, 2, 4]), Parting::HandOver(NodeId(1)));
+        assert_eq!(parts(&[1, 2, 4], &[4], &[1, 2]), Parting::HandOver(NodeId(1)));
+        assert_eq!(parts(&[1, 2, 4], &[], &[]), Parting::Goes);
     }
 }

@@ -406,6 +406,14 @@ fn a_group_that_shrinks_keeps_those_that_answer() {
     }
     let kept = meta(&world);
     assert!(kept.starts_with(&[NodeId(1), NodeId(2)]) && kept.len() == 3, "{kept:?}");
+    // Somebody is kept who may lead.
+    let mut drained = World::founded_by(5, 2);
+    for node in [1, 2, 3] {
+        drained.set_state(node, pb::NodeState::Draining, 0).unwrap();
+    }
+    drained.set_state(4, pb::NodeState::Leaving, 0).unwrap();
+    drained.run();
+    assert_eq!(meta(&drained), [1, 2, 5].map(NodeId));
     // And with one more away, nothing is begun that could not be finished.
     let mut world = World::founded_by(5, 2);
     world.set_state(3, pb::NodeState::Leaving, 0).unwrap();

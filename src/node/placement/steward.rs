@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future;
 
 use crate::id::NodeId;
-use crate::meta::NodeState;
+use crate::meta::{ClusterMap, NodeState};
 use crate::proto::internal as pb;
 use crate::proto::internal::request::Command;
 use crate::router::Router;
@@ -32,13 +32,9 @@ pub(in crate::node) async fn run<R: Runtime>(router: Arc<Router<R>>) {
 async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
     let map = router.map();
     let Some(placement) = map.placement(shard.id()) else { return };
-    let is_active = |id: NodeId| {
-        let ignored = |state| mutant!(DrainIgnored) && state == NodeState::Draining;
-        map.node(id).is_some_and(|node| node.state == NodeState::Active || ignored(node.state))
-    };
     if let Some(node) = router.node_id()
-        && !is_active(node)
-        && let Some(to) = shard.successor(|other| is_active(other) && shard.reaches(other))
+        && !may_lead(&map, node)
+        && let Some(to) = shard.successor(|other| may_lead(&map, other) && shard.reaches(other))
     {
         shard.hand_over_to(to).await;
         return;
@@ -64,7 +60,7 @@ async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
         target.push((*id, node.peer_address));
     }
     for _ in 0..STEPS_MAX {
-        match shard.step_to(&target).await {
+        match shard.step_to(&target, &|node| may_lead(&map, node)).await {
             Step::Taken => {}
             Step::Waits(why) => {
                 tracing::debug!(shard = %shard.id(), why, "a move waits");
@@ -91,6 +87,12 @@ async fn look_after<R: Runtime>(router: Arc<Router<R>>, shard: Arc<Shard<R>>) {
             Step::Settled(_) => return,
         }
     }
+}
+
+/// Whether a node keeps the lead of a group that it gets.
+fn may_lead(map: &ClusterMap, id: NodeId) -> bool {
+    let ignored = |state| mutant!(DrainIgnored) && state == NodeState::Draining;
+    map.node(id).is_some_and(|node| node.state == NodeState::Active || ignored(node.state))
 }
 
 async fn report<R: Runtime>(router: &Router<R>, shard: &Shard<R>, settled: Settled) {
