@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::chat::event::Hash;
 use crate::error::{Code, Error};
 use crate::gateway::oidc::account::Linked;
-use crate::gateway::oidc::jose;
+use crate::gateway::oidc::jwt;
 use crate::id::{JOIN_TOKEN_PREFIX, UserId};
 use crate::meta::join_token;
 
@@ -133,7 +133,7 @@ impl Offered {
     /// # Errors
     /// [`Code::Unauthenticated`] when it is none.
     pub fn from_token(token: &str) -> Result<Offered, Error> {
-        if jose::is_token(token) {
+        if jwt::is_token(token) {
             return Ok(Offered::Jwt(Jwt(token.to_owned())));
         }
         Credentials::parse(token).map(Offered::Own).ok_or_else(malformed)
@@ -206,7 +206,7 @@ mod tests {
     fn what_looks_like_a_providers_token_is_not_shown() {
         let jwt = header("Bearer eyJhbGciOiJub25lIn0.e30.").unwrap();
         assert_eq!(format!("{jwt:?}"), "Jwt(Jwt(…))");
-        let long = format!("eyJ.{}.x", "a".repeat(jose::TOKEN_BYTES_MAX));
+        let long = format!("eyJ.{}.x", "a".repeat(jwt::TOKEN_BYTES_MAX));
         for bad in ["eyJ.a", "eyJ.a.b.c", "eyJ.ü.b", "eyJ.a b.c", &long] {
             assert!(Offered::from_token(bad).is_err(), "{bad}");
         }

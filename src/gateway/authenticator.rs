@@ -4,10 +4,10 @@
 //! revocations.
 
 use std::collections::HashMap;
-use std::hint::black_box;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
 
 use crate::chat::account::{Scope, Scopes, User};
@@ -197,16 +197,17 @@ async fn look_up(
     }
 }
 
-/// What a secret of this hash is good for. Looks at all of them, however early one fits.
+/// What a secret of this hash is good for. Looks at the whole of each, however early
+/// one fits or differs.
 fn judge(user: &User, hash: &Hash, now_ms: u64) -> Option<Verified> {
     let mut found = None;
     for token in &user.tokens {
-        if same_hash(&token.hash, hash) {
+        if token.hash.ct_eq(hash).into() {
             found = Some((token.scopes, token.expires_at_ms, None));
         }
     }
     for session in &user.sessions {
-        if same_hash(&session.hash, hash) {
+        if session.hash.ct_eq(hash).into() {
             let used = Some((session.used_at_ms, session.idle_ms));
             found = Some((Scopes::ALL, Some(session.ends_at_ms()), used));
         }
@@ -228,12 +229,6 @@ fn judge_linked(user: &User, linked: &Linked, now_ms: u64) -> Option<Verified> {
     let admin = user.admin && scopes.has(Scope::Admin);
     let actor = Actor { user: user.id.clone(), admin };
     Some(Verified { actor, scopes: *scopes, ends_at_ms: Some(*ends_at_ms), session: None })
-}
-
-/// Compares in a time that does not depend on where the hashes differ.
-fn same_hash(a: &Hash, b: &Hash) -> bool {
-    let difference = a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b));
-    black_box(difference) == 0
 }
 
 #[cfg(test)]
@@ -268,13 +263,14 @@ mod tests {
 
     #[test]
     fn hashes_are_compared_whole() {
-        let a = [7; 32];
-        for i in 0..32 {
-            let mut b = a;
-            b[i] ^= 1;
-            assert!(!same_hash(&a, &b));
+        for good in [1, 3] {
+            assert!(judge(&user(true), &[good; 32], 0).is_some());
+            for i in 0..32 {
+                let mut bad = [good; 32];
+                bad[i] ^= 4;
+                assert!(judge(&user(true), &bad, 0).is_none());
+            }
         }
-        assert!(same_hash(&a, &a.clone()));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::gateway::auth::mint_token;
 use crate::gateway::founding::FIRST_ADMIN;
 use crate::gateway::oidc::claims;
 use crate::gateway::oidc::endpoint::Provider;
-use crate::gateway::oidc::jose::Claims;
+use crate::gateway::oidc::jwt::Claims;
 use crate::id::UserId;
 use crate::limits;
 use crate::router::Consistency;

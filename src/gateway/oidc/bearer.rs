@@ -8,8 +8,8 @@ use crate::error::{Code, Error};
 use crate::gateway::app::App;
 use crate::gateway::auth::{Credentials, Offered};
 use crate::gateway::oidc::account::Linked;
-use crate::gateway::oidc::claims::{self, Expected};
-use crate::gateway::oidc::jose;
+use crate::gateway::oidc::claims;
+use crate::gateway::oidc::jwt::{self, Expected, Kind, Verified};
 
 fn refused(why: impl Into<String>) -> Error {
     Error::new(Code::Unauthenticated, why)
@@ -31,7 +31,7 @@ impl App {
     }
 
     async fn bearer(&self, token: &str) -> Result<Credentials, Error> {
-        let said = jose::unverified(token).map_err(|bad| refused(bad.to_string()))?;
+        let said = jwt::unverified(token).map_err(|bad| refused(bad.to_string()))?;
         let issuer = said.get("iss").and_then(|issuer| issuer.as_str()).unwrap_or_default();
         let providers = self.limits().accounts.oidc.clone();
         let mut named = providers.by_name.iter().filter(|(_, settings)| settings.issuer == issuer);
@@ -40,14 +40,29 @@ impl App {
         let (name, audience) =
             taken.ok_or_else(|| refused("no tokens of this issuer are taken here"))?;
         let provider = self.oidc.provider(&providers, name)?;
-        let claims = provider.verify(token).await?;
-        let expected = Expected { issuer, audience, now_ms: self.clock.now_ms() };
-        let (link, ends_at_ms) = claims::check(&claims, expected).map_err(refused)?;
+        let expected =
+            Expected { issuer, audience, kind: Kind::Access, now_ms: self.clock.now_ms() };
+        let Verified { link, ends_at_ms, claims } = provider.verify(token, expected).await?;
         let scopes = claims::scopes(&claims)
             .ok_or_else(|| refused("this release knows none of the token's scopes"))?;
         let user = self.owner(&link).await?.ok_or_else(|| {
             refused("nobody here signs in by this account: sign in once, or have it linked")
         })?;
         Ok(Credentials::linked(user, token, Linked { link, scopes, ends_at_ms }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_asked_for_credentials_has_no_room_for_a_request_to_a_provider() {
+        fn state_bytes<'a, F>(_: impl Fn(&'a App, Offered) -> F) -> usize {
+            size_of::<F>()
+        }
+        // Each WebSocket's task has room for it, whether it shows a token or not.
+        let bytes = state_bytes(App::credentials);
+        assert!(bytes <= 2048, "{bytes}");
     }
 }

@@ -9,22 +9,22 @@
 //!   says who it is (RFC 9207), that must be so. A code is never shown to another provider.
 //! - People come back to the page, never to an address that a request has named.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::digest;
+use openidconnect::core::CoreAuthenticationFlow;
+use openidconnect::{CsrfToken, Nonce, PkceCodeChallenge};
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
 
 use crate::error::{Code, Error};
 use crate::gateway::accounts::{From, LoggedIn};
 use crate::gateway::app::App;
 use crate::gateway::oidc::endpoint::Ungranted;
-use crate::gateway::oidc::fetch::form;
-use crate::gateway::oidc::seal::{random_word, same};
 
 /// For how long somebody may be at the provider, in milliseconds.
 pub const PENDING_MS: u64 = 10 * 60 * 1000;
 /// What is sealed for it.
 const PURPOSE: &str = "login";
+/// A state and a nonce, in bytes of what is random in them; the verifier has as many.
+const RANDOM_BYTES: u32 = 32;
 /// A code or a state that comes back, in bytes.
 const WORD_BYTES_MAX: usize = 4 * 1024;
 
@@ -66,25 +66,22 @@ impl App {
     /// [`Code::NotFound`] when there is no such provider; [`Code::Unavailable`].
     pub async fn begin_login(&self, provider: &str) -> Result<Sent, Error> {
         let provider = self.provider(provider)?;
-        let metadata = provider.metadata().await?;
-        let (state, nonce, verifier) = (random_word(), random_word(), random_word());
-        let challenge = digest::digest(&digest::SHA256, verifier.as_bytes());
-        let query = form([
-            ("response_type", "code"),
-            ("client_id", &provider.settings.client_id),
-            ("redirect_uri", &provider.redirect_uri()),
-            ("scope", &provider.scope()),
-            ("state", &state),
-            ("nonce", &nonce),
-            ("code_challenge", &URL_SAFE_NO_PAD.encode(challenge)),
-            ("code_challenge_method", "S256"),
-        ]);
-        let endpoint = &metadata.authorization_endpoint;
-        let separator = if endpoint.contains('?') { '&' } else { '?' };
-        let location = format!("{endpoint}{separator}{query}");
+        let known = provider.known().await?;
+        let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
+        let code = CoreAuthenticationFlow::AuthorizationCode;
+        let state = || CsrfToken::new_random_len(RANDOM_BYTES);
+        let nonce = || Nonce::new_random_len(RANDOM_BYTES);
+        let request = known.client.authorize_url(code, state, nonce);
+        let request = request.add_scopes(provider.scopes()).set_pkce_challenge(challenge);
+        let (location, state, nonce) = request.url();
         let until_ms = self.clock.now_ms().saturating_add(PENDING_MS);
-        let pending = Pending { state, nonce, verifier };
-        Ok(Sent { location, pending: provider.seal.seal(PURPOSE, until_ms, pending)? })
+        let pending = Pending {
+            state: state.into_secret(),
+            nonce: nonce.secret().clone(),
+            verifier: verifier.into_secret(),
+        };
+        let pending = provider.seal.seal(PURPOSE, until_ms, pending)?;
+        Ok(Sent { location: location.into(), pending })
     }
 
     /// Goes on with a sign-in when the browser is back.
@@ -106,12 +103,11 @@ impl App {
         let pending: Pending = opened
             .ok_or_else(|| start_again("this sign-in was not begun in this browser, or is over"))?;
         let state = returned.state.unwrap_or_default();
-        if state.len() > WORD_BYTES_MAX || !same(&state, &pending.state) {
+        let is_same = state.as_bytes().ct_eq(pending.state.as_bytes());
+        if state.len() > WORD_BYTES_MAX || !bool::from(is_same) {
             return Err(start_again("this is another sign-in than the one begun last"));
         }
-        let metadata = provider.metadata().await?;
-        let names_issuer = metadata.authorization_response_iss_parameter_supported;
-        if returned.iss.is_none() && names_issuer
+        if returned.iss.is_none() && provider.known().await?.names_issuer
             || returned.iss.is_some_and(|issuer| issuer != provider.settings.issuer)
         {
             return Err(start_again("this is the answer of another provider"));
@@ -128,14 +124,8 @@ impl App {
         let code = returned.code.filter(|code| (1..=WORD_BYTES_MAX).contains(&code.len()));
         let code = code.ok_or_else(|| Error::invalid("there is no code"))?;
         self.attempts.begin_anybody(from.address)?;
-        let redirect_uri = provider.redirect_uri();
-        let grant = [
-            ("grant_type", "authorization_code"),
-            ("code", &code),
-            ("redirect_uri", &redirect_uri),
-            ("code_verifier", &pending.verifier),
-        ];
-        let granted = provider.grant(&grant).await.map_err(|ungranted| match ungranted {
+        let granted = provider.grant(code, pending.verifier).await;
+        let granted = granted.map_err(|ungranted| match ungranted {
             Ungranted::Failed(error) => error,
             Ungranted::Refused(_) => start_again("the provider does not take its code back"),
         })?;

@@ -1,106 +1,18 @@
-//! What is looked at in a token whose signature is good, and what is made of it.
+//! What is made of the claims of somebody.
 
 use serde_json::Value;
 
-use crate::chat::account::{Link, Scope, Scopes};
+use crate::chat::account::{Scope, Scopes};
 use crate::config::oidc::Provider as Settings;
-use crate::gateway::oidc::jose::Claims;
+use crate::gateway::oidc::jwt::Claims;
 use crate::id::UserId;
 use crate::limits;
 
-/// How far clocks may be apart, in seconds.
-const LEEWAY_S: u64 = 30;
 /// What a scope of ours is called in a provider's token: `folkmoot:read`.
 const SCOPE_PREFIX: &str = "folkmoot:";
 
-/// What a token must be.
-#[derive(Debug, Clone, Copy)]
-pub struct Expected<'a> {
-    /// Who issued it.
-    pub issuer: &'a str,
-    /// For whom.
-    pub audience: &'a str,
-    /// The time, milliseconds since the Unix epoch.
-    pub now_ms: u64,
-}
-
-/// Whose a token is, and until when it is good, milliseconds since the Unix epoch.
-pub type Held = (Link, u64);
-
 fn text<'a>(claims: &'a Claims, name: &str) -> Option<&'a str> {
     claims.get(name)?.as_str()
-}
-
-/// A time, in seconds; `Err` when there is one that is none.
-fn seconds(claims: &Claims, name: &str) -> Result<Option<u64>, &'static str> {
-    match claims.get(name) {
-        None => Ok(None),
-        Some(value) => {
-            // Times may have fractions (RFC 7519, section 2), which are of no use here.
-            let whole =
-                value.as_u64().or_else(|| value.as_f64().filter(|s| *s >= 0.0).map(|s| s as u64));
-            whole.map(Some).ok_or("a time in the token is none")
-        }
-    }
-}
-
-/// Checks whose a token is, for whom, and for when.
-///
-/// # Errors
-/// What is wrong, for whoever shows it.
-pub fn check(claims: &Claims, expected: Expected<'_>) -> Result<Held, &'static str> {
-    if text(claims, "iss") != Some(expected.issuer) {
-        return Err("the token is of another issuer");
-    }
-    let is_audience = |value: &Value| value.as_str() == Some(expected.audience);
-    let is_for_us = match claims.get("aud") {
-        Some(Value::Array(all)) => all.iter().any(is_audience),
-        Some(one) => is_audience(one),
-        None => false,
-    };
-    if !is_for_us {
-        return Err("the token is for somebody else");
-    }
-    let now_s = expected.now_ms / 1000;
-    let ends_s = seconds(claims, "exp")?.ok_or("the token has no end")?.saturating_add(LEEWAY_S);
-    if ends_s <= now_s {
-        return Err("the token has expired");
-    }
-    for name in ["nbf", "iat"] {
-        if seconds(claims, name)?.is_some_and(|from_s| from_s > now_s.saturating_add(LEEWAY_S)) {
-            return Err("the token is not valid yet");
-        }
-    }
-    let subject = text(claims, "sub").unwrap_or_default();
-    if subject.is_empty() || subject.len() > limits::SUBJECT_BYTES_MAX || has_control(subject) {
-        return Err("the token does not say whose it is");
-    }
-    let link = Link { issuer: expected.issuer.to_owned(), subject: subject.to_owned() };
-    Ok((link, ends_s.saturating_mul(1000)))
-}
-
-/// Checks what an ID token has besides (OpenID Connect Core 1.0, section 3.1.3.7).
-///
-/// # Errors
-/// What is wrong.
-pub fn check_id_token(
-    claims: &Claims,
-    expected: Expected<'_>,
-    nonce: Option<&str>,
-) -> Result<Link, &'static str> {
-    let (link, _) = check(claims, expected)?;
-    let several = claims.get("aud").and_then(Value::as_array).is_some_and(|all| all.len() > 1);
-    match text(claims, "azp") {
-        Some(party) if party != expected.audience => {
-            return Err("the ID token is another client's");
-        }
-        None if several => return Err("the ID token does not say which client's it is"),
-        _ => {}
-    }
-    if nonce.is_some() && text(claims, "nonce") != nonce {
-        return Err("the ID token is of another sign-in");
-    }
-    Ok(link)
 }
 
 /// What a token of a provider is good for: the scopes of ours that it names; everything when it names
@@ -164,10 +76,6 @@ pub fn display_name(claims: &Claims) -> String {
         shown.push(c);
     }
     shown
-}
-
-fn has_control(text: &str) -> bool {
-    text.chars().any(char::is_control)
 }
 
 #[cfg(test)]

@@ -15,9 +15,7 @@ use crate::gateway::oidc::endpoint::Ungranted;
 const PURPOSE: &str = "device";
 /// For how long somebody may take, in seconds.
 const EXPIRES_S_MAX: u64 = 3600;
-/// How often it may be asked, in seconds, when the provider does not say (RFC 8628, section 3.2).
-const INTERVAL_S: u64 = 5;
-/// And at most.
+/// How seldom it need be asked, in seconds.
 const INTERVAL_S_MAX: u64 = 60;
 
 #[derive(Serialize, Deserialize)]
@@ -63,16 +61,17 @@ impl App {
         let provider = self.provider(provider)?;
         self.attempts.begin_anybody(from.address)?;
         let grant = provider.begin_device().await?;
-        let expires_in_ms = grant.expires_in.clamp(1, EXPIRES_S_MAX) * 1000;
+        let expires_in_ms = grant.expires_in().as_secs().clamp(1, EXPIRES_S_MAX) * 1000;
         let until_ms = self.clock.now_ms().saturating_add(expires_in_ms);
-        let pending = Pending { device_code: grant.device_code };
+        let pending = Pending { device_code: grant.device_code().secret().clone() };
+        let complete = grant.verification_uri_complete();
         Ok(Begun {
             handle: provider.seal.seal(PURPOSE, until_ms, pending)?,
-            user_code: grant.user_code,
-            verification_uri: grant.verification_uri,
-            verification_uri_complete: grant.verification_uri_complete.unwrap_or_default(),
+            user_code: grant.user_code().secret().clone(),
+            verification_uri: grant.verification_uri().to_string(),
+            verification_uri_complete: complete.map_or_else(String::new, |it| it.secret().clone()),
             expires_in_ms,
-            interval_ms: grant.interval.unwrap_or(INTERVAL_S).clamp(1, INTERVAL_S_MAX) * 1000,
+            interval_ms: grant.interval().as_secs().clamp(1, INTERVAL_S_MAX) * 1000,
         })
     }
 
@@ -94,12 +93,7 @@ impl App {
         let pending: Pending =
             provider.seal.open(PURPOSE, handle, self.clock.now_ms()).ok_or_else(over)?;
         self.attempts.begin_anybody(from.address)?;
-        let grant = [
-            ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
-            ("device_code", &pending.device_code),
-            ("client_id", &provider.settings.client_id),
-        ];
-        let granted = match provider.grant(&grant).await {
+        let granted = match provider.poll_device(&pending.device_code).await {
             Ok(granted) => granted,
             Err(Ungranted::Failed(error)) => return Err(error),
             Err(Ungranted::Refused(word)) => {

@@ -1,64 +1,112 @@
-//! One provider: what it says of itself, its keys, and what is asked of it.
+//! One provider: what it says of itself, its keys, and what is asked of it. The crate `openidconnect`
+//! speaks the protocol; here is with what, and what is made of its answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use http::{HeaderValue, StatusCode};
-use serde::Deserialize;
-use serde_json::Value;
+use http::HeaderValue;
+use openidconnect::core::{
+    CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod,
+    CoreDeviceAuthorizationResponse, CoreGenderClaim, CoreGrantType, CoreJsonWebKey,
+    CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm, CoreResponseMode,
+    CoreResponseType, CoreSubjectIdentifierType, CoreTokenResponse,
+};
+use openidconnect::{
+    AdditionalProviderMetadata, AuthType, AuthorizationCode, ClientId, ClientSecret,
+    DeviceAuthorizationUrl, EndpointMaybeSet, EndpointNotSet, EndpointSet, ErrorResponseType,
+    IssuerUrl, OAuth2TokenResponse, PkceCodeVerifier, ProviderMetadata, RedirectUrl,
+    RequestTokenError, Scope, StandardErrorResponse, SubjectIdentifier, TokenResponse,
+    UserInfoClaims,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
+use crate::chat::account::Link;
 use crate::config::oidc::Provider as Settings;
 use crate::error::{Code, Error};
 use crate::gateway::oidc::cached::Cached;
-use crate::gateway::oidc::claims::{self, Expected};
-use crate::gateway::oidc::fetch::{Answer, Ask, Fetcher, encoded, form};
-use crate::gateway::oidc::jose::{self, Bad, Claims, Keys};
+use crate::gateway::oidc::claims;
+use crate::gateway::oidc::fetch::{Client, FetchError, Fetcher, TIMEOUT};
+use crate::gateway::oidc::jwt::{self, Bad, Claims, Expected, Kind, Others, Verified};
 use crate::gateway::oidc::seal::Seal;
 
-/// A code, a token or a URL that a provider gives, in bytes.
+/// A code or a URL that a provider gives to a device, in bytes.
 const WORD_BYTES_MAX: usize = 8 * 1024;
 /// When to try again while a provider is not there, in milliseconds.
 const RETRY_AFTER_MS: u64 = 3000;
+/// What is logged of an error, which may have words of the provider's.
+const CAUSES_CHARS_MAX: usize = 300;
+/// Keys of one issuer.
+const KEYS_MAX: usize = 64;
 
-/// What a provider says of itself (OpenID Connect Discovery 1.0, section 3), as far as it is of use.
-#[derive(Debug, Deserialize)]
-pub struct Metadata {
-    issuer: String,
-    /// Where browsers are sent.
-    pub authorization_endpoint: String,
-    token_endpoint: String,
-    jwks_uri: String,
-    userinfo_endpoint: Option<String>,
-    device_authorization_endpoint: Option<String>,
-    token_endpoint_auth_methods_supported: Option<Vec<String>>,
-    /// Whether it says who it is when it sends a browser back (RFC 9207).
+/// What is of use of what a provider says of itself (OpenID Connect Discovery 1.0, section 3), and its
+/// set of keys.
+const DISCOVERED: &[&str] = &[
+    "issuer",
+    "authorization_endpoint",
+    "token_endpoint",
+    "jwks_uri",
+    "userinfo_endpoint",
+    "device_authorization_endpoint",
+    "token_endpoint_auth_methods_supported",
+    "authorization_response_iss_parameter_supported",
+    "keys",
+];
+/// And of what it gives for a code.
+const GRANTED: &[&str] = &["id_token", "access_token", "error"];
+/// And of what a device is to show (RFC 8628, section 3.2).
+const SHOWN: &[&str] = &[
+    "device_code",
+    "user_code",
+    "verification_uri",
+    "verification_uri_complete",
+    "expires_in",
+    "interval",
+    "error",
+];
+
+/// What a provider says of itself in words that the crate does not know.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+struct More {
+    device_authorization_endpoint: Option<DeviceAuthorizationUrl>,
     #[serde(default)]
-    pub authorization_response_iss_parameter_supported: bool,
+    authorization_response_iss_parameter_supported: bool,
 }
 
-/// What comes of a grant.
-#[derive(Deserialize)]
-pub struct Granted {
-    id_token: String,
-    access_token: Option<String>,
-}
+impl AdditionalProviderMetadata for More {}
 
-/// What a device is to show (RFC 8628, section 3.2).
-#[derive(Deserialize)]
-pub struct DeviceGrant {
-    /// By which it is asked what has become of it. A secret.
-    pub device_code: String,
-    /// What somebody is to type.
-    pub user_code: String,
-    /// Where.
-    pub verification_uri: String,
-    /// Where, with the code in it.
-    pub verification_uri_complete: Option<String>,
-    /// For how long, in seconds.
-    pub expires_in: u64,
-    /// How often it may be asked, in seconds.
-    pub interval: Option<u64>,
+type Document = ProviderMetadata<
+    More,
+    CoreAuthDisplay,
+    CoreClientAuthMethod,
+    CoreClaimName,
+    CoreClaimType,
+    CoreGrantType,
+    CoreJweContentEncryptionAlgorithm,
+    CoreJweKeyManagementAlgorithm,
+    CoreJsonWebKey,
+    CoreResponseMode,
+    CoreResponseType,
+    CoreSubjectIdentifierType,
+>;
+
+/// What a provider has said of itself.
+#[derive(Debug)]
+pub struct Known {
+    /// Who asks it: the crate's client, which knows where.
+    pub client: CoreClient<
+        EndpointSet,
+        EndpointNotSet,
+        EndpointNotSet,
+        EndpointNotSet,
+        EndpointSet,
+        EndpointMaybeSet,
+    >,
+    /// Whether it says who it is when it sends a browser back (RFC 9207).
+    pub names_issuer: bool,
+    device_authorization: Option<DeviceAuthorizationUrl>,
+    keys: Vec<CoreJsonWebKey>,
 }
 
 /// Why there was no grant, as the provider says it: a word of RFC 6749, section 5.2.
@@ -81,8 +129,7 @@ pub struct Provider {
     pub seal: Seal,
     public_url: String,
     fetcher: Arc<Fetcher>,
-    metadata: Arc<Cached<Metadata>>,
-    keys: Arc<Cached<Keys>>,
+    known: Arc<Cached<Known>>,
 }
 
 impl Provider {
@@ -99,8 +146,7 @@ impl Provider {
             seal: Seal::new(&public, settings.secret.reveal()),
             public_url: public_url.to_owned(),
             fetcher,
-            metadata: Arc::default(),
-            keys: Arc::default(),
+            known: Arc::default(),
             settings,
         }
     }
@@ -110,15 +156,10 @@ impl Provider {
         *self.settings == *settings && self.public_url == public_url
     }
 
-    /// Where the provider sends browsers back to.
-    pub fn redirect_uri(&self) -> String {
-        format!("{}/v1/oidc/{}/callback", self.public_url, self.name)
-    }
-
-    /// The scopes that are asked for.
-    pub fn scope(&self) -> String {
+    /// The scopes that are asked for, beside `openid`, which the crate adds.
+    pub fn scopes(&self) -> impl Iterator<Item = Scope> {
         let others = self.settings.scopes.iter().filter(|scope| *scope != "openid");
-        others.fold("openid".to_owned(), |all, scope| all + " " + scope)
+        others.cloned().map(Scope::new)
     }
 
     fn unreachable(&self, what: &str, why: &str) -> Error {
@@ -128,109 +169,134 @@ impl Provider {
         Error::new(Code::Unavailable, message).retry_after(RETRY_AFTER_MS)
     }
 
-    async fn fetch(&self, what: &str, ask: Ask<'_>) -> Result<Answer, Error> {
-        let fetched = self.fetcher.fetch(ask).await;
-        fetched.map_err(|error| self.unreachable(what, &error.to_string()))
-    }
-
-    async fn get(&self, what: &str, url: &str) -> Result<Answer, Error> {
-        let answer = self.fetch(what, Ask { url, authorization: None, form: None }).await?;
-        match answer.status {
-            StatusCode::OK => Ok(answer),
-            other => Err(self.unreachable(what, &format!("it answers with status {other}"))),
-        }
+    fn asking<'a>(&'a self, fields: &'a [&'a str], given: Value) -> Client<'a> {
+        Client { fetcher: &self.fetcher, fields, given }
     }
 
     /// What the provider says of itself.
     ///
     /// # Errors
     /// [`Code::Unavailable`].
-    pub async fn metadata(self: &Arc<Self>) -> Result<Arc<Metadata>, Error> {
+    pub async fn known(self: &Arc<Self>) -> Result<Arc<Known>, Error> {
         let provider = self.clone();
-        self.metadata.get(async move { provider.discover().await }).await
+        self.known.get(Box::pin(async move { provider.discover().await })).await
     }
 
-    async fn discover(&self) -> Result<Metadata, Error> {
-        let what = "discovery";
-        let issuer = &self.settings.issuer;
-        let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-        let answer = self.get(what, &url).await?;
-        let metadata: Metadata = serde_json::from_slice(&answer.body)
-            .map_err(|error| self.unreachable(what, &error.to_string()))?;
-        // Else one issuer could speak for another (OpenID Connect Discovery 1.0, section 4.3).
-        if metadata.issuer != *issuer {
-            let why = format!("it calls itself {:?}, not {issuer:?}", metadata.issuer);
-            return Err(self.unreachable(what, &why));
+    async fn discover(&self) -> Result<Known, Error> {
+        let failed = |why: &dyn std::error::Error| self.unreachable("discovery", &causes(why));
+        let issuer = IssuerUrl::new(self.settings.issuer.clone()).map_err(|why| failed(&why))?;
+        let client = self.asking(
+            DISCOVERED,
+            json!({
+                "response_types_supported": ["code"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": ["RS256"],
+            }),
+        );
+        // It looks whether the issuer calls itself so, else one could speak for another (OpenID
+        // Connect Discovery 1.0, section 4.3); and it gets the keys.
+        let asked = tokio::time::timeout(TIMEOUT, Document::discover_async(issuer, &client)).await;
+        let asked = asked.map_err(|_| failed(&FetchError::Timeout))?;
+        let document = asked.map_err(|why| failed(&why))?;
+        let odd = |why: &str| self.unreachable("discovery", why);
+        let token_endpoint =
+            document.token_endpoint().cloned().ok_or_else(|| odd("it has no token endpoint"))?;
+        let redirect_uri = format!("{}/v1/oidc/{}/callback", self.public_url, self.name);
+        let redirect_uri = RedirectUrl::new(redirect_uri).map_err(|why| failed(&why))?;
+        let usable = document.jwks().keys().iter().filter(|key| jwt::is_usable(key));
+        let keys: Vec<_> = usable.take(KEYS_MAX).cloned().collect();
+        if keys.is_empty() {
+            return Err(odd("there is no key that is of use"));
         }
-        Ok(metadata)
-    }
-
-    async fn keys(self: &Arc<Self>, newer: bool) -> Result<Arc<Keys>, Error> {
-        let provider = self.clone();
-        let fetch = async move {
-            let url = provider.metadata().await?.jwks_uri.clone();
-            let answer = provider.get("its keys", &url).await?;
-            let odd = || provider.unreachable("its keys", "there is none that is of use");
-            Keys::parse(&answer.body).ok_or_else(odd)
+        let methods = document.token_endpoint_auth_methods_supported();
+        let basic = &CoreClientAuthMethod::ClientSecretBasic;
+        let auth_type = match methods.is_none_or(|all| all.contains(basic)) {
+            true => AuthType::BasicAuth,
+            false => AuthType::RequestBody,
         };
-        if newer { self.keys.get_newer(fetch).await } else { self.keys.get(fetch).await }
+        let More { device_authorization_endpoint, authorization_response_iss_parameter_supported } =
+            document.additional_metadata().clone();
+        let id = ClientId::new(self.settings.client_id.clone());
+        let secret = ClientSecret::new(self.settings.secret.reveal().to_owned());
+        let client = CoreClient::from_provider_metadata(document, id, Some(secret));
+        Ok(Known {
+            client: client
+                .set_token_uri(token_endpoint)
+                .set_redirect_uri(redirect_uri)
+                .set_auth_type(auth_type),
+            names_issuer: authorization_response_iss_parameter_supported,
+            device_authorization: device_authorization_endpoint,
+            keys,
+        })
     }
 
-    /// The claims of a token that the provider has signed.
+    /// What a token says that the provider has signed.
     ///
     /// # Errors
-    /// [`Code::Unauthenticated`] when it has not; [`Code::Unavailable`].
-    pub async fn verify(self: &Arc<Self>, token: &str) -> Result<Claims, Error> {
-        let mut verified = jose::verify(token, &*self.keys(false).await?);
-        if verified == Err(Bad::UnknownKey) {
-            verified = jose::verify(token, &*self.keys(true).await?);
+    /// [`Code::Unauthenticated`] when it has not, or the token is not what is expected;
+    /// [`Code::Unavailable`].
+    pub async fn verify(
+        self: &Arc<Self>,
+        token: &str,
+        expected: Expected<'_>,
+    ) -> Result<Verified, Error> {
+        let mut verified = jwt::verify(token, &self.known().await?.keys, expected);
+        if matches!(verified, Err(Bad::UnknownKey)) {
+            let provider = self.clone();
+            let newer = Box::pin(async move { provider.discover().await });
+            let newer = self.known.get_newer(newer).await?;
+            verified = jwt::verify(token, &newer.keys, expected);
         }
         verified.map_err(|bad| Error::new(Code::Unauthenticated, bad.to_string()))
     }
 
-    /// The client's credentials: in a header, or where the provider takes that only, in the form.
-    fn authenticate(
-        &self,
-        metadata: &Metadata,
-        fields: &[(&str, &str)],
-    ) -> (Option<HeaderValue>, String) {
-        let (id, secret) = (&*self.settings.client_id, self.settings.secret.reveal());
-        let methods = metadata.token_endpoint_auth_methods_supported.as_deref();
-        let basic = methods.is_none_or(|all| all.iter().any(|one| one == "client_secret_basic"));
-        if !basic {
-            let own = [("client_id", id), ("client_secret", secret)];
-            return (None, form(fields.iter().copied().chain(own)));
-        }
-        let credentials = STANDARD.encode(format!("{}:{}", encoded(id), encoded(secret)));
-        let mut header = HeaderValue::try_from(format!("Basic {credentials}")).ok();
-        if let Some(header) = &mut header {
-            header.set_sensitive(true);
-        }
-        (header, form(fields.iter().copied()))
-    }
-
-    /// Shows the token endpoint something, for an ID token.
+    /// Shows the token endpoint a code, for an ID token.
     ///
     /// # Errors
     /// What the provider says against it, or that it cannot be asked.
-    pub async fn grant(self: &Arc<Self>, fields: &[(&str, &str)]) -> Result<Granted, Ungranted> {
-        let metadata = self.metadata().await.map_err(Ungranted::Failed)?;
-        let (authorization, form) = self.authenticate(&metadata, fields);
-        let ask = Ask { url: &metadata.token_endpoint, authorization, form: Some(form) };
-        let answer = self.fetch("its tokens", ask).await.map_err(Ungranted::Failed)?;
+    pub async fn grant(
+        self: &Arc<Self>,
+        code: String,
+        verifier: String,
+    ) -> Result<CoreTokenResponse, Ungranted> {
+        let known = self.known().await.map_err(Ungranted::Failed)?;
+        let client = self.asking(GRANTED, json!({ "token_type": "Bearer" }));
+        let asked = known
+            .client
+            .exchange_code(AuthorizationCode::new(code))
+            .set_pkce_verifier(PkceCodeVerifier::new(verifier))
+            .request_async(&client);
+        asked.await.map_err(|error| self.ungranted(error))
+    }
+
+    fn ungranted<T>(
+        &self,
+        error: RequestTokenError<FetchError, StandardErrorResponse<T>>,
+    ) -> Ungranted
+    where
+        T: ErrorResponseType + AsRef<str> + std::fmt::Display + 'static,
+    {
         let failed = |why: &str| Ungranted::Failed(self.unreachable("its tokens", why));
-        match answer.status {
-            StatusCode::OK => serde_json::from_slice(&answer.body)
-                .map_err(|_| failed("there is no ID token in its answer")),
-            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let word =
-                    refusal(&answer.body).ok_or_else(|| failed("it refuses, without a reason"))?;
-                if matches!(word.as_str(), "invalid_client" | "unauthorized_client") {
-                    return Err(failed("it does not know this client, or not by this secret"));
+        match error {
+            RequestTokenError::ServerResponse(refusal) => match refusal.error().as_ref() {
+                "invalid_client" | "unauthorized_client" => {
+                    failed("it does not know this client, or not by this secret")
                 }
-                Err(Ungranted::Refused(word))
+                word => Ungranted::Refused(word.to_owned()),
+            },
+            RequestTokenError::Request(error) => failed(&error.to_string()),
+            // What else is wrong with it may have a token in it, which is not to be logged.
+            RequestTokenError::Parse(_, answer) => {
+                let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
+                match answer["id_token"].as_str() {
+                    Some(token) if answer["access_token"].is_string() => {
+                        let why = jwt::unreadable(token).to_string();
+                        Ungranted::Failed(Error::new(Code::Unauthenticated, why))
+                    }
+                    _ => failed("its answer is not as it should be"),
+                }
             }
-            other => Err(failed(&format!("it answers with status {other}"))),
+            RequestTokenError::Other(_) => failed("its answer is not as it should be"),
         }
     }
 
@@ -238,32 +304,74 @@ impl Provider {
     ///
     /// # Errors
     /// [`Code::InvalidArgument`] when the provider has no such sign-in; [`Code::Unavailable`].
-    pub async fn begin_device(self: &Arc<Self>) -> Result<DeviceGrant, Error> {
+    pub async fn begin_device(self: &Arc<Self>) -> Result<CoreDeviceAuthorizationResponse, Error> {
         let what = "sign-in of devices";
-        let metadata = self.metadata().await?;
-        let url = metadata.device_authorization_endpoint.as_deref().ok_or_else(|| {
+        let known = self.known().await?;
+        let url = known.device_authorization.clone().ok_or_else(|| {
             Error::invalid("this provider has no sign-in by a code: use a password or a token")
         })?;
-        let scope = self.scope();
-        let fields = [("client_id", self.settings.client_id.as_str()), ("scope", scope.as_str())];
-        let (authorization, form) = self.authenticate(&metadata, &fields);
-        let ask = Ask { url, authorization, form: Some(form) };
-        let answer = self.fetch(what, ask).await?;
-        if answer.status != StatusCode::OK {
-            let word = refusal(&answer.body).unwrap_or_default();
-            return Err(self.unreachable(what, &format!("it refuses: {} {word}", answer.status)));
+        let asking = self.asking(SHOWN, json!({}));
+        let client = known.client.clone().set_device_authorization_url(url);
+        let mut request = client.exchange_device_code().add_scopes(self.scopes());
+        if let AuthType::BasicAuth = client.auth_type() {
+            // Some look for it here whatever the header says.
+            request = request.add_extra_param("client_id", &self.settings.client_id);
         }
-        let grant: DeviceGrant = serde_json::from_slice(&answer.body)
-            .map_err(|error| self.unreachable(what, &error.to_string()))?;
-        let uris = [Some(&grant.verification_uri), grant.verification_uri_complete.as_ref()];
-        let is_web = |uri: &String| uri.starts_with("https://") || uri.starts_with("http://");
-        let words = [&grant.device_code, &grant.user_code, &grant.verification_uri];
+        let asked: Result<CoreDeviceAuthorizationResponse, _> =
+            request.request_async(&asking).await;
+        let grant = asked.map_err(|why| self.unreachable(what, &causes(&why)))?;
+        let complete = grant.verification_uri_complete().map(|uri| uri.secret().as_str());
+        let uri = grant.verification_uri().as_str();
+        let is_web = |uri: &str| uri.starts_with("https://") || uri.starts_with("http://");
+        let codes = [grant.device_code().secret(), grant.user_code().secret()];
+        let words = [codes[0].as_str(), codes[1].as_str(), uri];
         let odd = words.iter().any(|word| word.is_empty() || word.len() > WORD_BYTES_MAX)
             || words.iter().any(|word| word.chars().any(char::is_control))
-            || !uris.into_iter().flatten().all(is_web);
+            || ![Some(uri), complete].into_iter().flatten().all(is_web);
         match odd {
             true => Err(self.unreachable(what, "its answer is not as it should be")),
             false => Ok(grant),
+        }
+    }
+
+    /// Asks once what has become of a device's sign-in, by its code.
+    ///
+    /// The crate goes on asking until it knows, but the next one who asks may be another node. So it
+    /// is stopped where it would wait; for how long it would, tells why.
+    ///
+    /// # Errors
+    /// What the provider says against it, or that it cannot be asked.
+    pub async fn poll_device(
+        self: &Arc<Self>,
+        device_code: &str,
+    ) -> Result<CoreTokenResponse, Ungranted> {
+        let known = self.known().await.map_err(Ungranted::Failed)?;
+        let begun = json!({
+            "device_code": device_code, "interval": 1, "expires_in": 60,
+            "user_code": "", "verification_uri": &self.settings.issuer, // which are not sent
+        });
+        let begun: CoreDeviceAuthorizationResponse = serde_json::from_value(begun)
+            .map_err(|_| Ungranted::Failed(Error::invalid("this is no sign-in's code")))?;
+        let client = self.asking(GRANTED, json!({ "token_type": "Bearer" }));
+        let mut request = known.client.exchange_device_access_token(&begun);
+        if let AuthType::BasicAuth = known.client.auth_type() {
+            request = request.add_extra_param("client_id", &self.settings.client_id);
+        }
+        let (wait, mut waits) = mpsc::unbounded_channel();
+        let stop = move |interval: Duration| {
+            let _ = wait.send(interval); // it is there until this is dropped
+            std::future::pending::<()>()
+        };
+        let request = request.set_max_backoff_interval(Duration::ZERO); // where there is no answer
+        tokio::select! {
+            done = request.request_async(&client, stop, None) => {
+                done.map_err(|error| self.ungranted(error))
+            }
+            Some(interval) = waits.recv() => Err(match interval.as_secs() {
+                0 => Ungranted::Failed(self.unreachable("its tokens", "there is no answer, or none of use")),
+                1 => Ungranted::Refused("authorization_pending".into()),
+                _ => Ungranted::Refused("slow_down".into()),
+            }),
         }
     }
 
@@ -273,16 +381,17 @@ impl Provider {
     /// [`Code::Unauthenticated`] when the ID token is not what it should be; [`Code::Unavailable`].
     pub async fn person(
         self: &Arc<Self>,
-        granted: &Granted,
+        granted: &CoreTokenResponse,
         nonce: Option<&str>,
         now_ms: u64,
-    ) -> Result<(crate::chat::account::Link, Claims), Error> {
-        let mut said = self.verify(&granted.id_token).await?;
+    ) -> Result<(Link, Claims), Error> {
         let settings = &self.settings;
+        let token = granted.id_token().map(ToString::to_string);
+        let token = token
+            .ok_or_else(|| self.unreachable("its tokens", "there is no ID token in its answer"))?;
         let (issuer, audience) = (&*settings.issuer, &*settings.client_id);
-        let expected = Expected { issuer, audience, now_ms };
-        let link = claims::check_id_token(&said, expected, nonce)
-            .map_err(|why| Error::new(Code::Unauthenticated, why))?;
+        let expected = Expected { issuer, audience, kind: Kind::Id(nonce), now_ms };
+        let Verified { link, claims: mut said, .. } = self.verify(&token, expected).await?;
         let lacks = |claim: &str| claims::find(&said, claim).is_none();
         let wanted = lacks(&settings.user_claim)
             || settings.admin_group.is_some() && lacks(&settings.groups_claim);
@@ -297,41 +406,36 @@ impl Provider {
     /// What the provider says of somebody outside the ID token, which some keep short.
     async fn user_info(
         self: &Arc<Self>,
-        granted: &Granted,
+        granted: &CoreTokenResponse,
         subject: &str,
     ) -> Result<Option<Claims>, Error> {
         let what = "its user info";
-        let metadata = self.metadata().await?;
-        let (Some(url), Some(token)) = (&metadata.userinfo_endpoint, &granted.access_token) else {
-            return Ok(None);
-        };
-        let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| self.unreachable(what, "its access token is no header's value"))?;
-        authorization.set_sensitive(true);
-        let ask = Ask { url, authorization: Some(authorization), form: None };
-        let answer = self.fetch(what, ask).await?;
-        if answer.status != StatusCode::OK {
-            return Err(
-                self.unreachable(what, &format!("it answers with status {}", answer.status))
-            );
+        let known = self.known().await?;
+        let access = granted.access_token().clone();
+        // The crate would panic.
+        if HeaderValue::from_str(access.secret()).is_err() {
+            return Err(self.unreachable(what, "its access token is no header's value"));
         }
-        let said: Claims = serde_json::from_slice(&answer.body)
-            .map_err(|error| self.unreachable(what, &error.to_string()))?;
-        // Else it may be about somebody else (OpenID Connect Core 1.0, section 5.3.2).
-        match said.get("sub").and_then(Value::as_str) == Some(subject) {
-            true => Ok(Some(said)),
-            false => Err(self.unreachable(what, "it is about somebody else")),
+        // It looks whether it is about somebody else (OpenID Connect Core 1.0, section 5.3.2).
+        let subject = SubjectIdentifier::new(subject.to_owned());
+        let Ok(request) = known.client.user_info(access, Some(subject)) else { return Ok(None) };
+        let named = [self.settings.user_claim.as_str(), self.settings.groups_claim.as_str()];
+        let outer = named.map(|claim| claim.split_once('.').map_or(claim, |it| it.0));
+        let fields = ["sub", "name", named[0], named[1], outer[0], outer[1]];
+        let client = self.asking(&fields, json!({}));
+        let asked: Result<UserInfoClaims<Others, CoreGenderClaim>, _> =
+            request.request_async(&client).await;
+        let said = asked.map_err(|why| self.unreachable(what, &causes(&why)))?;
+        match serde_json::to_value(said) {
+            Ok(Value::Object(said)) => Ok(Some(said)),
+            _ => Err(self.unreachable(what, "its answer is not as it should be")),
         }
     }
 }
 
-/// The word by which a provider refuses something.
-fn refusal(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Refusal {
-        error: String,
-    }
-    let Refusal { error } = serde_json::from_slice(body).ok()?;
-    let is_word = error.len() <= 64 && error.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    is_word.then_some(error)
+/// What an error says, and what has caused it, for the log.
+fn causes(error: &dyn std::error::Error) -> String {
+    let all = std::iter::successors(Some(error), |error| error.source());
+    let all: Vec<String> = all.map(ToString::to_string).collect();
+    all.join(": ").chars().take(CAUSES_CHARS_MAX).collect()
 }

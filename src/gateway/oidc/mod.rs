@@ -3,7 +3,7 @@
 //! ```text
 //!  browser ──► login ──► provider ──► callback ┐                      ┌► index row ─► user's row
 //!  CLI ──► device ──► (somebody's browser) ────┼─► ID token ─► claims ┤
-//!  any API ──► bearer JWT ─────────────────────┘   jose.rs  claims.rs └► session, as of a password
+//!  any API ──► bearer JWT ─────────────────────┘   jwt.rs   claims.rs └► session, as of a password
 //! ```
 //!
 //! - `browser.rs` and `device.rs` are the two ways to show who one is: RFC 6749 with RFC 7636
@@ -11,12 +11,14 @@
 //!   remember is sealed (`seal.rs`) and given to the client, so that any node goes on with it.
 //! - `account.rs` finds or makes the user that an account of a provider is, and begins a session.
 //! - `bearer.rs` takes access tokens on every interface.
-//! - `endpoint.rs` speaks to a provider, `fetch.rs` speaks HTTP, `cached.rs` keeps what it says.
+//! - `endpoint.rs` speaks to a provider, by the crate `openidconnect`; so does `jwt.rs` verify tokens.
+//!   `fetch.rs` speaks HTTP for it, and `cached.rs` keeps what the provider says.
 //!
 //! **Invariants**
 //! - Who somebody is, is the pair of issuer and subject; a name or an address of mail never is.
-//! - Nothing that a client sends makes this node fetch more than one thing, nor anything from where
-//!   the configuration, or a document that a configured issuer serves, does not say.
+//! - Nothing that a client sends makes this node fetch more than what a step of a sign-in needs, or, twice
+//!   a minute at most, a provider's document and keys; nor anything from where the configuration, or a
+//!   document that a configured issuer serves, does not say.
 //! - What a provider does not answer delays who signs in by it, for 5 s at most, and nobody else.
 //! - Codes, tokens and secrets are not logged.
 //!
@@ -31,7 +33,7 @@ pub mod claims;
 pub mod device;
 pub mod endpoint;
 pub mod fetch;
-pub mod jose;
+pub mod jwt;
 pub mod seal;
 
 use std::collections::{BTreeMap, HashMap};

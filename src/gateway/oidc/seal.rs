@@ -78,16 +78,6 @@ impl Seal {
     }
 }
 
-/// A random word of 256 bits.
-pub fn random_word() -> String {
-    URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
-}
-
-/// Compares in a time that does not depend on where the words differ.
-pub fn same(a: &str, b: &str) -> bool {
-    blake3::hash(a.as_bytes()) == blake3::hash(b.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

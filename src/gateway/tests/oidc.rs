@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -301,6 +302,8 @@ async fn a_forged_token_is_nobodys() {
     world.refuses(&world.provider.signer.sign(&kid("RS256"), &claims), "not among").await;
     let crit = json!({ "alg": "ES256", "kid": "k1", "crit": ["x"] });
     world.refuses(&world.provider.signer.sign(&crit, &claims), "not a signed token").await;
+    let typ = json!({ "alg": "ES256", "kid": "k1", "typ": "logout+jwt" });
+    world.refuses(&world.provider.signer.sign(&typ, &claims), "not a signed token").await;
     let good = world.jwt(&json!({}));
     let (head, _) = good.rsplit_once('.').unwrap();
     world.refuses(&format!("{head}."), "signature").await;
@@ -326,6 +329,80 @@ async fn an_unknown_key_is_asked_for_once_in_a_while() {
         world.refuses(&token, "not among its issuer's").await;
     }
     assert_eq!(asked(), 1, "they were asked for just now");
+}
+
+#[tokio::test]
+async fn of_a_set_of_keys_those_are_taken_that_are_fit_for_it() {
+    let world = World::start(|_| ()).await;
+    // What nobody could verify with, or anybody could sign with, is as if it were not there.
+    let secret =
+        json!({ "kty": "oct", "kid": "s", "alg": "HS256", "k": URL_SAFE_NO_PAD.encode("s") });
+    let weak = URL_SAFE_NO_PAD.encode([&[0; 128][..], &[255; 128]].concat());
+    let weak = json!({ "kty": "RSA", "kid": "k1", "alg": "RS256", "n": weak, "e": "AQAB" });
+    let (other, for_codes) = (Signer::new(), Signer::new());
+    world.provider.told.lock().unwrap().keys = vec![
+        json!({ "kty": "LATTICE", "kid": "k1" }),
+        json!(7),
+        secret,
+        weak,
+        with(for_codes.jwk("k3"), &json!({ "use": "enc" })),
+        with(world.provider.signer.jwk("k4"), &json!({ "alg": "ES384" })),
+        other.jwk("k2"),
+        world.provider.signer.jwk("k1"),
+    ];
+    world.me(&world.sign_in().await).await;
+    let claims = with(world.provider.claims("api"), &json!({ "sub": "7" }));
+    let sign = |signer: &Signer, header: Value| signer.sign(&header, &claims);
+    let mine = &world.provider.signer;
+    for header in [
+        json!({ "alg": "ES256" }), // no key is named, and two may be meant
+        json!({ "alg": "ES256", "kid": "k1", "typ": "at+jwt" }),
+        json!({ "alg": "ES256", "kid": "k1", "typ": "application/at+jwt" }),
+        json!({ "alg": "ES256", "kid": "k1", "typ": "JWT" }),
+    ] {
+        let me = world.server.get(&sign(mine, header.clone()), "/v1/me").await;
+        assert_eq!(me.status, 200, "{header}");
+    }
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"s");
+    let forged = unsigned(&json!({ "alg": "HS256", "kid": "s" }), &claims);
+    let tag = URL_SAFE_NO_PAD.encode(ring::hmac::sign(&key, forged.as_bytes()));
+    world.refuses(&format!("{forged}.{tag}"), "algorithm").await;
+    let es256 = |kid: &str| json!({ "alg": "ES256", "kid": kid });
+    world.refuses(&sign(&for_codes, es256("k3")), "not among").await;
+    world.refuses(&sign(mine, es256("k4")), "not among").await;
+    world.refuses(&sign(mine, es256("k2")), "signature is not its issuer's").await;
+    world.refuses(&sign(mine, json!({ "alg": "RS256", "kid": "k1" })), "not among").await;
+    world.refuses(&sign(&Signer::new(), json!({ "alg": "ES256" })), "signature is not").await;
+}
+
+#[tokio::test]
+async fn what_an_id_token_lacks_is_looked_for_outside_it() {
+    let world = World::start(|_| ()).await;
+    world.say(&json!({ "preferred_username": null, "name": null }));
+    let name = json!({ "sub": "8", "preferred_username": "eve", "groups": ["ops"], "address": 7 });
+    world.provider.told.lock().unwrap().user_info = Some(name.clone());
+    let refused = world.sign_in().await;
+    assert_eq!((refused.status, refused.code().as_str()), (503, "unavailable"), "another's");
+    world.provider.told.lock().unwrap().user_info = Some(with(name, &json!({ "sub": "7" })));
+    let me = world.me(&world.sign_in().await).await;
+    assert_eq!((&me["user"], &me["admin"]), (&json!("eve"), &json!(true)));
+}
+
+#[tokio::test]
+async fn a_provider_that_refuses_a_code_is_told_from_one_that_fails() {
+    let world = World::start(|_| ()).await;
+    for (status, word, code) in [
+        (400, "invalid_grant", "unauthenticated"),
+        (403, "something", "unauthenticated"),
+        (401, "invalid_client", "unavailable"),
+        (500, "invalid_grant", "unavailable"),
+        (302, "invalid_grant", "unavailable"),
+        (200, "invalid_grant", "unavailable"), // and no ID token
+    ] {
+        let refusal = Some((StatusCode::from_u16(status).unwrap(), word));
+        world.provider.told.lock().unwrap().refusal = refusal;
+        assert_eq!(world.sign_in().await.code(), code, "{status} {word}");
+    }
 }
 
 #[tokio::test]
@@ -361,4 +438,47 @@ async fn a_device_waits_for_the_provider() {
     let path = "/v1/oidc/kc/device/poll";
     let polled = world.server.send_raw("POST", path, headers, body.as_bytes()).await;
     assert_eq!(polled.code(), "unauthenticated");
+}
+
+#[tokio::test]
+async fn a_device_is_told_how_it_stands() {
+    let world = World::start(|_| ()).await;
+    let shown = json!({
+        "device_code": "secret", "user_code": "AB", "verification_uri": "https://a.example/device",
+        "expires_in": 9000, "interval": null, "odd": [7],
+    });
+    world.provider.told.lock().unwrap().device = Some(shown);
+    let begun = world.server.send_raw("POST", "/v1/oidc/kc/device", "", b"").await.json();
+    let said = [&begun["user_code"], &begun["verification_uri"]];
+    assert_eq!(said, ["AB", "https://a.example/device"]);
+    assert_eq!([&begun["expires_in_ms"], &begun["interval_ms"]], [3_600_000, 5000]);
+    let body = json!({ "handle": begun["handle"] }).to_string();
+    let poll = async |refusal: Option<(u16, &'static str)>| {
+        let refusal = refusal.map(|(status, word)| (StatusCode::from_u16(status).unwrap(), word));
+        world.provider.told.lock().unwrap().refusal = refusal;
+        let (path, headers) = ("/v1/oidc/kc/device/poll", "content-type: application/json\r\n");
+        world.server.send_raw("POST", path, headers, body.as_bytes()).await
+    };
+    for (word, slow_down) in [("authorization_pending", false), ("slow_down", true)] {
+        let waiting = poll(Some((400, word))).await;
+        assert_eq!((waiting.status, &waiting.json()["slow_down"]), (202, &json!(slow_down)));
+    }
+    for (status, word, code) in [
+        (400, "access_denied", "unauthenticated"),
+        (400, "expired_token", "unauthenticated"),
+        (401, "invalid_client", "unavailable"),
+        (500, "authorization_pending", "unavailable"),
+    ] {
+        assert_eq!(poll(Some((status, word))).await.code(), code, "{status} {word}");
+    }
+    let done = poll(None).await;
+    assert_eq!((done.status, &done.json()["user"]), (200, &json!("cid")));
+    for odd in ["javascript:alert(1)", "https:///", "x"] {
+        let shown = json!({ "verification_uri": odd });
+        let told = &world.provider.told;
+        let changed = with(told.lock().unwrap().device.clone().unwrap(), &shown);
+        told.lock().unwrap().device = Some(changed);
+        let begun = world.server.send_raw("POST", "/v1/oidc/kc/device", "", b"").await;
+        assert_eq!(begun.code(), "unavailable", "{odd}");
+    }
 }

@@ -62,8 +62,12 @@ pub struct Told {
     pub keys_asked: usize,
     /// The codes that were taken.
     pub codes: Vec<String>,
-    /// What it answers to who asks for a token, if it refuses.
-    pub refusal: Option<&'static str>,
+    /// What it answers to who asks for a token, if it refuses; with a status.
+    pub refusal: Option<(StatusCode, &'static str)>,
+    /// What it says to a device, if it has such a sign-in.
+    pub device: Option<Value>,
+    /// What it says outside ID tokens, if it says anything.
+    pub user_info: Option<Value>,
 }
 
 /// A provider on a real port.
@@ -91,12 +95,16 @@ impl Provider {
             keys_asked: 0,
             codes: Vec::new(),
             refusal: None,
+            device: None,
+            user_info: None,
         };
         let provider = Arc::new(Provider { issuer, signer, told: Mutex::new(told) });
         let routes = Router::new()
             .route("/.well-known/openid-configuration", get(Provider::discover))
             .route("/keys", get(Provider::keys))
             .route("/token", post(Provider::token))
+            .route("/device", post(Provider::device))
+            .route("/me", get(Provider::user_info))
             .with_state(provider.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
         provider
@@ -107,12 +115,27 @@ impl Provider {
             return (StatusCode::BAD_GATEWAY, Json(json!({})));
         }
         let issuer = &provider.issuer;
+        let told = provider.told.lock().unwrap();
+        let (has_device, has_user_info) = (told.device.is_some(), told.user_info.is_some());
         answer(json!({
             "issuer": issuer,
             "authorization_endpoint": format!("{issuer}/auth"),
             "token_endpoint": format!("{issuer}/token"),
             "jwks_uri": format!("{issuer}/keys"),
+            "userinfo_endpoint": has_user_info.then(|| format!("{issuer}/me")),
+            "device_authorization_endpoint": has_device.then(|| format!("{issuer}/device")),
+            // What no provider should say, some do, and nobody looks at.
+            "op_tos_uri": "",
+            "id_token_signing_alg_values_supported": "ES256",
         }))
+    }
+
+    async fn device(State(provider): State<Arc<Provider>>) -> Answer {
+        answer(provider.told.lock().unwrap().device.clone().unwrap())
+    }
+
+    async fn user_info(State(provider): State<Arc<Provider>>) -> Answer {
+        answer(provider.told.lock().unwrap().user_info.clone().unwrap())
     }
 
     async fn keys(State(provider): State<Arc<Provider>>) -> Answer {
@@ -126,14 +149,16 @@ impl Provider {
         let mut told = provider.told.lock().unwrap();
         let code = form.split('&').find_map(|field| field.strip_prefix("code="));
         let code = code.unwrap_or_default().to_owned();
-        let refusal = told.refusal.or(told.codes.contains(&code).then_some("invalid_grant"));
-        if let Some(word) = refusal {
-            return (StatusCode::BAD_REQUEST, Json(json!({ "error": word })));
+        let again = (StatusCode::BAD_REQUEST, "invalid_grant");
+        let refusal = told.refusal.or(told.codes.contains(&code).then_some(again));
+        if let Some((status, word)) = refusal {
+            return (status, Json(json!({ "error": word })));
         }
         told.codes.push(code.clone());
         let claims = with(provider.claims("chat"), &json!({ "nonce": code }));
         let id_token = provider.signer.token("k1", &with(claims, &told.claims));
-        answer(json!({ "id_token": id_token, "access_token": "x", "token_type": "Bearer" }))
+        // A lifetime is a number, but not everywhere.
+        answer(json!({ "id_token": id_token, "access_token": "x", "expires_in": "300" }))
     }
 
     /// What every token says.
