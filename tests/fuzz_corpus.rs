@@ -90,9 +90,12 @@ fn kept_inputs_of_frames_do_no_harm() {
         let frames = Frames::new().await;
         frames.reset();
         stream::iter(corpus("frames"))
-            .for_each_concurrent(CONNECTIONS, async |(name, bytes)| {
-                let _naming = Naming("frames", &name);
-                frames.run(&bytes).await;
+            .for_each_concurrent(CONNECTIONS, |(name, bytes)| {
+                let frames = &frames;
+                async move {
+                    let _naming = Naming("frames", &name);
+                    frames.run(&bytes).await;
+                }
             })
             .await;
         frames.settle().await;

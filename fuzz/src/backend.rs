@@ -76,7 +76,7 @@ fn odd() -> Error {
 }
 
 fn ready<'a, T: Send + 'a>(outcome: T) -> BoxFuture<'a, T> {
-    async { outcome }.boxed()
+    async move { outcome }.boxed()
 }
 
 impl Backend for Node {

@@ -1,7 +1,7 @@
 //! A small world over the real rules, in memory: what the gateway of `bodies` and `frames` asks.
 //!
-//! `root` administers; `ann` owns `general`, `den` (private), `crew` (a group) and `old` (archived); `bob` is in
-//! all of them and writes to `ann`; `meg` moderates, `dan` is banned, `mia` is muted; `eve` is in none.
+//! `root` administers; `ann` owns `general`, `den` (private, keeps five events) and `old` (archived), and has made
+//! `crew` (a group); `bob` is in all of them and writes to `ann`; `meg` moderates, `dan` is banned, `mia` is muted; `eve` is in none.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -148,7 +148,7 @@ impl Maker {
             self.does("ann", post(&room(id), "hello", None));
         }
         let retention = Retention { max_age_ms: 0, max_events: 5 };
-        self.does("ann", Command::SetRetention { room: room("crew"), retention, salt });
+        self.does("ann", Command::SetRetention { room: room("den"), retention, salt });
         self.does("ann", Command::Archive { room: room("old"), withdraw: false, salt });
     }
 }
