@@ -21,6 +21,7 @@ mod errors_doc;
 mod failover;
 mod fsync;
 mod full_disk;
+mod fuzz_corpus;
 mod gateway_node;
 mod guide;
 mod harness;

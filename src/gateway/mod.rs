@@ -103,6 +103,11 @@ impl Gateway {
         Gateway { app, routes }
     }
 
+    /// The routes alone, for whoever calls them in its own process and needs no connections.
+    pub fn into_routes(self) -> axum::Router {
+        self.routes
+    }
+
     /// Serves clients until shutdown.
     ///
     /// Requests that are under way then have `drain_timeout` to finish; meanwhile new connections

@@ -26,6 +26,10 @@ impl ClusterMap {
             return Ok(Change::None(request.node));
         }
         let known = ClusterMap::decode(&request.known_map)?;
+        if known.version() > u64::MAX / 2 {
+            // No cluster comes so far; and where versions end, no change could be applied any more.
+            return Err(Rejection::Undecodable);
+        }
         let newest = if known.version() > self.version() { &known } else { &*self };
         let Some(at) = newest.0.nodes.iter().position(|node| node.id == request.node) else {
             let id = NodeId(request.node);
@@ -150,6 +154,15 @@ mod tests {
         assert!(recover(&mut newer, 9, &old).is_err(), "it is no node");
         assert!(recover(&mut ClusterMap::default(), 1, &ClusterMap::default()).is_err());
         assert_eq!(newer, before);
+    }
+
+    #[test]
+    fn a_map_whose_version_no_cluster_reaches_is_refused() {
+        let mut known = map();
+        known.0.version = u64::MAX - 1;
+        let (mut mine, before) = (map(), map());
+        assert_eq!(recover(&mut mine, 1, &known), Err(Rejection::Undecodable));
+        assert_eq!(mine, before);
     }
 
     #[test]

@@ -167,12 +167,12 @@ impl Presence {
     }
 
     /// A peer has begun to tell what it knows; returns by what that is known to be its last such stream.
-    pub(crate) fn begin_hearing(&self, peer: NodeId) -> u64 {
+    pub fn begin_hearing(&self, peer: NodeId) -> u64 {
         self.table().begin_hearing(peer)
     }
 
     /// Takes a frame; false when it makes no sense, or a later stream of the peer's has begun.
-    pub(crate) fn hear(&self, peer: NodeId, stream: u64, frame: &PresenceFrame) -> bool {
+    pub fn hear(&self, peer: NodeId, stream: u64, frame: &PresenceFrame) -> bool {
         let now_ms = self.clock.now_ms();
         self.table().hear(peer, stream, frame, now_ms)
     }

@@ -151,7 +151,8 @@ fn parse_part(minute: u32, mut body: &[u8]) -> Option<(u64, Vec<Outcome>)> {
             known => scopes.get_mut(usize::try_from(known - 1).ok()?)?,
         };
         let mut id = [0; 16];
-        let ms = start.checked_add(codec::take_varint(rest)?)?;
+        // An id has 48 bits of time.
+        let ms = start.checked_add(codec::take_varint(rest)?).filter(|ms| ms >> 48 == 0)?;
         id[..6].copy_from_slice(&ms.to_be_bytes()[2..]);
         id[6..].copy_from_slice(codec::take_bytes(rest, 10)?);
         let sender = match codec::take_varint(rest)? {
@@ -194,6 +195,23 @@ mod tests {
                 let id = RequestId::mint(u64::from(MINUTE) * 60_000 + ms, random);
                 (scope, id, Sent { sender, seq: Seq(seq >> (at_ms % 64)), at_ms, body_hash })
             })
+    }
+
+    #[test]
+    fn a_time_that_no_request_id_has_is_damage() {
+        let part = |ms: u64| {
+            let mut value = vec![VERSION, 7, 1, 0, 1, 3];
+            value.extend_from_slice(b"tea");
+            codec::put_varint(&mut value, ms);
+            value.extend_from_slice(&[0x70, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
+            value.extend_from_slice(b"ann");
+            value.extend_from_slice(&[0; 18]);
+            decode_part(MINUTE, &value)
+        };
+        let last = (1 << 48) - 1 - u64::from(MINUTE) * 60_000;
+        let (_, outcomes) = part(last).unwrap();
+        assert_eq!(outcomes[0].1.unix_ms(), (1 << 48) - 1);
+        assert!(part(last + 1).is_err());
     }
 
     proptest! {

@@ -26,7 +26,7 @@ pub mod overlay;
 mod pages;
 mod reads;
 mod recovery;
-mod seal;
+pub mod seal;
 pub mod set_aside;
 pub mod sled_base;
 pub mod snapshot;

@@ -16,7 +16,7 @@ const VERSION: u8 = 1;
 
 /// The sum over some rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Seal(u128);
+pub struct Seal(u128);
 
 impl Seal {
     /// With this row, too.

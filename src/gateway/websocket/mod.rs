@@ -17,7 +17,7 @@
 //! pieces, and without that a connection keeps a buffer of the size of the longest it ever sent.
 
 mod close;
-mod frame;
+pub mod frame;
 mod line;
 mod said;
 

@@ -34,7 +34,7 @@ mod format;
 mod lost;
 mod recover;
 mod scan;
-mod state;
+pub mod state;
 #[cfg(test)]
 mod tests;
 mod watermark;

@@ -36,7 +36,7 @@ pub(super) type Groups = BTreeMap<ShardId, State>;
 
 /// Why persisted bytes cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unreadable {
+pub enum Unreadable {
     /// Written by a later release.
     #[error("format version {0} is newer than this release reads (2)")]
     Newer(u8),
@@ -47,7 +47,8 @@ pub(super) enum Unreadable {
 
 /// One group, as of its last durable batch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct State {
+pub struct State {
+    /// The vote, encoded.
     pub vote: Option<Bytes>,
     /// The id of an entry that was committed; a hint, so never more than what is true.
     pub committed: Option<Bytes>,
@@ -79,6 +80,7 @@ impl State {
         self.span = Some((start, last));
     }
 
+    /// The value of the group's key.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![if self.forgotten { VERSION_FORGOTTEN } else { VERSION }, 0];
         if let Some(vote) = &self.vote {
@@ -106,6 +108,10 @@ impl State {
         out
     }
 
+    /// What a value says.
+    ///
+    /// # Errors
+    /// When it is none, or of a later release.
     pub fn decode(mut from: &[u8]) -> Result<State, Unreadable> {
         let malformed = Unreadable::Malformed("group state");
         let from = &mut from;
@@ -140,7 +146,7 @@ impl State {
 
 /// What each batch says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub struct Stamp {
     /// Counts batches, from 1, without gaps.
     pub number: u64,
     /// Whether the batch repeats the state of every group. The first batch of each file does, so
@@ -149,12 +155,17 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
+    /// The value of the batch's key.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION, u8::from(self.full)];
         out.put_u64(self.number);
         out
     }
 
+    /// What a value says.
+    ///
+    /// # Errors
+    /// When it is none, or of a later release.
     pub fn decode(mut from: &[u8]) -> Result<Stamp, Unreadable> {
         let malformed = Unreadable::Malformed("batch stamp");
         let from = &mut from;
