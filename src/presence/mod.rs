@@ -183,8 +183,8 @@ impl Presence {
     }
 
     /// What a peer is to be told next, if there is anything.
-    pub(crate) fn to_tell(&self, peer: NodeId) -> Option<PresenceFrame> {
-        self.table().to_tell(peer)
+    pub(crate) fn next_frame(&self, peer: NodeId) -> Option<PresenceFrame> {
+        self.table().next_frame(peer)
     }
 
     /// Whether there is a peer to be told.

@@ -77,7 +77,7 @@ async fn tell<R: Runtime>(
 /// Tells a peer over a stream, until that breaks.
 async fn tell_over<R: Runtime>(presence: &Presence, mut stream: Stream, peer: NodeId) {
     while presence.is_telling(peer) {
-        while let Some(frame) = presence.to_tell(peer) {
+        while let Some(frame) = presence.next_frame(peer) {
             if stream.tx.send(frame.encode_to_vec().into()).await.is_err() {
                 return;
             }

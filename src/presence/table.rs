@@ -308,7 +308,7 @@ impl Table {
         self.outboxes.insert(peer, Outbox { users, begins: true, ..Outbox::default() });
     }
 
-    pub fn to_tell(&mut self, peer: NodeId) -> Option<pb::PresenceFrame> {
+    pub fn next_frame(&mut self, peer: NodeId) -> Option<pb::PresenceFrame> {
         let outbox = self.outboxes.get_mut(&peer)?;
         outbox.silent += 1;
         let rest = outbox.users.iter().nth(FRAME_ITEMS).cloned();

@@ -32,7 +32,7 @@ impl Pair {
         self.one.tick(self.now_ms);
         self.two.tick(self.now_ms);
         let mut frames = 0;
-        while let Some(frame) = self.one.to_tell(NodeId(2)) {
+        while let Some(frame) = self.one.next_frame(NodeId(2)) {
             assert!(self.two.hear(NodeId(1), self.stream, &frame, self.now_ms));
             frames += 1;
         }
