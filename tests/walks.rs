@@ -131,6 +131,7 @@ async fn call(
     let user = "other".to_owned();
     macro_rules! ask {
         ($call:ident, $request:ident { $($field:ident: $value:expr),* }) => {{
+            #[allow(clippy::needless_update, reason = "some have no other fields")]
             let request = pb::$request { room, $($field: $value,)* ..Default::default() };
             let mut request = tonic::Request::new(request);
             request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
