@@ -71,7 +71,7 @@ pub(super) fn may(
 /// shard's state, as who is there.
 ///
 /// # Errors
-/// As [`may`].
+/// What the table says, see [`permission::ask`].
 pub fn judge(
     room: &Arc<Room>,
     part: Option<&Participant>,
