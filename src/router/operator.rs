@@ -24,6 +24,8 @@ const ATTEMPTS: u32 = 5;
 const MAP_WITHIN: Duration = Duration::from_secs(2);
 /// For how long a transfer of a lead is tried.
 const TRANSFER_FOR: Duration = Duration::from_secs(10);
+/// Before it is tried again.
+const TRANSFER_PAUSE: Duration = Duration::from_millis(20);
 
 /// An order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -274,9 +276,11 @@ impl<R: Runtime> Router<R> {
                 }
                 Err(error) => error,
             };
-            if error.code != Code::Unavailable || began.elapsed() > TRANSFER_FOR {
+            let again = error.code == Code::Unavailable && self.worth_a_retry(&error);
+            if !again || began.elapsed() > TRANSFER_FOR {
                 return Err(error);
             }
+            R::sleep(TRANSFER_PAUSE).await;
         }
     }
 
