@@ -1,3 +1,5 @@
+//! Two tables, of which one tells the other: what is told, when, and what is made of it.
+
 use super::*;
 
 const MINUTE_MS: u64 = 60_000;
