@@ -123,10 +123,12 @@ impl Presence {
     }
 
     /// Somebody without a session says how present they are, for a time. There is one such lease
-    /// for each user; the last one counts.
-    pub fn lease(&self, user: &UserId, status: Status, time: Duration) {
+    /// for each user; the last one counts. Returns how present they are then, on all of their devices.
+    pub fn lease(&self, user: &UserId, status: Status, time: Duration) -> Seen {
         let ticks = u32::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
-        self.table().lease(user, status, ticks.max(1), self.clock.now_ms());
+        let mut table = self.table();
+        table.lease(user, status, ticks.max(1), self.clock.now_ms());
+        table.seen(user)
     }
 
     /// Somebody types in a room, or has stopped. It ends by itself after six seconds.

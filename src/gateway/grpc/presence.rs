@@ -35,7 +35,6 @@ pub(super) async fn set(
     let status = convert::presence_status(request.status)?;
     let time = convert::presence_for(Some(request.for_ms).filter(|ms| *ms > 0))?;
     let user = &caller.actor.user;
-    app.backend.presence().lease(user, status, time);
-    let seen = app.backend.presence().seen([user]).into_iter().next().unwrap_or_default();
+    let seen = app.backend.presence().lease(user, status, time);
     Ok(convert::seen(user, seen))
 }

@@ -10,32 +10,23 @@ use serde::{Deserialize, Serialize};
 use crate::chat::command::Command;
 use crate::error::Error;
 use crate::gateway::app::{App, Caller};
-use crate::gateway::http::extract::{self, Json, Params, Segments};
+use crate::gateway::http::extract::{self, Json, ListParams, Params, Segments};
 use crate::gateway::http::json;
 use crate::gateway::json::{AckJson, OwnRoomJson};
 use crate::id::Seq;
-
-/// The query string of `GET /v1/me/rooms`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OwnRoomsParams {
-    limit: Option<String>,
-    after: Option<String>,
-}
 
 /// `GET /v1/me/rooms`.
 pub async fn own_rooms(
     State(app): State<Arc<App>>,
     caller: Caller,
-    Params(params): Params<OwnRoomsParams>,
+    Params(params): Params<ListParams>,
 ) -> Result<Response, Error> {
     #[derive(Serialize)]
     struct Rooms<'a> {
         rooms: Vec<OwnRoomJson<'a>>,
         next: Option<String>,
     }
-    let limit = extract::limit(params.limit.as_deref())?;
-    let after = params.after.as_deref().map(extract::room).transpose()?;
+    let (after, limit) = params.parse(extract::room)?;
     let (rooms, next) = app.backend.own_rooms(&caller.actor, after, limit).await?;
     let next = next.map(|room| room.as_str().to_owned());
     let rooms = rooms.iter().map(OwnRoomJson::from).collect();

@@ -10,33 +10,24 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::gateway::app::{App, Caller};
 use crate::gateway::convert;
-use crate::gateway::http::extract::{self, Json, Params, Segments};
+use crate::gateway::http::extract::{self, Json, ListParams, Params, Segments};
 use crate::gateway::http::json;
 use crate::gateway::json::{MemberJson, PersonJson};
 use crate::id::UserId;
-
-/// The query string of `GET /v1/rooms/{room}/participants`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ParticipantsParams {
-    limit: Option<String>,
-    after: Option<String>,
-}
 
 /// `GET /v1/rooms/{room}/participants`.
 pub async fn participants(
     State(app): State<Arc<App>>,
     caller: Caller,
     Segments(room): Segments<String>,
-    Params(params): Params<ParticipantsParams>,
+    Params(params): Params<ListParams>,
 ) -> Result<Response, Error> {
     #[derive(Serialize)]
     struct Participants<'a> {
         participants: Vec<MemberJson<'a>>,
         next: Option<&'a str>,
     }
-    let limit = extract::limit(params.limit.as_deref())?;
-    let after = params.after.as_deref().map(extract::user).transpose()?;
+    let (after, limit) = params.parse(extract::user)?;
     let room = extract::room(&room)?;
     let page = app.participants(&caller.actor, room, after, limit).await?;
     let participants = page.participants.iter();
@@ -61,7 +52,6 @@ pub async fn set(
 ) -> Result<Response, Error> {
     let (status, time) = (convert::status(&body.status)?, convert::presence_for(body.for_ms)?);
     let user = &caller.actor.user;
-    app.backend.presence().lease(user, status, time);
-    let seen = app.backend.presence().seen([user]).into_iter().next().unwrap_or_default();
+    let seen = app.backend.presence().lease(user, status, time);
     Ok(json(StatusCode::OK, &PersonJson::new(user, seen)))
 }
