@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::common::browser::{Script, program};
 use crate::common::cluster::{Options, TestCluster, folkmoot, free_port};
 use crate::common::http::Http;
 use crate::common::sse::Sse;
 use crate::common::{say, wait_for};
-use crate::page::{Script, program};
 
 const SECRET: &str = "a secret that both have, and +%: too";
 
@@ -105,8 +105,9 @@ impl Provider {
 }
 
 /// A cluster whose people sign in by a provider, which sends them to its second node.
-struct World {
-    cluster: TestCluster,
+pub struct World {
+    /// Of three nodes.
+    pub cluster: TestCluster,
     directory: &'static Path,
     callback: String,
     port: u16,
@@ -117,6 +118,11 @@ struct World {
 impl World {
     /// `None` where the provider cannot run.
     fn start() -> Option<World> {
+        World::start_with(Options::default())
+    }
+
+    /// With what else the nodes are given.
+    pub fn start_with(options: Options) -> Option<World> {
         let directory = installed()?;
         let port = free_port();
         let files = tempfile::tempdir().unwrap();
@@ -124,7 +130,7 @@ impl World {
         configs.iter().for_each(|file| std::fs::write(file, "").unwrap());
         let init_arguments = vec!["--shards".into(), "2".into()];
         let configs_too = configs.clone();
-        let options = Options { configs, init_arguments, ..Options::default() };
+        let options = Options { configs, init_arguments, ..options };
         let cluster = TestCluster::start_with(3, options);
         // Where the second node is, is known only now.
         let public_url = cluster.url(1);

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+pub mod browser;
 pub mod cluster;
 pub mod follower;
 pub mod http;

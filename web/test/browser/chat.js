@@ -1,4 +1,5 @@
-// Two people in two browsers, on two nodes, while nodes die: each sees every message once.
+// Two people in two browsers, on two nodes, while nodes die: each sees every message once. One has a password,
+// the other comes by a provider of OpenID Connect.
 //
 // Run by tests/page.rs, which has the nodes: this tells it, a line of JSON at a time, what to do
 // with them, and waits for its answer. The first line it gets says where they are.
@@ -13,8 +14,8 @@ import { Chromium, until } from './chromium.js';
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const next = async () => JSON.parse((await lines.next()).value ?? 'null');
 
-/** @type {{ chromium: string, nodes: string[], password: string, past: number }} */
-const { chromium: path, nodes, password, past } = await next();
+/** `provider`: whether bob signs in by one. @type {{ chromium: string, nodes: string[], password: string, past: number, provider: boolean }} */
+const { chromium: path, nodes, password, past, provider } = await next();
 
 /** Has something done to a node. @param {'kill' | 'restart' | 'fill'} what @param {number} node */
 const have = async (what, node) => {
@@ -54,6 +55,14 @@ const signIn = async (page, user) => {
   await page.see('.standing[data-at=open]');
 };
 
+/** Goes to the provider, and says a name there. @param {Page} page @param {string} name */
+const signInThere = async (page, name) => {
+  await page.click('a.provider');
+  await page.type('input[name=name]', name);
+  await page.press('Enter');
+  await page.see('.standing[data-at=open]');
+};
+
 /** @param {Page} page @param {string} text */
 const say = async (page, text) => {
   await page.type('.composer textarea', text);
@@ -84,9 +93,8 @@ try {
   const bob = await browser.open(nodes[1] ?? '');
   pages.push(ann, bob);
   await signIn(ann, 'ann');
-  await signIn(bob, 'bob');
-  const cookies = await ann.eval('document.cookie');
-  assert.equal(cookies, '', 'scripts do not see the cookie');
+  await (provider ? signInThere : signIn)(bob, 'bob');
+  for (const page of [ann, bob]) assert.equal(await page.eval('document.cookie'), '', 'scripts do not see the cookie');
 
   await ann.click('button[aria-label="New room"]');
   await ann.type('input[name=title]', 'Tea & <i>cake</i>');
@@ -113,7 +121,7 @@ try {
   // Who is there, over two nodes; who types; who has read.
   for (const page of [ann, bob]) await until('both to be there', () => page.eval("document.querySelector('.room-header .people').textContent.includes('2 here')"));
   await bob.type('.composer textarea', 'Hm');
-  await until('bob to type', () => ann.eval("document.querySelector('.typing').textContent === 'bob is typing…'"));
+  await until('bob to type', () => ann.eval("document.querySelector('.typing').textContent.toLowerCase() === 'bob is typing…'"));
   await bob.eval("document.querySelector('.composer textarea').value = ''");
   await bob.eval("document.querySelector('.composer textarea').dispatchEvent(new Event('input'))");
   await until('bob to have stopped', () => ann.eval("document.querySelector('.typing').textContent === ''"));
