@@ -6,5 +6,5 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    folkmoot::cli::main(std::env::args_os())
+    folkmoot::cli::main(std::env::args_os().collect())
 }

@@ -109,9 +109,10 @@ enum Command {
     Config(config::Command),
 }
 
-/// Runs the program with these arguments.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args: Vec<OsString> = args.into_iter().collect();
+/// Runs the program with these arguments, its own name first.
+///
+/// Not generic: otherwise the program would have all of a node compiled once more.
+pub fn main(args: Vec<OsString>) -> ExitCode {
     // Every command that has something to say to programs has `--json`, and means its errors, too.
     let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     let cli = match Cli::try_parse_from(args) {
