@@ -41,7 +41,48 @@ pub struct Status {
     pub learners: Vec<NodeId>,
 }
 
+/// By what to see whether anything about a replica has changed: what it says of itself, and where its log
+/// and its state end. What is equal twice was the same in between, as far as a log only grows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    /// Whether its voters are just being changed.
+    pub is_joint: bool,
+    state: Option<ServerState>,
+    term: u64,
+    last_log: Option<u64>,
+    committed: Option<LogId>,
+    memberships: [Option<LogId>; 2],
+    applied: Option<(u64, u64)>,
+    durable: Option<(u64, u64)>,
+    on_disk: u64,
+    purged: u64,
+}
+
 impl<R: Runtime> Shard<R> {
+    /// What to compare with an earlier look.
+    pub fn stamp(&self) -> Stamp {
+        let (applied, durable) = {
+            let state = self.replica.read();
+            (state.applied().log_id, state.durable().log_id)
+        };
+        let (on_disk, purged) = (self.last_on_disk(), self.purged_on_disk());
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let memberships = [&metrics.membership_config, &metrics.committed_membership_config];
+        Stamp {
+            is_joint: memberships[0].membership().get_joint_config().len() > 1,
+            state: metrics.running_state.is_ok().then_some(metrics.state),
+            term: metrics.current_term,
+            last_log: metrics.last_log_index,
+            committed: metrics.local_committed,
+            memberships: memberships.map(|config| *config.log_id()),
+            applied,
+            durable,
+            on_disk,
+            purged,
+        }
+    }
+
     /// How this replica stands.
     pub fn status(&self) -> Status {
         let metrics = self.raft.metrics().borrow_watched().clone();

@@ -55,7 +55,7 @@ use crate::chat::command::Reply;
 use crate::clock::Clock;
 use crate::error::{Code, Error};
 use crate::id::{NodeId, ShardId};
-pub use crate::shard::inspect::Status;
+pub use crate::shard::inspect::{Stamp, Status};
 use crate::shard::log_store::GroupLog;
 use crate::shard::log_writer::LogWriter;
 use crate::shard::network::NetworkFactory;

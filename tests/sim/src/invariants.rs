@@ -7,14 +7,28 @@ use std::sync::{Arc, Weak};
 use folkmoot::chat::state::{Room, State};
 use folkmoot::id::{NodeId, RoomId, Seq, ShardId};
 use folkmoot::meta::ClusterMap;
-use folkmoot::shard::Shard;
+use folkmoot::shard::{Shard, Stamp};
 
 use crate::cluster::{Cluster, Excuse, Node};
 use crate::placement::Placements;
 use crate::runtime::{Process, Sim};
 
-/// A replica, and how many its node has had of its shard, with this one.
-type Nth = (Weak<Shard<Sim>>, u64);
+/// At every so many looks, also what seems to be as it was is looked at anew.
+const ANEW_LOOKS: u64 = 16;
+
+/// A replica, as it was at the last look.
+#[derive(Default)]
+struct Known {
+    shard: Weak<Shard<Sim>>,
+    /// How many its node has had of its shard, with this one.
+    nth: u64,
+    stamp: Option<Stamp>,
+    /// Its last committed entry (index, term).
+    committed: Option<(u64, u64)>,
+}
+
+/// Which processes there are, and which of them have a replica of which shard.
+type Hosts = Vec<(NodeId, Weak<Process>, Vec<ShardId>)>;
 
 /// What was seen so far.
 #[derive(Default)]
@@ -33,9 +47,9 @@ pub struct Invariants {
     on_disk: BTreeMap<(ShardId, String), u64>,
     /// What each replica had applied, to see that it does not go back while it runs.
     applied: BTreeMap<(ShardId, NodeId, String), u64>,
-    /// Each node's replica of a shard, and how many it has had: one that has moved away and comes
-    /// back begins anew.
-    replicas: BTreeMap<(ShardId, NodeId), Nth>,
+    /// Each node's replica of a shard: one that has moved away and comes back begins anew.
+    replicas: BTreeMap<(ShardId, NodeId), Known>,
+    hosts: Hosts,
     placements: Placements,
     looks: u64,
 }
@@ -47,38 +61,76 @@ fn is_read((_, carried): &Committed) -> bool {
     carried.is_some()
 }
 
+fn hosts(cluster: &Cluster) -> Hosts {
+    let of = |node: &Arc<Node>| {
+        let (process, host) = node.hosting()?;
+        let shards = host.all().iter().map(|shard| shard.id()).collect();
+        Some((node.id, Arc::downgrade(&process), shards))
+    };
+    cluster.nodes.values().filter_map(of).collect()
+}
+
+fn same(before: &Hosts, now: &Hosts) -> bool {
+    let alike = |((a, process, had), (b, other, has)): (&(_, _, _), &(_, _, _))| {
+        a == b && Weak::ptr_eq(process, other) && had == has
+    };
+    before.len() == now.len() && before.iter().zip(now).all(alike)
+}
+
 impl Invariants {
     /// Looks at the cluster.
     pub fn look(&mut self, cluster: &Arc<Cluster>) {
+        let anew = self.looks.is_multiple_of(ANEW_LOOKS);
         self.looks += 1;
         cluster.judge_panics();
         cluster.note_ends();
-        let mut newest: BTreeMap<ShardId, (u64, u64)> = BTreeMap::new();
+        let hosts = hosts(cluster);
+        let moved = !same(&self.hosts, &hosts);
+        self.hosts = hosts;
+        // What of a group is committed, and whether anything about it has changed.
+        let mut newest: BTreeMap<ShardId, ((u64, u64), bool)> = BTreeMap::new();
         for node in cluster.nodes.values() {
             let Some(running) = node.running() else { continue };
             for shard in running.router.host().all() {
-                let name = self.replica_name(node.id, &running.process, &shard);
-                let found = (&*running.router.map(), &*shard);
-                if let Some(commit) = self.replica(cluster, node, name, found) {
-                    let known = newest.entry(shard.id()).or_insert(commit);
-                    *known = (*known).max(commit);
+                let stamp = shard.stamp();
+                let known = self.known(node.id, &shard);
+                let changed = anew || known.stamp.as_ref() != Some(&stamp);
+                if changed {
+                    let name = self.replica_name(node.id, &running.process, &shard);
+                    let found = (&*running.router.map(), &*shard);
+                    let committed = self.replica(cluster, node, name, found);
+                    let known = self.known(node.id, &shard);
+                    (known.stamp, known.committed) = (Some(stamp), committed);
+                }
+                if let Some(committed) = self.known(node.id, &shard).committed {
+                    let group = newest.entry(shard.id()).or_insert((committed, false));
+                    *group = (group.0.max(committed), group.1 || changed);
                 }
             }
         }
-        for (shard, (index, term)) in newest {
-            self.on_quorum(cluster, shard, index, term);
+        let starting = |node: &Arc<Node>| node.hosting().is_some() && node.running().is_none();
+        let moved = moved || cluster.nodes.values().any(starting);
+        for (shard, ((index, term), changed)) in newest {
+            if changed || moved {
+                self.on_quorum(cluster, shard, index, term);
+            }
         }
         let committed = &self.committed;
-        self.placements.look(cluster, &|at| committed.get(&at).map(|(term, _)| *term));
+        self.placements.look(cluster, &|at| committed.get(&at).map(|(term, _)| *term), anew);
+    }
+
+    fn known(&mut self, node: NodeId, shard: &Arc<Shard<Sim>>) -> &mut Known {
+        let known = self.replicas.entry((shard.id(), node)).or_default();
+        if !std::ptr::eq(known.shard.as_ptr(), Arc::as_ptr(shard)) {
+            let (shard, nth) = (Arc::downgrade(shard), known.nth + 1);
+            *known = Known { shard, nth, ..Known::default() };
+        }
+        known
     }
 
     /// Tells a replica from an earlier one of the same shard in the same process.
     fn replica_name(&mut self, node: NodeId, process: &Process, shard: &Arc<Shard<Sim>>) -> String {
-        let entry = self.replicas.entry((shard.id(), node)).or_default();
-        if !std::ptr::eq(entry.0.as_ptr(), Arc::as_ptr(shard)) {
-            *entry = (Arc::downgrade(shard), entry.1 + 1);
-        }
-        format!("{process:?}#{}", entry.1)
+        format!("{process:?}#{}", self.known(node, shard).nth)
     }
 
     /// One replica; its last committed entry (index, term).

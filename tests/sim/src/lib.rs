@@ -18,6 +18,7 @@ pub mod mutants;
 pub mod nemesis;
 pub mod network;
 pub mod node;
+pub mod nonsense;
 pub mod operator;
 pub mod output;
 pub mod placement;

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -265,11 +266,11 @@ fn main() -> ExitCode {
     }
     let run = args.run();
     let bar = progress(&run, &args);
-    let failed = std::sync::atomic::AtomicU64::new(0);
+    let (failed, begun) = (AtomicU64::new(0), Instant::now());
     let history = std::sync::Mutex::new(Ok(()));
     let totals = run.run(&|outcome| {
         if !outcome.failures.is_empty() {
-            failed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            failed.fetch_add(1, Ordering::Relaxed);
             bar.suspend(|| report(outcome, &run.wishes));
         }
         if args.seed.is_some() {
@@ -283,8 +284,14 @@ fn main() -> ExitCode {
         if let Some(path) = &args.history {
             *history.lock().expect("no holder of the lock panics") = write(path, outcome);
         }
-        bar.set_message(format!("{} failed", failed.load(std::sync::atomic::Ordering::Relaxed)));
+        bar.set_message(format!("{} failed", failed.load(Ordering::Relaxed)));
         bar.inc(1);
+        let done = bar.position();
+        if bar.is_hidden() && done % REPORT_EVERY == 0 && done < run.seeds.len() as u64 {
+            let (of, failed) = (run.seeds.len(), failed.load(Ordering::Relaxed));
+            let rate = done as f64 / begun.elapsed().as_secs_f64() * 60.0;
+            tell(format_args!("{done} of {of} lives, {rate:.0} a minute, {failed} failed"));
+        }
     });
     bar.finish_and_clear();
     sum_up(&totals);
@@ -306,6 +313,9 @@ fn main() -> ExitCode {
     }
     ExitCode::from(u8::from(totals.failed > 0))
 }
+
+/// After how many lives progress is told where there is no terminal for a bar.
+const REPORT_EVERY: u64 = 1000;
 
 fn progress(run: &Run, args: &Args) -> ProgressBar {
     if args.trace || run.seeds.len() < 2 || !io::stderr().is_terminal() {
