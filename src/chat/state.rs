@@ -290,3 +290,25 @@ pub trait StateMut: State {
     /// now: their notes at once, their blocks on disk in time.
     fn forget_events(&mut self, room: &RoomId, first: Seq);
 }
+
+/// The row of a new public room.
+#[cfg(test)]
+pub(crate) fn room_row(id: RoomId) -> Room {
+    Room {
+        id,
+        kind: RoomKind::Public,
+        title: String::new(),
+        topic: String::new(),
+        epoch: Epoch::parse("e").unwrap(),
+        first_seq: Seq(1),
+        head: Seq(0),
+        chain: [0; 32],
+        chain_base: [0; 32],
+        participants: 0,
+        created_at_ms: 0,
+        creator: UserId::parse("root").unwrap(),
+        archived: false,
+        pins: Vec::new(),
+        retention: Default::default(),
+    }
+}

@@ -17,7 +17,7 @@
 
 mod room;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
@@ -69,9 +69,9 @@ impl Gathered {
         }
     }
 
-    /// A tick: tells what has changed, and returns the rooms whose participants are to be read, of which
-    /// there are at most `max`.
-    fn tick(&self, presence: &Presence, changes: Changes, max: usize) -> Vec<RoomId> {
+    /// A tick: tells what has changed, and adds the rooms whose participants are to be read: those never
+    /// read before come first.
+    fn tick(&self, presence: &Presence, changes: Changes, due: &mut VecDeque<RoomId>) {
         let mut rooms = self.rooms();
         rooms.retain(|_, watched| watched.is_followed());
         for ((room, user), seq) in changes.reads {
@@ -79,15 +79,20 @@ impl Gathered {
                 watched.note_read(user, seq);
             }
         }
-        let mut to_load = Vec::new();
         for (room, watched) in rooms.iter_mut() {
             watched.note_changes(&changes.users, changes.typing.contains(room));
             watched.tick(room, presence);
-            if to_load.len() < max && watched.begin_load() {
-                to_load.push(room.clone());
+            if watched.begin_load() {
+                match watched.is_known() {
+                    true => due.push_back(room.clone()),
+                    false => due.push_front(room.clone()),
+                }
             }
         }
-        to_load
+    }
+
+    fn has(&self, id: &RoomId) -> bool {
+        self.rooms().contains_key(id)
     }
 
     fn loaded(&self, id: &RoomId, loaded: Result<RoomView, Error>) {
@@ -101,19 +106,23 @@ impl Gathered {
 pub async fn gather(app: Arc<App>) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut loads = FuturesUnordered::new();
+    let (mut loads, mut due) = (FuturesUnordered::new(), VecDeque::new());
     loop {
         tokio::select! {
             _ = ticks.tick() => {
                 let presence = app.backend.presence();
-                let (changes, max) = (presence.take_changes(), LOADS_MAX - loads.len());
-                for room in app.gathered.tick(presence, changes, max) {
-                    loads.push(load(&app, room));
-                }
+                app.gathered.tick(presence, presence.take_changes(), &mut due);
                 app.metrics.present.set(presence.here() as f64);
             }
             Some((room, loaded)) = loads.next(), if !loads.is_empty() => {
                 app.gathered.loaded(&room, loaded);
+            }
+        }
+        while loads.len() < LOADS_MAX
+            && let Some(room) = due.pop_front()
+        {
+            if app.gathered.has(&room) {
+                loads.push(load(&app, room));
             }
         }
     }
@@ -178,4 +187,40 @@ pub struct ParticipantsPage {
     pub participants: Vec<((UserId, Participant), Option<Seen>)>,
     /// After whom there may be more.
     pub next: Option<UserId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::state::Participant;
+    use crate::chat::state::room_row;
+    use crate::clock::SystemClock;
+
+    #[test]
+    fn all_that_is_due_is_read_and_first_what_never_was() {
+        let room = |n: usize| RoomId::parse(&format!("room-{n}")).unwrap();
+        let (gathered, presence) = (Gathered::default(), Presence::new(Arc::new(SystemClock)));
+        let mut due = VecDeque::new();
+        let tick = |due: &mut VecDeque<RoomId>| {
+            gathered.tick(&presence, Changes::default(), due);
+        };
+        let mut watching = vec![gathered.watch(&room(0))];
+        tick(&mut due);
+        assert_eq!(due.pop_front(), Some(room(0)));
+        let none: Vec<(UserId, Participant)> = Vec::new();
+        gathered.loaded(&room(0), Ok((Arc::new(room_row(room(0))), none)));
+        for _ in 0..8 {
+            tick(&mut due);
+        }
+        assert!(due.is_empty(), "nothing has changed");
+        gathered.doubt(&room(0));
+        watching.extend((1..100).map(|n| gathered.watch(&room(n))));
+        tick(&mut due);
+        assert_eq!((due.len(), due.back()), (100, Some(&room(0))));
+        tick(&mut due);
+        assert_eq!(due.len(), 100, "each once");
+        drop(watching);
+        tick(&mut due);
+        assert!(!due.iter().any(|room| gathered.has(room)), "nobody follows them any more");
+    }
 }

@@ -87,6 +87,11 @@ impl Watched {
         self.members.len() > PEOPLE_MAX
     }
 
+    /// Whether the participants are known, old as that may be.
+    pub fn is_known(&self) -> bool {
+        self.room.is_some()
+    }
+
     pub fn note_read(&mut self, user: UserId, seq: Seq) {
         if !self.is_large() && self.members.contains_key(&user) {
             let known = self.reads.entry(user).or_default();
@@ -102,7 +107,7 @@ impl Watched {
     /// Whether the participants are to be read now.
     pub fn begin_load(&mut self) -> bool {
         let pause = match &self.room {
-            None if self.since_load == 1 => 1,
+            None => 1,
             _ if self.is_large() => RELOAD_LARGE_TICKS,
             _ => RELOAD_TICKS,
         };
@@ -137,8 +142,8 @@ impl Watched {
     pub fn tick(&mut self, id: &RoomId, presence: &Presence) {
         self.since_load = self.since_load.saturating_add(1);
         self.since_told = self.since_told.saturating_add(1);
-        let is_known = self.room.is_some();
-        if !self.untold || !is_known || self.is_large() && self.since_told < TELL_LARGE_TICKS {
+        if !self.untold || !self.is_known() || self.is_large() && self.since_told < TELL_LARGE_TICKS
+        {
             return;
         }
         (self.untold, self.since_told) = (false, 0);
@@ -174,8 +179,8 @@ impl Watched {
 mod tests {
     use super::*;
     use crate::chat::event::Role;
+    use crate::chat::state::room_row;
     use crate::clock::SystemClock;
-    use crate::gateway::tests::rules::room_row;
 
     fn user(n: usize) -> UserId {
         UserId::parse(&format!("u{n:04}")).unwrap()

@@ -9,12 +9,11 @@ use crate::chat::command::{Actor, Command, Done, Imported, Rejection, Request};
 use crate::chat::event::{Body, Event, EventKind, Role};
 use crate::chat::memory::Memory;
 use crate::chat::query::{Annotated, Events, OwnRoom, OwnRooms, Page, Unread};
-use crate::chat::state::{
-    Notes, Participant, Room, RoomKind, State as _, StateMut as _, Token, User,
-};
+use crate::chat::state::room_row;
+use crate::chat::state::{Notes, Participant, Room, State as _, StateMut as _, Token, User};
 use crate::delivery::encoded::Encoded;
 use crate::error::{Code, Error};
-use crate::id::{Cursor, Epoch, RequestId, RoomId, Seq, UserId};
+use crate::id::{Cursor, RequestId, RoomId, Seq, UserId};
 use crate::limits::CLOCK_SKEW_MS_MAX;
 
 /// A room with everything in it.
@@ -53,27 +52,6 @@ impl Draft {
 
     fn about(self, target: Option<Seq>) -> Draft {
         Draft { target, ..self }
-    }
-}
-
-/// The row of a new public room.
-pub fn room_row(id: RoomId) -> Room {
-    Room {
-        id,
-        kind: RoomKind::Public,
-        title: String::new(),
-        topic: String::new(),
-        epoch: Epoch::parse("e").unwrap(),
-        first_seq: Seq(1),
-        head: Seq(0),
-        chain: [0; 32],
-        chain_base: [0; 32],
-        participants: 0,
-        created_at_ms: 0,
-        creator: UserId::parse("root").unwrap(),
-        archived: false,
-        pins: Vec::new(),
-        retention: Default::default(),
     }
 }
 
