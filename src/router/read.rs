@@ -1,5 +1,6 @@
 //! Reads and subscriptions: here when this node has a replica, else where one is.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::future;
@@ -148,8 +149,8 @@ impl<R: Runtime> Router<R> {
     }
 
     /// The rooms of all shards that `actor` is in or invited to, ascending, with what they have not
-    /// read; and after which id there may be more. A page may be short of `limit` without being the
-    /// last, where counting took enough.
+    /// read; and after which of them there may be more. A page may be short of `limit` without being the
+    /// last, where looking took enough.
     ///
     /// # Errors
     /// When a shard cannot answer.
@@ -159,12 +160,18 @@ impl<R: Runtime> Router<R> {
         after: Option<RoomId>,
         limit: usize,
     ) -> Result<OwnRooms, Error> {
-        let mut all = Vec::new();
-        for answer in self.query_all(actor, Query::Mine { after, limit }).await? {
-            let Answer::Mine { rooms, next } = answer else { return Err(odd_reply().error) };
-            all.push((rooms, next));
+        let mut after = after;
+        loop {
+            let mut all = Vec::new();
+            for answer in self.query_all(actor, Query::Mine { after, limit }).await? {
+                let Answer::Mine { rooms, next } = answer else { return Err(odd_reply().error) };
+                all.push((rooms, next));
+            }
+            match told(merge(all, limit)) {
+                ControlFlow::Break(page) => return Ok(page),
+                ControlFlow::Continue(looked) => after = Some(looked),
+            }
         }
-        Ok(merge(all, limit))
     }
 
     /// The users of all shards, ascending.
@@ -248,6 +255,17 @@ impl<R: Runtime> Router<R> {
     }
 }
 
+/// What somebody is told of their own rooms, or from where on to look for the first of them.
+///
+/// How far shards have looked may be the id of a room that they must not know of.
+fn told((rooms, looked): OwnRooms) -> ControlFlow<OwnRooms, RoomId> {
+    let last = rooms.last().map(|own| own.room.id.clone());
+    match looked {
+        Some(looked) if last.is_none() => ControlFlow::Continue(looked),
+        looked => ControlFlow::Break((rooms, looked.and(last))),
+    }
+}
+
 /// One page of the pages of all shards: up to where each of them was looked through.
 fn merge(pages: Vec<OwnRooms>, limit: usize) -> OwnRooms {
     let end = pages.iter().filter_map(|(_, next)| next.clone()).min();
@@ -277,4 +295,42 @@ async fn blocking<R: Runtime, T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {
     R::blocking(work).await.map_err(|error| Error::new(Code::Internal, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow::Continue;
+
+    use super::*;
+    use crate::chat::event::Role;
+    use crate::chat::query::Unread;
+    use crate::chat::state::Participant;
+    use crate::chat::state::room_row;
+
+    fn id(room: &str) -> RoomId {
+        RoomId::parse(room).unwrap()
+    }
+
+    fn page(own: &[&str], looked: Option<&str>) -> OwnRooms {
+        let own = own.iter().map(|room| OwnRoom {
+            room: Arc::new(room_row(id(room))),
+            own: (UserId::parse("ann").unwrap(), Participant::new(Role::Member, 1)),
+            unread: Unread::default(),
+        });
+        (own.collect(), looked.map(id))
+    }
+
+    #[test]
+    fn where_a_page_of_own_rooms_ends_is_told_by_own_rooms_only() {
+        // Two shards; in one of them others' rooms are looked through for long.
+        let far = vec![page(&["m"], None), page(&[], Some("hidden-4096"))];
+        assert_eq!(told(merge(far, 10)).map_break(|_| ()), Continue(id("hidden-4096")));
+        let near = vec![page(&["m", "p"], None), page(&["k"], Some("l"))];
+        let (rooms, next) = told(merge(near, 10)).break_value().unwrap();
+        let rooms: Vec<_> = rooms.iter().map(|own| own.room.id.as_str()).collect();
+        assert_eq!((rooms, next), (vec!["k"], Some(id("k"))), "beyond l not all was looked at");
+        for pages in [vec![page(&[], None)], vec![page(&["a"], None), page(&["b"], None)]] {
+            assert_eq!(told(merge(pages, 10)).break_value().unwrap().1, None, "that is all");
+        }
+    }
 }
