@@ -128,6 +128,17 @@ pub struct Invite {
     pub used_by: Vec<UserId>,
 }
 
+/// What is said of an invite that lets nobody in, or not any more.
+pub const BAD_INVITE: &str = "this invite is not valid, or not any more";
+
+impl Invite {
+    /// Whether it lets this user in at this time, in milliseconds since the Unix epoch; perhaps again.
+    pub fn admits(&self, guest: &UserId, now_ms: u64) -> bool {
+        let has_room = self.used_by.len() < self.uses_max as usize;
+        self.expires_at_ms > now_ms && (has_room || self.used_by.contains(guest))
+    }
+}
+
 /// An account of a provider of OpenID Connect: the issuer, and what it calls somebody, for good.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Link {

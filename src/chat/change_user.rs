@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use crate::chat::account::{Change, Invite, Password, PasswordTag, Session, Token, User};
+use crate::chat::account::{
+    BAD_INVITE, Change, Invite, Password, PasswordTag, Session, Token, User,
+};
 use crate::chat::append::Call;
 use crate::chat::check;
 use crate::chat::command::{Rejection, Reply};
@@ -309,7 +311,7 @@ fn use_invite<S: StateMut>(
     guest: UserId,
     give_back: bool,
 ) -> Reply {
-    let unknown = || Rejection::Forbidden("this invite is not valid, or not any more".into());
+    let unknown = || Rejection::Forbidden(BAD_INVITE.into());
     let mut row = find(call, user).map_err(|_| unknown())?;
     let now_ms = call.now_ms;
     let invite = row.invites.iter_mut().find(|invite| invite.hash == *hash);

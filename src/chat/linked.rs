@@ -101,7 +101,10 @@ pub(super) fn set<S: StateMut>(call: &mut Call<'_, S>, user: &UserId, link: Link
     if row.link.as_ref() == Some(&link) {
         return Ok(done(call, true));
     }
-    // Tokens of the former account stop being valid.
+    // Whoever signed in by the former account is signed out, and its tokens stop being valid.
     let revokes = row.link.replace(link).is_some();
+    if revokes {
+        row.sessions.clear();
+    }
     put(call, row, revokes)
 }

@@ -11,7 +11,7 @@ use crate::chat::command::{Actor, Rejection};
 use crate::chat::event::Event;
 use crate::chat::page;
 use crate::chat::permission::Action;
-use crate::chat::state::{Notes, Participant, Room, RoomKind, State, User};
+use crate::chat::state::{Notes, Participant, Room, State, User};
 use crate::chat::unread;
 use crate::error::Error;
 use crate::id::{Cursor, Epoch, RoomId, Seq, UserId};
@@ -297,7 +297,7 @@ fn clamp(limit: usize) -> usize {
 }
 
 /// The first `limit` rooms above `after` that the actor may know of, with `search`, which is in
-/// lower case, in their id or title. Those that only a ban keeps them from are public knowledge.
+/// lower case, in their id or title.
 fn rooms(
     state: &impl State,
     actor: &Actor,
@@ -310,9 +310,7 @@ fn rooms(
             || room.id.as_str().contains(search)
             || room.title.to_lowercase().contains(search)
     };
-    let seen = |room: &Room| {
-        room.kind == RoomKind::Public || access::may(state, actor, &room.id, Action::See).is_ok()
-    };
+    let seen = |room: &Room| access::may(state, actor, &room.id, Action::See).is_ok();
     let mut visible = Vec::new();
     loop {
         let page = state.rooms(after.as_ref(), SCAN);
