@@ -210,13 +210,23 @@ impl App {
     /// them, or delivered. Waits while it cannot be made sure.
     ///
     /// # Errors
-    /// [`Code::Unauthenticated`] when they are not signed in any more, or whatever kept it from
-    /// being verified.
+    /// [`Code::Unauthenticated`] when they are not signed in any more, [`Code::Unavailable`] when they
+    /// have become an administrator or are none any more, since what they follow began as what they were;
+    /// or whatever kept it from being verified.
     pub async fn trust_again(&self, caller: &mut Caller) -> Result<(), Error> {
         if caller.shown.elapsed() >= SHOWN_FOR {
-            *caller = self.verify(caller.credentials.clone()).await?;
+            *caller = self.verify_unchanged(caller).await?;
         }
         Ok(())
+    }
+
+    async fn verify_unchanged(&self, caller: &Caller) -> Result<Caller, Error> {
+        let now = self.verify(caller.credentials.clone()).await?;
+        if now.actor != caller.actor {
+            let message = "what you may do has changed: come back and go on";
+            return Err(Error::new(Code::Unavailable, message).retry_after(0));
+        }
+        Ok(now)
     }
 
     /// Verifies a caller again whose request took its time to arrive: a call acts for who is signed in
@@ -225,14 +235,14 @@ impl App {
     /// # Errors
     /// As [`App::trust_again`].
     pub async fn trust_on_arrival(&self, caller: &mut Caller) -> Result<(), Error> {
-        match caller.doubt {
-            None => self.trust_again(caller).await,
-            Some(_) => Ok(()),
+        if caller.doubt.is_none() && caller.shown.elapsed() >= SHOWN_FOR {
+            *caller = self.verify(caller.credentials.clone()).await?;
         }
+        Ok(())
     }
 
-    /// Waits until the caller of a long request is not signed in any more, or until that cannot be
-    /// made sure, and says why.
+    /// Waits until the caller of a long request is not signed in any more, or not as what they were, or
+    /// until that cannot be made sure, and says why.
     ///
     /// Cancel safe.
     pub async fn dismissed(&self, caller: &Caller) -> Error {
@@ -241,7 +251,7 @@ impl App {
             Err(error) => return error,
         };
         loop {
-            let ends_at_ms = match self.verify(caller.credentials.clone()).await {
+            let ends_at_ms = match self.verify_unchanged(caller).await {
                 Ok(caller) => {
                     self.note_use(&caller, None);
                     caller.ends_at_ms

@@ -4,7 +4,7 @@
 //! shard. So one use of the invite is taken first, in the name of the account; should that not be
 //! made, it is given back, unless there is such an account.
 
-use crate::chat::account::{Change, Invite};
+use crate::chat::account::{BAD_INVITE, Change, Invite};
 use crate::chat::command::Actor;
 use crate::chat::event::Hash;
 use crate::error::{Code, Error};
@@ -35,6 +35,9 @@ impl App {
         passwords::check(password)?;
         one_line("display_name", &display_name, limits::DISPLAY_NAME_BYTES_MAX)?;
         self.attempts.begin(&user, from.address)?;
+        if let Some((host, hash)) = &invite {
+            self.is_good(host, hash, &user).await?; // first: who has none is not told which names are taken
+        }
         let taken = || Error::new(Code::AlreadyExists, format!("user {user} exists already"));
         // The first administrator is `cluster init`'s to create, who may be at it right now.
         if user.as_str() == FIRST_ADMIN || self.account(&user).await?.is_some() {
@@ -80,6 +83,17 @@ impl App {
                 Some(invite) => Ok(Some(invite)),
                 None => Err(Error::invalid("this is not an invite: `fmi_<user>_<64 hex digits>`")),
             },
+        }
+    }
+
+    /// Whether somebody could register by this invite now, without using it.
+    async fn is_good(&self, host: &UserId, hash: &Hash, guest: &UserId) -> Result<(), Error> {
+        let now_ms = self.clock.now_ms();
+        let admits = |invite: &Invite| invite.hash == *hash && invite.admits(guest, now_ms);
+        let host = self.account(host).await?.filter(|host| host.admin && !host.disabled);
+        match host.is_some_and(|host| host.invites.iter().any(admits)) {
+            true => Ok(()),
+            false => Err(Error::new(Code::Forbidden, BAD_INVITE)),
         }
     }
 

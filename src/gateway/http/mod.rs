@@ -101,14 +101,19 @@ routes! {
 pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
     paths()
         .merge(page::router())
-        .route_layer(axum::middleware::from_fn_with_state(app.clone(), count))
+        .route_layer(axum::middleware::from_fn_with_state(app.clone(), finish))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
 }
 
-async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// Counts a request, and says of its answer that it is for whoever asked only: no cache may keep it, unless
+/// it says otherwise itself.
+async fn finish(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let route = route.as_ref().map_or("", MatchedPath::as_str);
     app.metrics.http_request(route, response.status().as_u16());
     if let Some(Refused(code)) = response.extensions().get() {

@@ -34,11 +34,15 @@ impl App {
         let said = jwt::unverified(token).map_err(|bad| refused(bad.to_string()))?;
         let issuer = said.get("iss").and_then(|issuer| issuer.as_str()).unwrap_or_default();
         let providers = self.limits().accounts.oidc.clone();
-        let mut named = providers.by_name.iter().filter(|(_, settings)| settings.issuer == issuer);
-        let taken =
-            named.find_map(|(name, settings)| Some((name, settings.bearer_audience.as_deref()?)));
-        let (name, audience) =
-            taken.ok_or_else(|| refused("no tokens of this issuer are taken here"))?;
+        let of_issuer = providers.by_name.iter().filter(|(_, settings)| settings.issuer == issuer);
+        let taken: Vec<_> = of_issuer
+            .filter_map(|(name, settings)| Some((name, settings.bearer_audience.as_deref()?)))
+            .collect();
+        // An issuer may be configured more than once, each time for another audience.
+        let meant = taken.iter().find(|(_, audience)| claims::is_for(&said, audience));
+        let (name, audience) = *meant
+            .or(taken.first())
+            .ok_or_else(|| refused("no tokens of this issuer are taken here"))?;
         let provider = self.oidc.provider(&providers, name)?;
         let expected =
             Expected { issuer, audience, kind: Kind::Access, now_ms: self.clock.now_ms() };

@@ -15,6 +15,15 @@ fn text<'a>(claims: &'a Claims, name: &str) -> Option<&'a str> {
     claims.get(name)?.as_str()
 }
 
+/// Whether a token says that it is for this audience.
+pub fn is_for(claims: &Claims, audience: &str) -> bool {
+    match claims.get("aud") {
+        Some(Value::String(one)) => one == audience,
+        Some(Value::Array(some)) => some.iter().any(|one| one.as_str() == Some(audience)),
+        _ => false,
+    }
+}
+
 /// What a token of a provider is good for: the scopes of ours that it names; everything when it names
 /// none.
 pub fn scopes(claims: &Claims) -> Option<Scopes> {

@@ -98,7 +98,11 @@ impl App {
             Err(Ungranted::Failed(error)) => return Err(error),
             Err(Ungranted::Refused(word)) => {
                 return match word.as_str() {
-                    "authorization_pending" => Ok(Progress::Pending),
+                    "authorization_pending" => {
+                        // Nobody has tried anything yet; who asks again and again is slowed by the rates.
+                        self.attempts.give_back_anybody(from.address);
+                        Ok(Progress::Pending)
+                    }
                     "slow_down" => Ok(Progress::SlowDown),
                     "access_denied" => Err(refused("the provider did not let you in")),
                     _ => Err(over()),
@@ -106,6 +110,9 @@ impl App {
             }
         };
         let (link, claims) = provider.person(&granted, None, self.clock.now_ms()).await?;
-        self.sign_in(&provider, link, &claims, from).await.map(Progress::Done)
+        let address = from.address;
+        let done = self.sign_in(&provider, link, &claims, from).await?;
+        self.attempts.give_back_anybody(address);
+        Ok(Progress::Done(done))
     }
 }

@@ -128,6 +128,8 @@ pub struct Dialog<Tag> {
     device: Device,
     pub(super) following: HashMap<RoomId, Following>,
     generation: u64,
+    /// How many follows have not counted as requests.
+    first_follows: usize,
     /// What the client is to be told next.
     ready: Vec<Response<Tag>>,
     /// Bytes of events in `ready`, about.
@@ -146,6 +148,7 @@ impl<Tag: Default> Dialog<Tag> {
             device,
             following: HashMap::new(),
             generation: 0,
+            first_follows: 0,
             ready: Vec::new(),
             ready_bytes: 0,
             _counted: counted,
@@ -245,12 +248,12 @@ impl<Tag: Default> Dialog<Tag> {
         }
     }
 
-    /// Whether a request counts: all do but to follow one more room, of which there is a limit.
-    fn counts(&self, asked: &Result<Asked, Error>) -> bool {
-        match asked {
-            Ok(Asked::Follow { room, .. }) => self.following.contains_key(room),
-            _ => true,
-        }
+    /// Whether a request counts: all do but to follow the first rooms, as many as may be followed at once.
+    fn counts(&mut self, asked: &Result<Asked, Error>) -> bool {
+        let first = matches!(asked, Ok(Asked::Follow { .. }))
+            && self.first_follows < self.app.limits().follows_per_session_max;
+        self.first_follows += usize::from(first);
+        !first
     }
 
     fn follow(

@@ -432,6 +432,7 @@ async fn an_invite_lets_in_whom_it_is_for() {
     assert_eq!(register("cid", Some("fmi_root_1")).await.code(), "invalid_argument");
     let other = format!("fmi_root_{}", "0".repeat(64));
     assert_eq!(register("cid", Some(&other)).await.code(), "forbidden");
+    assert_eq!(register("ann", Some(&other)).await.code(), "forbidden", "not even whether she is");
     assert_eq!(register("ann", Some(&invite)).await.code(), "already_exists");
     assert_eq!(register("cid", Some(&invite)).await.status, 201, "that use did not count");
     assert_eq!(register("dan", Some(&invite)).await.code(), "forbidden", "used up");

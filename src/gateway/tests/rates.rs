@@ -58,7 +58,7 @@ async fn a_token_that_floods_leaves_the_user_their_others() {
 
 #[tokio::test]
 async fn frames_of_a_session_count_and_the_session_goes_on() {
-    let server = with(RateLimits { user: 2, ..RateLimits::default() }, false).await;
+    let server = following_few().await;
     let mut socket = Socket::open(&server, &server.ann).await;
     for n in 0..40 {
         socket.say(json!({ "type": "post", "ref": n, "room": "general", "text": "x" })).await;
@@ -75,7 +75,7 @@ async fn frames_of_a_session_count_and_the_session_goes_on() {
         }
     }
     assert!((8..=20).contains(&good) && refused >= 20, "{good} {refused}");
-    // To follow many rooms at first is no flood; to follow one again and again is.
+    // To follow as many rooms as one may at first is no flood; to follow one again and again is.
     for _ in 0..20 {
         socket.say(json!({ "type": "follow", "rooms": [{ "room": "general" }] })).await;
     }
@@ -89,6 +89,34 @@ async fn frames_of_a_session_count_and_the_session_goes_on() {
         }
     }
     assert!((1..10).contains(&followed), "{followed}");
+}
+
+/// Two requests a second for a user, and three rooms for a connection.
+async fn following_few() -> Server {
+    let rates = RateLimits { user: 2, ..RateLimits::default() };
+    let server = with(rates.clone(), false).await;
+    server.limits.set(GatewayLimits {
+        rates,
+        follows_per_session_max: 3,
+        ..GatewayLimits::default()
+    });
+    server
+}
+
+#[tokio::test]
+async fn to_follow_rooms_that_are_not_there_is_a_flood_as_well() {
+    let server = following_few().await;
+    let mut socket = Socket::open(&server, &server.bob).await;
+    let mut looked_for = 0;
+    for n in 0..40 {
+        let rooms = json!([{ "room": format!("nowhere-{n}") }]);
+        socket.say(json!({ "type": "follow", "rooms": rooms })).await;
+        match socket.frame().await["error"]["code"].as_str() {
+            Some("room_not_found") => looked_for += 1,
+            code => assert_eq!(code, Some("rate_limited")),
+        }
+    }
+    assert!((10..=25).contains(&looked_for), "{looked_for}: three, and as many as are no flood");
 }
 
 #[tokio::test]
