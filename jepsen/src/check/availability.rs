@@ -40,9 +40,28 @@ impl<'h> Faults<'h> {
 /// The time after all faults ended, until the next one begins.
 struct Recovery<'h> {
     heal: usize,
-    /// For each room, the first operation since, until one is ok.
-    waiting: BTreeMap<&'h Name, usize>,
+    /// Who asks since, until one operation is ok.
+    waiting: BTreeMap<&'h Name, Waiting>,
     served: BTreeSet<&'h Name>,
+}
+
+/// Operations in a room of which none was ok yet.
+struct Waiting {
+    /// The first one's line.
+    first: usize,
+    /// How many wait for an answer.
+    open: u32,
+    /// Where one last ended without an ok.
+    refused: Option<usize>,
+}
+
+impl Waiting {
+    /// How long somebody had waited at a line, or was refused again and again. What comes after the last
+    /// refusal does not count while nobody asks: nothing says that they would have been refused again.
+    fn until(&self, history: &History, line: usize) -> Duration {
+        let end = if self.open > 0 { line } else { self.refused.unwrap_or(self.first) };
+        since(history, self.first, end)
+    }
 }
 
 /// Whether it says how well a cluster serves. A resend with another text is meant to be refused.
@@ -115,7 +134,7 @@ fn since(history: &History, from: usize, to: usize) -> Duration {
 
 impl<'h> Recovery<'h> {
     /// How long the room took, if this is its first ok: since the faults ended, or since somebody
-    /// first asked it after that. A room that nobody asks is not slow.
+    /// first asked it after that. A room is not slow while nobody asks.
     fn take(
         &mut self,
         history: &History,
@@ -129,17 +148,29 @@ impl<'h> Recovery<'h> {
             return None;
         }
         if op.kind == Kind::Invoke {
-            self.waiting.entry(room).or_insert(line);
-        }
-        if op.kind != Kind::Ok {
+            let first = Waiting { first: line, open: 0, refused: None };
+            self.waiting.entry(room).or_insert(first).open += 1;
             return None;
         }
-        let asked = self.waiting.remove(room);
-        self.served.insert(room);
         // What was asked before the end of the faults waited from then on.
-        let before = history.partner(line).is_some_and(|invoke| invoke < self.heal);
-        let from = asked.filter(|_| !before).unwrap_or(self.heal);
-        let took = since(history, from, line);
+        let invoke = history.partner(line).filter(|invoke| *invoke > self.heal);
+        if op.kind != Kind::Ok {
+            if let (Some(waiting), Some(_)) = (self.waiting.get_mut(room), invoke) {
+                (waiting.open, waiting.refused) = (waiting.open - 1, Some(line));
+            }
+            return None;
+        }
+        let waiting = self.waiting.remove(room);
+        self.served.insert(room);
+        let took = match (waiting, invoke) {
+            (Some(waiting), Some(invoke)) => {
+                let alone = |refused: &usize| *refused < invoke && waiting.open == 1;
+                let silence = waiting.refused.filter(alone);
+                let silence = silence.map(|refused| since(history, refused, invoke));
+                since(history, waiting.first, line) - silence.unwrap_or_default()
+            }
+            _ => since(history, self.heal, line),
+        };
         if took > recover_within {
             findings.add(Anomaly::Unavailable, Some(room), &[self.heal, line], || {
                 format!(
@@ -160,10 +191,10 @@ fn give_up(
     recover_within: Duration,
     findings: &mut Findings,
 ) {
-    for (room, first) in &recovery.waiting {
-        let waited = since(history, *first, line);
+    for (room, waiting) in &recovery.waiting {
+        let waited = waiting.until(history, line);
         if waited > recover_within {
-            findings.add(Anomaly::Unavailable, Some(room), &[recovery.heal, *first], || {
+            findings.add(Anomaly::Unavailable, Some(room), &[recovery.heal, waiting.first], || {
                 format!(
                     "after the faults ended nothing was ok within {:.1} s of being asked",
                     waited.as_secs_f64()

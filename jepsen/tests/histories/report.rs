@@ -212,6 +212,42 @@ fn a_room_is_slow_only_when_somebody_waits() {
         s.ok(&early, Value::Page { head: 10, events });
     });
     assert!(report.has(Anomaly::Unavailable), "{report}");
+    // Refused once, then nobody asks for long.
+    let refused = |s: &mut Story| {
+        let op = s.begin(F::Read, Value::range(0, None));
+        s.fail(&op);
+    };
+    let report = after_heal(|s| {
+        s.fault("kill", Phase::Stop, None);
+        let op = s.begin(F::Read, Value::range(0, None));
+        s.fail(&op);
+        s.wait(40_000);
+    });
+    assert_eq!(report.verdict, Verdict::Valid, "{report}");
+    assert_eq!(report.availability.recovery_max_ms, Some(2.0), "a refusal, and an answer");
+    // Refused again and again, also when nobody is ever served; and whoever waits all the time.
+    for served in [true, false] {
+        let mut story = Story::new();
+        story.send("a", 1);
+        story.fault("kill", Phase::Start, None);
+        story.fault("kill", Phase::Stop, None);
+        refused(&mut story);
+        story.wait(40_000);
+        refused(&mut story);
+        if served {
+            story.wait(40_000);
+            story.read(0, "a");
+        }
+        assert!(story.check().has(Anomaly::Unavailable), "{served}");
+    }
+    let mut story = Story::new();
+    story.fault("kill", Phase::Start, None);
+    story.fault("kill", Phase::Stop, None);
+    let _waits = story.begin(F::Read, Value::range(0, None));
+    refused(&mut story);
+    story.wait(40_000);
+    story.read(0, "");
+    assert!(story.check().has(Anomaly::Unavailable));
 }
 
 #[test]
