@@ -8,6 +8,8 @@
 # measured as it is shipped.
 export CARGO_PROFILE_RELEASE_LTO=${CARGO_PROFILE_RELEASE_LTO:-off}
 export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=${CARGO_PROFILE_RELEASE_CODEGEN_UNITS:-16}
+# A test that fails says where it did; to have lines in backtraces as well takes time to build.
+export CARGO_PROFILE_RELEASE_DEBUG=${CARGO_PROFILE_RELEASE_DEBUG:-none}
 
 stage() {
     local name=$1 begin=$SECONDS status=0
