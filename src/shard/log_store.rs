@@ -110,12 +110,11 @@ impl GroupLog {
 
     /// The last entry on disk, also one that was purged; 0 when there never was one.
     pub(crate) fn last_on_disk(&self) -> u64 {
-        let synced = self.writer.log().group(self.group);
-        synced.last.unwrap_or(0).max(self.purged_on_disk())
+        self.writer.log().extent(self.group).0
     }
 
     pub(crate) fn purged_on_disk(&self) -> u64 {
-        self.writer.log().group(self.group).purged.map_or(0, |(index, _)| index)
+        self.writer.log().extent(self.group).1
     }
 
     /// Makes every later opening of the node's log fail.

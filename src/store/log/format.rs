@@ -185,13 +185,20 @@ impl<R: Read + Seek> Reader<R> {
         while at + BATCH_HEADER_BYTES as u64 <= self.size {
             let (size, len) = (self.size, (self.size - at).min(READ_BYTES as u64));
             let Some(window) = self.get(at, len)? else { return Ok(None) };
-            let hit = window.windows(BATCH_HEADER_BYTES).enumerate().find(|(i, header)| {
-                header[..3] == [0; 3] && plausible(header, size - at - *i as u64).is_some()
-            });
-            match hit {
-                Some((i, _)) => return Ok(Some(at + i as u64)),
-                None => at += len - BATCH_HEADER_BYTES as u64 + 1,
+            let mut i = 0;
+            while let Some(header) = window.get(i..i + BATCH_HEADER_BYTES) {
+                if header == [0; BATCH_HEADER_BYTES] {
+                    // Such is the end of most files; a header is not, so the next one has what is not zero.
+                    let zeros = window[i..].iter().take_while(|byte| **byte == 0).count();
+                    i += zeros - BATCH_HEADER_BYTES + 1;
+                    continue;
+                }
+                if header[..3] == [0; 3] && plausible(header, size - at - i as u64).is_some() {
+                    return Ok(Some(at + i as u64));
+                }
+                i += 1;
             }
+            at += len - BATCH_HEADER_BYTES as u64 + 1;
         }
         Ok(None)
     }
@@ -348,6 +355,39 @@ mod tests {
             batch.put_u32_le(crc32fast::hash(&bytes));
             read_everything(batch);
             read_everything(bytes);
+        }
+
+        /// Zeros are passed over, and no header among them is.
+        #[test]
+        fn candidates_are_those_of_a_plain_search(
+            parts in vec((0..40usize, 0..300usize, 17..60u64), 0..6),
+            tail in 0..100usize,
+        ) {
+            let mut bytes = Vec::new();
+            for (odd, zeros, len) in parts {
+                bytes.put_bytes(3, odd);
+                bytes.put_bytes(0, zeros);
+                bytes.put_u64(len << 8);
+                bytes.put_u64(16);
+            }
+            bytes.put_bytes(0, tail);
+            let size = bytes.len();
+            let plain: Vec<u64> = (0..size)
+                .filter(|at| {
+                    let header = bytes.get(*at..at + BATCH_HEADER_BYTES);
+                    header.is_some_and(|header| plausible(header, (size - at) as u64).is_some())
+                })
+                .map(|at| at as u64)
+                .collect();
+            let inner = io::Cursor::new(bytes);
+            let size = size as u64;
+            let mut reader = Reader { inner, size, signature: 0, buffer: Vec::new(), buffer_at: 0 };
+            let (mut found, mut at) = (Vec::new(), 0);
+            while let Some(candidate) = reader.next_candidate(at).unwrap() {
+                found.push(candidate);
+                at = candidate + 1;
+            }
+            prop_assert_eq!(found, plain);
         }
     }
 

@@ -283,6 +283,15 @@ impl Log {
         }
     }
 
+    /// Where what is durable of a group ends, purged or not, and up to where it is purged; 0 where there never
+    /// was an entry.
+    pub fn extent(&self, group: ShardId) -> (u64, u64) {
+        let groups = read(&self.groups);
+        let Some(state) = groups.get(&group) else { return (0, 0) };
+        let purged = state.purged.as_ref().map_or(0, |(index, _)| *index);
+        (state.span.map_or(purged, |(_, last)| last.max(purged)), purged)
+    }
+
     /// Marks the log as one that has lost acknowledged data: it never opens again.
     ///
     /// # Errors

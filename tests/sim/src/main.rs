@@ -18,6 +18,10 @@ use folkmoot_sim::shrink::shrink;
 use folkmoot_sim::{kept, runtime};
 use indicatif::{ProgressBar, ProgressStyle};
 
+/// A sixth of a life was the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs simulated lives of a Folkmoot cluster, and judges them.
 ///
 /// A life is drawn from its seed: how many nodes, clients and rooms there are, how disks and the
