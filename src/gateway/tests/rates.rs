@@ -1,5 +1,8 @@
 //! Floods: refused with when to come back, on every interface, without harm to anybody else.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use super::server::Server;
@@ -117,6 +120,41 @@ async fn to_follow_rooms_that_are_not_there_is_a_flood_as_well() {
         }
     }
     assert!((10..=25).contains(&looked_for), "{looked_for}: three, and as many as are no flood");
+}
+
+#[tokio::test]
+async fn ten_thousand_follows_are_refused_and_the_connection_goes_on() {
+    let server = with(RateLimits { token: 100, ..RateLimits::default() }, false).await;
+    let mut socket = Socket::open(&server, &server.bob).await;
+    let follow = |from: usize, count: usize| {
+        let rooms = (from..from + count).map(|n| json!({ "room": format!("nowhere-{n}") }));
+        json!({ "type": "follow", "rooms": rooms.collect::<Vec<_>>() })
+    };
+    // More than a frame may name, then ten thousand by as many as it may.
+    socket.say(follow(0, 1001)).await;
+    assert_eq!(socket.frame().await["error"]["code"], "limit_reached");
+    let mut codes = BTreeMap::<String, usize>::new();
+    for n in 0..10 {
+        socket.say(follow(n * 1000, 1000)).await;
+        for _ in 0..1000 {
+            let frame = socket.frame().await;
+            let code = frame["error"]["code"].as_str().expect("there is no such room");
+            *codes.entry(code.into()).or_default() += 1;
+        }
+    }
+    let missing = codes["room_not_found"];
+    assert!((1000..3000).contains(&missing), "{codes:?}");
+    assert_eq!(missing + codes["rate_limited"], 10_000, "{codes:?}");
+    let begin = Instant::now();
+    loop {
+        socket.say(json!({ "type": "ping" })).await;
+        let frame = socket.frame().await;
+        if frame["type"] == "pong" {
+            break;
+        }
+        assert_eq!(frame["error"]["code"], "rate_limited", "that has been used up for a moment");
+        assert!(begin.elapsed() < Duration::from_secs(5));
+    }
 }
 
 #[tokio::test]
