@@ -54,7 +54,8 @@ use careful_fs::Careful;
 use error::Problem;
 pub use error::{OpenError, is_no_space};
 pub use recover::{create, is_missing, is_written};
-use state::{Groups, Stamp};
+pub use state::GroupState;
+use state::{Groups, Stamp, State};
 
 /// Entries asked of raft-engine at once; it makes room for as many before it looks.
 const FETCH_ENTRIES: u64 = 1024;
@@ -143,23 +144,6 @@ pub enum Write {
         /// The entry's id.
         log_id: Bytes,
     },
-}
-
-/// What the log has of one group.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct GroupState {
-    /// The last vote written.
-    pub vote: Option<Bytes>,
-    /// The last entry noted as committed.
-    pub committed: Option<Bytes>,
-    /// Index and id of the last purged entry.
-    pub purged: Option<(u64, Bytes)>,
-    /// Index of the first entry; `None` when there are none.
-    pub first: Option<u64>,
-    /// Index of the last entry; `None` when there are none, even if some were purged.
-    pub last: Option<u64>,
-    /// The replica was removed from this node: what is left of its state is to be removed, too.
-    pub forgotten: bool,
 }
 
 /// What a write cost.
@@ -271,25 +255,13 @@ impl Log {
 
     /// What is durable of a group; empty if it was never written to.
     pub fn group(&self, group: ShardId) -> GroupState {
-        let state = read(&self.groups).get(&group).cloned().unwrap_or_default();
-        let (first, last) = state.span.unzip();
-        GroupState {
-            vote: state.vote,
-            committed: state.committed,
-            purged: state.purged,
-            first,
-            last,
-            forgotten: state.forgotten,
-        }
+        read(&self.groups).get(&group).map(State::told).unwrap_or_default()
     }
 
     /// Where what is durable of a group ends, purged or not, and up to where it is purged; 0 where there never
     /// was an entry.
     pub fn extent(&self, group: ShardId) -> (u64, u64) {
-        let groups = read(&self.groups);
-        let Some(state) = groups.get(&group) else { return (0, 0) };
-        let purged = state.purged.as_ref().map_or(0, |(index, _)| *index);
-        (state.span.map_or(purged, |(_, last)| last.max(purged)), purged)
+        read(&self.groups).get(&group).map(State::extent).unwrap_or_default()
     }
 
     /// Marks the log as one that has lost acknowledged data: it never opens again.

@@ -63,7 +63,37 @@ pub struct State {
     pub forgotten: bool,
 }
 
+/// What the log has of one group.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GroupState {
+    /// The last vote written.
+    pub vote: Option<Bytes>,
+    /// The last entry noted as committed.
+    pub committed: Option<Bytes>,
+    /// Index and id of the last purged entry.
+    pub purged: Option<(u64, Bytes)>,
+    /// Index of the first entry; `None` when there are none.
+    pub first: Option<u64>,
+    /// Index of the last entry; `None` when there are none, even if some were purged.
+    pub last: Option<u64>,
+    /// The replica was removed from this node: what is left of its state is to be removed, too.
+    pub forgotten: bool,
+}
+
 impl State {
+    /// What is told of it.
+    pub(super) fn told(&self) -> GroupState {
+        let (first, last) = self.span.unzip();
+        let State { vote, committed, purged, forgotten, .. } = self.clone();
+        GroupState { vote, committed, purged, first, last, forgotten }
+    }
+
+    /// Where the log ends, purged or not, and up to where it is purged; 0 where there never was an entry.
+    pub(super) fn extent(&self) -> (u64, u64) {
+        let purged = self.purged.as_ref().map_or(0, |(index, _)| *index);
+        (self.span.map_or(purged, |(_, last)| last.max(purged)), purged)
+    }
+
     /// The only indexes an append may begin at, from and to; `None` when any will do.
     pub fn appendable(&self) -> Option<(u64, u64)> {
         match (self.span, &self.purged, self.end) {
