@@ -97,7 +97,7 @@ async fn frames_of_a_session_count_and_the_session_goes_on() {
 /// Two requests a second for a user, and three rooms for a connection.
 async fn following_few() -> Server {
     let rates = RateLimits { user: 2, ..RateLimits::default() };
-    let server = with(rates.clone(), false).await;
+    let server = with(rates, false).await;
     server.limits.set(GatewayLimits {
         rates,
         follows_per_session_max: 3,

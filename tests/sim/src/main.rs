@@ -291,7 +291,7 @@ fn main() -> ExitCode {
         bar.set_message(format!("{} failed", failed.load(Ordering::Relaxed)));
         bar.inc(1);
         let done = bar.position();
-        if bar.is_hidden() && done % REPORT_EVERY == 0 && done < run.seeds.len() as u64 {
+        if bar.is_hidden() && done.is_multiple_of(REPORT_EVERY) && done < run.seeds.len() as u64 {
             let (of, failed) = (run.seeds.len(), failed.load(Ordering::Relaxed));
             let rate = done as f64 / begun.elapsed().as_secs_f64() * 60.0;
             tell(format_args!("{done} of {of} lives, {rate:.0} a minute, {failed} failed"));
