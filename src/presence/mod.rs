@@ -30,6 +30,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::clock::Clock;
 use crate::id::{NodeId, RoomId, Seq, UserId};
 use crate::presence::table::Table;
@@ -98,6 +100,9 @@ pub struct Seen {
 pub struct Presence {
     table: Mutex<Table>,
     clock: Arc<dyn Clock>,
+    /// Changes with each tick. What waits for the next one waits for this: a timer each would wake a node
+    /// that has nothing to do several times as often.
+    ticks: watch::Sender<()>,
 }
 
 impl fmt::Debug for Presence {
@@ -109,7 +114,7 @@ impl fmt::Debug for Presence {
 impl Presence {
     /// Nobody is there yet.
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Presence> {
-        Arc::new(Presence { table: Mutex::default(), clock })
+        Arc::new(Presence { table: Mutex::default(), clock, ticks: watch::Sender::default() })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -166,6 +171,12 @@ impl Presence {
     pub(crate) fn tick(&self) {
         let now_ms = self.clock.now_ms();
         self.table().tick(now_ms);
+        self.ticks.send_replace(());
+    }
+
+    /// Changes with each tick.
+    pub(crate) fn ticks(&self) -> watch::Receiver<()> {
+        self.ticks.subscribe()
     }
 
     /// A peer has begun to tell what it knows; returns by what that is known to be its last such stream.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +77,7 @@ async fn tell<R: Runtime>(
 
 /// Tells a peer over a stream, until that breaks.
 async fn tell_over<R: Runtime>(presence: &Presence, mut stream: Stream, peer: NodeId) {
+    let mut ticks = presence.ticks();
     while presence.is_telling(peer) {
         while let Some(frame) = presence.next_frame(peer) {
             if stream.tx.send(frame.encode_to_vec().into()).await.is_err() {
@@ -83,7 +85,8 @@ async fn tell_over<R: Runtime>(presence: &Presence, mut stream: Stream, peer: No
             }
         }
         // Nothing comes back but the end.
-        if let Select2::Second(None) = R::select2(R::sleep(TICK), stream.rx.recv()).await {
+        let tick = pin!(ticks.changed());
+        if let Select2::Second(None) = R::select2(tick, stream.rx.recv()).await {
             return;
         }
     }

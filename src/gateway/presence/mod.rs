@@ -19,10 +19,11 @@ mod room;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::chat::command::Actor;
@@ -43,6 +44,8 @@ pub use crate::gateway::presence::room::RoomPresence;
 pub const PEOPLE_MAX: usize = 250;
 /// How many are named who type at the same time.
 const TYPING_MAX: usize = 5;
+/// Between two looks where nobody follows anything.
+const IDLE: Duration = Duration::from_secs(5);
 /// Rooms whose participants are being read.
 const LOADS_MAX: usize = 8;
 
@@ -50,6 +53,8 @@ const LOADS_MAX: usize = 8;
 #[derive(Debug, Default)]
 pub struct Gathered {
     rooms: Mutex<HashMap<RoomId, Watched>>,
+    /// Somebody follows a room, after nobody did.
+    begun: Notify,
 }
 
 impl Gathered {
@@ -59,7 +64,16 @@ impl Gathered {
 
     /// Follows who is there in a room, for somebody who follows the room.
     pub fn watch(&self, room: &RoomId) -> watch::Receiver<Arc<RoomPresence>> {
-        self.rooms().entry(room.clone()).or_default().subscribe()
+        let mut rooms = self.rooms();
+        if rooms.is_empty() {
+            self.begun.notify_one();
+        }
+        rooms.entry(room.clone()).or_default().subscribe()
+    }
+
+    /// Whether nobody follows anything here.
+    fn is_idle(&self) -> bool {
+        self.rooms().is_empty()
     }
 
     /// Says that a room's participants may have changed.
@@ -106,10 +120,18 @@ impl Gathered {
 pub async fn gather(app: Arc<App>) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // While nobody follows anything, changes are dropped, and the metric is kept.
+    let mut idle = interval(IDLE);
+    idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut loads, mut due) = (FuturesUnordered::new(), VecDeque::new());
     loop {
         tokio::select! {
-            _ = ticks.tick() => {
+            () = app.gathered.begun.notified() => {}
+            _ = idle.tick(), if app.gathered.is_idle() => {
+                drop(app.backend.presence().take_changes());
+                app.metrics.present.set(app.backend.presence().here() as f64);
+            }
+            _ = ticks.tick(), if !app.gathered.is_idle() => {
                 let presence = app.backend.presence();
                 app.gathered.tick(presence, presence.take_changes(), &mut due);
                 app.metrics.present.set(presence.here() as f64);
