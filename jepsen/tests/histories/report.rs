@@ -213,14 +213,13 @@ fn a_room_is_slow_only_when_somebody_waits() {
     });
     assert!(report.has(Anomaly::Unavailable), "{report}");
     // Refused once, then nobody asks for long.
-    let refused = |s: &mut Story| {
+    fn refused(s: &mut Story) {
         let op = s.begin(F::Read, Value::range(0, None));
         s.fail(&op);
-    };
+    }
     let report = after_heal(|s| {
         s.fault("kill", Phase::Stop, None);
-        let op = s.begin(F::Read, Value::range(0, None));
-        s.fail(&op);
+        refused(s);
         s.wait(40_000);
     });
     assert_eq!(report.verdict, Verdict::Valid, "{report}");
