@@ -45,8 +45,6 @@ pub struct Status {
 /// and its state end. What is equal twice was the same in between, as far as a log only grows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
-    /// Whether its voters are just being changed.
-    pub is_joint: bool,
     state: Option<ServerState>,
     term: u64,
     last_log: Option<u64>,
@@ -70,7 +68,6 @@ impl<R: Runtime> Shard<R> {
         let metrics = metrics.borrow_watched();
         let memberships = [&metrics.membership_config, &metrics.committed_membership_config];
         Stamp {
-            is_joint: memberships[0].membership().get_joint_config().len() > 1,
             state: metrics.running_state.is_ok().then_some(metrics.state),
             term: metrics.current_term,
             last_log: metrics.last_log_index,
@@ -125,6 +122,13 @@ impl<R: Runtime> Shard<R> {
             let index = config.log_id().as_ref().map_or(0, |log_id| log_id.index());
             (index, voter_sets(config.membership()))
         })
+    }
+
+    /// Whether the voters that this replica goes by are just being changed.
+    pub fn is_joint(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_joint_config().len() > 1
     }
 
     /// Term and index of the last entry here that is known to be committed.

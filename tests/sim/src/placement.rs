@@ -115,7 +115,7 @@ impl Placements {
 
     /// Nobody is made a voter who has not caught up; looked at when it is first seen on its way.
     fn promoted(&mut self, cluster: &Cluster, shard: &Shard<Sim>) {
-        if !shard.stamp().is_joint {
+        if !shard.is_joint() {
             return;
         }
         let [(index, voters), _] = shard.memberships();
