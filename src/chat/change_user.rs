@@ -324,13 +324,10 @@ fn use_invite<S: StateMut>(
             invite.used_by.remove(place);
         }
         (Some(_), false) | (None, true) => return Ok(done(call, true)),
-        (None, false) if row.disabled || !row.admin => return Err(unknown()),
-        (None, false) => {
-            if invite.used_by.len() >= invite.uses_max as usize {
-                return Err(unknown());
-            }
-            invite.used_by.push(guest);
+        (None, false) if row.disabled || !row.admin || !invite.admits(&guest, now_ms) => {
+            return Err(unknown());
         }
+        (None, false) => invite.used_by.push(guest),
     }
     put(call, row, false)
 }
