@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::common::browser::{Script, program};
+use crate::common::browser::{Browser, program};
 use crate::common::cluster::{Options, TestCluster, folkmoot, free_port};
 use crate::common::http::Http;
 use crate::common::sse::Sse;
@@ -213,18 +213,17 @@ impl Drop for Login {
 #[test]
 fn people_sign_in_with_browsers_over_two_nodes_and_with_the_command_line() {
     let Some(world) = World::start() else { return };
-    let Some(chromium) = program(&["chromium", "chromium-browser"], "chromium") else { return };
+    let Some(browser) = Browser::find() else { return };
     let body = json!({ "user": "ann" });
     world.cluster.admin(0).post("/v1/users", &body).unwrap().expect(201);
     let (mut login, shown) = Login::begin(&world);
-    let node = program(&["node"], "nodejs").unwrap();
     let config = json!({
-        "chromium": chromium,
+        "chromium": browser.chromium,
         "nodes": [world.cluster.url(0), world.public_url()],
         "device": shown["verification_uri_complete"],
         "picture": std::env::var("FOLKMOOT_PICTURE").ok(),
     });
-    let mut script = Script::start(&node, "browser/oidc.js", &config);
+    let mut script = browser.run("browser/oidc.js", &config);
     assert_eq!(script.next()["do"], "check");
     script.succeeds();
     // It asks every few seconds, and is made a user then.

@@ -1,11 +1,12 @@
 //! The web page: what its client keeps to, and two people in real browsers on two nodes, one signed in
-//! with a password and one by a provider, while nodes die. The tests are in web/test, and run by node; the browser is Debian's Chromium.
+//! with a password and one by a provider, while nodes die. The tests are in web/test, and run by node;
+//! Playwright drives Debian's Chromium.
 
 use std::process::Command;
 
 use serde_json::json;
 
-use crate::common::browser::{Script, program, web_tests};
+use crate::common::browser::{Browser, program, web_tests};
 use crate::common::cluster::{Options, TestCluster};
 use crate::oidc::World;
 
@@ -40,11 +41,7 @@ fn texts(cluster: &TestCluster, node: usize, room: &str) -> Vec<String> {
 
 #[test]
 fn two_people_in_browsers_see_each_message_once_while_nodes_die() {
-    let (Some(node), Some(chromium)) =
-        (program(&["node"], "nodejs"), program(&["chromium", "chromium-browser"], "chromium"))
-    else {
-        return;
-    };
+    let Some(browser) = Browser::find() else { return };
     let arguments = vec!["--set".into(), "accounts.registration=open".into()];
     let init_arguments = vec!["--shards".into(), "2".into()];
     let options = Options { arguments, init_arguments, ..Options::default() };
@@ -59,9 +56,9 @@ fn two_people_in_browsers_see_each_message_once_while_nodes_die() {
         let body = json!({ "user": user, "password": PASSWORD });
         cluster.http(0).post("/v1/register", &body).unwrap().expect(201);
     }
-    let config = json!({ "chromium": chromium, "nodes": cluster.client_urls(),
+    let config = json!({ "chromium": browser.chromium, "nodes": cluster.client_urls(),
                          "password": PASSWORD, "past": PAST, "provider": provider });
-    let mut script = Script::start(&node, "browser/chat.js", &config);
+    let mut script = browser.run("browser/chat.js", &config);
     loop {
         let wish = script.next();
         let node = wish["node"].as_u64().unwrap_or_default() as usize;

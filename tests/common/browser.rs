@@ -25,6 +25,39 @@ pub fn program(names: &[&str], package: &str) -> Option<PathBuf> {
     found
 }
 
+/// What drives browsers, and Debian's browser; says so where one of them is missing.
+pub struct Browser {
+    node: PathBuf,
+    pub chromium: PathBuf,
+}
+
+impl Browser {
+    pub fn find() -> Option<Browser> {
+        let node = program(&["node"], "nodejs")?;
+        let chromium = program(&["chromium", "chromium-browser"], "chromium")?;
+        if !web_tests().with_file_name("node_modules/@playwright/test").is_dir() {
+            say!("SKIPPED: no Playwright; run `npm ci` in web/, as scripts/test does");
+            return None;
+        }
+        Some(Browser { node, chromium })
+    }
+
+    /// Runs a file of web/test, and tells it this.
+    pub fn run(&self, file: &str, config: &Value) -> Script {
+        let mut command = Command::new(&self.node);
+        command.arg(web_tests().join(file));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let mut script = Script { child, lines };
+        script.tell(config);
+        script
+    }
+}
+
 /// Where the scripts are.
 pub fn web_tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("web/test")
@@ -37,21 +70,6 @@ pub struct Script {
 }
 
 impl Script {
-    /// Runs a file of web/test, and tells it this.
-    pub fn start(node: &Path, file: &str, config: &Value) -> Script {
-        let mut command = Command::new(node);
-        command.arg(web_tests().join(file));
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (sender, lines) = channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
-        let mut script = Script { child, lines };
-        script.tell(config);
-        script
-    }
-
     /// Tells it something.
     pub fn tell(&mut self, value: &Value) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{value}").unwrap();
