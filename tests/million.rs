@@ -24,7 +24,7 @@ const PAGES: usize = 1000;
 /// Of how many rounds the middle one counts.
 const ROUNDS: usize = 3;
 /// How many rounds are made at most, so that this many are undisturbed.
-const ROUNDS_MAX: usize = 24;
+const ROUNDS_MAX: usize = 12;
 /// How much of a round's processor time other machines on the same host may take.
 const STOLEN_MAX: f64 = 0.02;
 
