@@ -64,11 +64,16 @@ impl Waiting {
     }
 }
 
-/// Whether it says how well a cluster serves. A resend with another text is meant to be refused.
-fn counts(op: &Op) -> bool {
+/// Whether the operation of a line says how well a cluster serves. A resend with another text is meant to
+/// be refused; its refusal does not repeat what was asked.
+fn counts(history: &History, line: usize, op: &Op) -> bool {
     match op.f {
         F::Send | F::Read => true,
-        F::Resend => matches!(op.value, Value::Write { other_body: false, .. } | Value::None),
+        F::Resend => {
+            let other = |op: &Op| matches!(op.value, Value::Write { other_body: true, .. });
+            let invoke = history.partner(line).filter(|_| op.kind != Kind::Invoke);
+            !other(invoke.map_or(op, |invoke| &history.ops()[invoke]))
+        }
         _ => false,
     }
 }
@@ -102,7 +107,7 @@ pub(super) fn check(
             }
             continue;
         }
-        let Some(room) = op.room.as_ref().filter(|_| counts(op)) else { continue };
+        let Some(room) = op.room.as_ref().filter(|_| counts(history, line, op)) else { continue };
         if op.kind == Kind::Invoke && faults.healthy() {
             healthy_since.push((line, faults.changes));
         }

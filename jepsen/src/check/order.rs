@@ -3,7 +3,7 @@
 //! Each operation has a key: a send at seq `s` comes after whatever saw the log end before `s` and
 //! before whatever saw it reach `s`. In the order of keys, an operation that returned before one of
 //! a strictly smaller key was called happened too early. That is all there is to linearizability
-//! when each place is known; `tests/brute_force.rs` compares it with a search.
+//! when each place is known; `tests/histories/brute_force.rs` compares it with a search.
 
 use std::cmp::{Ordering, Reverse};
 

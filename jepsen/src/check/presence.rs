@@ -2,8 +2,10 @@
 //!
 //! As in `jepsen.tests.kafka`, an acknowledged message that nobody was ever shown is a
 //! `lost-write` when a reader passed over its place, and `unseen` when the room was read to its
-//! end and the end came before it. One that was shown once and is missing later is a `lost-write`.
+//! end and the end came before it. One that was shown once and is missing later is a `lost-write`,
+//! acknowledged or not: what anybody was shown is committed.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::check::report::{Anomaly, Findings};
@@ -61,6 +63,33 @@ pub(super) fn check(room: &Room, ends: &BTreeMap<&Name, End>, findings: &mut Fin
                     )
                 });
             }
+        }
+    }
+    forgotten(room, ends, &missing, findings);
+}
+
+/// Whether a node's final read ends before what somebody had seen when it began, though no acknowledgement
+/// says so. What another final read had is said where replicas are compared.
+fn forgotten(room: &Room, ends: &BTreeMap<&Name, End>, missing: &[bool], findings: &mut Findings) {
+    if missing.contains(&true) {
+        return;
+    }
+    for (node, end) in ends {
+        let before = room.readings.iter().take_while(|reading| reading.line < end.call);
+        let before = before.filter(|reading| reading.hold != Hold::Final);
+        // Of those that saw the most, the first.
+        let Some(seen) = before.max_by_key(|seen| (seen.head, Reverse(seen.line))) else {
+            continue;
+        };
+        if seen.head > end.head {
+            let lines = [seen.line as usize, end.line as usize];
+            findings.add(Anomaly::LostWrite, Some(room.name), &lines, || {
+                format!(
+                    "the log had been seen to reach seq {}, and {node} ends at seq {}",
+                    seen.head, end.head
+                )
+            });
+            return;
         }
     }
 }

@@ -149,7 +149,7 @@ impl<'h, W: Write> Export<'h, W> {
         let known = self.values.0.len();
         let value = self.values.of(id);
         if value == known {
-            writeln!(self.out, "; value {value}: {id}")?;
+            writeln!(self.out, "; value {value}: {}", string(&id.to_string()))?;
         }
         Ok(value)
     }

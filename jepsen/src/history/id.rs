@@ -214,12 +214,12 @@ impl<'de> Deserialize<'de> for Process {
         impl Visitor<'_> for NumberOrNemesis {
             type Value = Process;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a process: a number below 4294967295, or \"nemesis\"")
+                f.write_str("a process: a number below 2147483648, or \"nemesis\"")
             }
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Process, E> {
-                let process = u32::try_from(number).ok().filter(|n| *n != u32::MAX);
+                let process = i32::try_from(number).ok();
                 process
-                    .map(Process)
+                    .map(|number| Process(number.unsigned_abs()))
                     .ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(number), &self))
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Process, E> {

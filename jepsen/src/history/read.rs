@@ -6,12 +6,15 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 
 use serde::Deserialize;
 
 use crate::history::op::{Admin, Event, F, Fault, Kind, Op, Phase, Value};
 use crate::history::{FORMAT, History, Id, Malformed, Name, Process};
+
+/// How long a line may be: far more than the largest page.
+const LINE_BYTES_MAX: u64 = 64 << 20;
 
 /// Why a history could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -56,9 +59,12 @@ pub fn read(mut input: impl BufRead) -> Result<History, ReadError> {
     loop {
         line += 1;
         text.clear();
-        let read = input.read_until(b'\n', &mut text);
+        let read = input.by_ref().take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut text);
         let taken = match read.map_err(|error| ReadError::Io { line, error })? {
             0 => break,
+            bytes if bytes as u64 > LINE_BYTES_MAX => {
+                Err(Malformed::new(format_args!("it is longer than {LINE_BYTES_MAX} bytes")))
+            }
             _ => reader.take(&text),
         };
         taken.map_err(|problem| ReadError::Malformed { line, problem })?;

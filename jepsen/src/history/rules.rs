@@ -1,7 +1,7 @@
 //! Which lines make sense: what value goes with what `f` and type, and what completes what.
 
-use crate::history::Malformed;
 use crate::history::op::{F, Kind, Op, Value};
+use crate::history::{Malformed, Process};
 
 /// Checks a line by itself.
 pub(super) fn shape(op: &Op) -> Result<(), Malformed> {
@@ -16,6 +16,13 @@ pub(super) fn shape(op: &Op) -> Result<(), Malformed> {
             "a {f} is always of type {}, not {kind}",
             kinds[0].as_str()
         )));
+    }
+    if (op.f == F::Nemesis) != (op.process == Process::NEMESIS) {
+        return Err(Malformed::new(format_args!("a {f} is not of process {}", op.process)));
+    }
+    // Times are longs wherever histories go.
+    if i64::try_from(op.time).is_err() {
+        return Err(Malformed::new(format_args!("the time {} is beyond {}", op.time, i64::MAX)));
     }
     let needs_room = match op.f {
         F::Nemesis => false,

@@ -165,6 +165,16 @@ fn what_makes_no_sense_is_refused_with_its_line() {
             "line 1: a nemesis is always of type info, not invoke",
         ),
         (
+            &[
+                r#""process":0,"type":"info","f":"nemesis","value":{"fault":"kill","phase":"start"}"#,
+            ],
+            "line 1: a nemesis is not of process 0",
+        ),
+        (
+            &[r#""process":"nemesis","type":"invoke","f":"send","value":{"id":"a"}"#],
+            "line 1: a send is not of process nemesis",
+        ),
+        (
             &[r#""process":0,"type":"invoke","f":"send""#],
             "line 1: the value of a send of type invoke has no id",
         ),
@@ -208,10 +218,12 @@ fn what_is_not_an_operation_is_refused_with_its_line() {
     let replaced = |from: &str, to: &str| problem(&lines(&[SEND]).replace(from, to));
     for (from, to, expected) in [
         ("\"time\":0", "\"time\":-1", "invalid value: integer `-1`, expected u64"),
+        ("\"time\":0", "\"time\":9223372036854775808", "is beyond 9223372036854775807"),
         ("\"time\":0,", "", "missing field `time`"),
         ("\"time\":0", "\"when\":0", "unknown field `when`"),
         ("\"time\":0", "\"time\":0,\"time\":0", "duplicate field `time`"),
         ("\"process\":0", "\"process\":\"x\"", "expected a process: a number"),
+        ("\"process\":0", "\"process\":2147483648", "expected a process: a number below"),
         ("\"id\":\"a\"", "\"id\":7", "expected an id: a UUID, or a word"),
         ("\"id\":\"a\"", "\"id\":\"0123456789abcdef\"", "expected an id: a UUID, or a word"),
         ("\"room\":\"tea\",", "", "a send has a room"),
@@ -221,6 +233,8 @@ fn what_is_not_an_operation_is_refused_with_its_line() {
         let said = replaced(from, to);
         assert!(said.starts_with("line 1: ") && said.contains(expected), "{to}: {said}");
     }
+    let long = std::io::BufReader::new(std::io::repeat(b'x'));
+    assert_eq!(read(long).unwrap_err().to_string(), "line 1: it is longer than 67108864 bytes");
     let not_utf8 = [&b"{\"index\":0,\"f\":\""[..], b"\xff\"}\n"].concat();
     assert!(read(&not_utf8[..]).unwrap_err().to_string().starts_with("line 1: not an operation"));
 }

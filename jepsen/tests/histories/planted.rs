@@ -25,6 +25,28 @@ const PLANTED: &[Planted] = &[
             s.final_read("n1", "a");
         },
     },
+    // Nobody acknowledged it; but it had been read, and so was there for good.
+    Planted {
+        found: &["lost-write"],
+        witness: &[&[4, 5], &[6, 7]],
+        tell: |s| {
+            s.send("a", 1);
+            s.send_unanswered("b");
+            s.read(0, "a b");
+            s.final_read("n1", "a");
+        },
+    },
+    // The same, delivered.
+    Planted {
+        found: &["lost-write"],
+        witness: &[&[4], &[5, 6]],
+        tell: |s| {
+            s.send_unanswered("a");
+            s.subscribe(7, 0);
+            s.deliver(7, 1, "a");
+            s.final_read("n1", "");
+        },
+    },
     // Another message is in its place.
     Planted {
         found: &["lost-write", "inconsistent-offsets"],

@@ -224,6 +224,25 @@ fn a_room_is_slow_only_when_somebody_waits() {
     });
     assert_eq!(report.verdict, Verdict::Valid, "{report}");
     assert_eq!(report.availability.recovery_max_ms, Some(2.0), "a refusal, and an answer");
+    // Another text under the same id is refused, as it should be: nobody waits for more.
+    let report = after_heal(|s| {
+        s.fault("kill", Phase::Stop, None);
+        let op = s.begin(F::Resend, Value::send(id("a")));
+        s.fail(&op);
+        s.resend_other("a", None);
+        s.wait(40_000);
+    });
+    assert_eq!(report.verdict, Verdict::Valid, "{report}");
+    // Nor does that refusal answer whoever does wait.
+    let mut story = Story::new();
+    story.send("a", 1);
+    story.fault("kill", Phase::Start, None);
+    story.fault("kill", Phase::Stop, None);
+    let _waits = story.begin(F::Send, Value::send(id("b")));
+    story.resend_other("a", None);
+    story.wait(40_000);
+    story.read(0, "a");
+    assert!(story.check().has(Anomaly::Unavailable));
     // Refused again and again, also when nobody is ever served; and whoever waits all the time.
     for served in [true, false] {
         let mut story = Story::new();

@@ -186,8 +186,7 @@ mod tests {
         let mut step = Step { name, commands, begin, end, until, nodes: 3, error: None };
         let quantiles_ms = [50.0; 3];
         assert_eq!(Posts::during(&all, &step), Posts { count: 2, failed: 1, quantiles_ms });
-        step.begin = ms(85);
-        step.until = ms(100);
+        (step.begin, step.end, step.until) = (ms(85), ms(90), ms(100));
         let quantiles_ms = [5.0; 3];
         let posts = Posts::during(&all, &step);
         assert_eq!(posts, Posts { count: 1, failed: 0, quantiles_ms });
