@@ -89,6 +89,8 @@ mod planted {
             "a checkpoint leaves out the group's membership"
         SeqFromLeader "seq-from-leader" "apply"
             "the leader numbers what it acknowledges of one entry, from the first one's seq on"
+        EventForgotten "event-forgotten" "apply"
+            "one event in sixteen is counted by its room, and not kept"
         LogTimeForgotten "log-time-forgotten" "apply"
             "log time begins anew after a restart"
         ApplySeesCheckpoint "apply-sees-checkpoint" "apply"

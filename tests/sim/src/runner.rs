@@ -89,14 +89,30 @@ impl Run {
         let plan = Plan::draw(seed, &self.wishes);
         let mut outcome = life::live(&plan, self.trace);
         if self.twice {
-            let again = life::live(&plan, false);
-            if again.hash != outcome.hash {
-                let (first, second) = (outcome.hash, again.hash);
-                outcome.failures.push(format!(
-                    "determinism: two lives of one seed have the traces {first} and {second}"
-                ));
-            }
+            outcome.failures.extend(differ(&outcome, &life::live(&plan, false)));
         }
         outcome
+    }
+}
+
+/// What is wrong if two lives of one seed are not the same.
+fn differ(first: &Outcomes, second: &Outcomes) -> Option<String> {
+    let (first, second) = (first.hash, second.hash);
+    (first != second).then(|| {
+        format!("determinism: two lives of one seed have the traces {first} and {second}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_that_goes_another_way_is_told_from_the_same_again() {
+        let [one, again, another] =
+            [1, 1, 2].map(|seed| life::live(&Plan::draw(seed, &Wishes::default()), false));
+        assert_eq!(differ(&one, &again), None);
+        let said = differ(&one, &another).unwrap();
+        assert!(said.starts_with("determinism: "), "{said}");
     }
 }
