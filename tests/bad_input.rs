@@ -50,6 +50,8 @@ fn every_bad_request_gets_its_code_and_changes_nothing() {
         let answer = admin.send("POST", messages, &json_type, body).unwrap();
         answer.expect_error(400, "invalid_argument");
     }
+    let misplaced = admin.post(&format!("{messages}?text=x"), &json!({ "text": "x" })).unwrap();
+    misplaced.expect_error(400, "invalid_argument");
     let huge = "x".repeat(3 * 1024 * 1024);
     // The node may hang up before it has read all of it.
     if let Ok(answer) = admin.send("POST", messages, &json_type, huge.as_bytes()) {

@@ -156,15 +156,16 @@ fn check_prefixes(said: &[String]) {
     }
 }
 
-/// A second demo is refused while another one runs on its ports.
-fn check_ports_are_taken(base_port: u16) {
-    let dir = tempfile::tempdir().unwrap();
-    let mut second = Demo::start(dir.path(), base_port);
+/// A second demo gives up, and says why.
+fn check_refused(dir: &Path, base_port: u16, why: &str) {
+    let mut second = Demo::start(dir, base_port);
     let status = wait_for("the second demo to give up", PATIENCE, || {
         second.child.try_wait().unwrap().ok_or_else(|| "it runs".into())
     });
     assert_eq!(status.code(), Some(1), "{status}");
-    second.wait_said(&format!("port {base_port} is in use"));
+    second.wait_said(why);
+    let said = second.stderr.all();
+    assert!(!said.iter().any(|line| line.starts_with("node")), "it started one: {said:?}");
 }
 
 #[test]
@@ -177,7 +178,9 @@ fn a_demo_chats_outlives_a_node_stops_at_ctrl_c_and_resumes() {
     let ready = demo.ready();
     crate::common::say!("ready after {:?}", begin.elapsed());
     check_ready(&ready, &dir, base_port);
-    check_ports_are_taken(base_port);
+    let elsewhere = home.path().join("elsewhere");
+    check_refused(&elsewhere, base_port, &format!("port {base_port} is in use"));
+    assert!(!elsewhere.exists(), "nothing is made for what cannot run");
 
     let (urls, alice, bob) = (urls(&ready), token(&ready, "alice"), token(&ready, "bob"));
     let post = |urls: &[String], token: &str, text: &str| {
@@ -193,6 +196,8 @@ fn a_demo_chats_outlives_a_node_stops_at_ctrl_c_and_resumes() {
     assert!(said.contains("signal 9") && said.contains("2 nodes go on"), "{said}");
     let again = demo.wait_said("to start it again");
     assert!(again.contains(text(&nodes(&ready)[1], "dir")), "{again}");
+    // Nor does a second demo start the node that died, beside the others and elsewhere.
+    check_refused(&dir, free_ports(PORTS), "are run by another folkmoot");
     for (url, message) in [(&urls[0], "Who fell over?"), (&urls[2], "Nobody I know.")] {
         acked.push(post(std::slice::from_ref(url), alice, message));
     }

@@ -104,6 +104,11 @@ fn an_export_verifies_offline_and_a_changed_one_does_not() {
     let file = write_log(cluster.directory(), "tea", &log_text(200));
     succeed(&mut cluster.cli(0, &["import", "irc", file.to_str().unwrap()]));
     let export = String::from_utf8(succeed(&mut cluster.cli(0, &["export", "tea"]))).unwrap();
+    let out = cluster.directory().join("out");
+    let mut nowhere = cluster.cli(0, &["export", "tea", "nowhere", "--out"]);
+    assert!(!nowhere.arg(&out).output().unwrap().status.success());
+    let made: Vec<_> = std::fs::read_dir(&out).unwrap().map(|f| f.unwrap().file_name()).collect();
+    assert_eq!(made, ["tea.jsonl"], "nothing is left of what failed");
     let path = cluster.directory().join("tea.jsonl");
     let verify = |text: &str| {
         std::fs::write(&path, text).unwrap();

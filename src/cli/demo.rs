@@ -69,6 +69,9 @@ pub(super) async fn run(args: Args) -> Outcome {
     if ![1, 3, 5].contains(&args.nodes) {
         return Err(Failure::Usage("--nodes must be 1, 3 or 5".into()));
     }
+    let (nodes, base_port) = (args.nodes, args.base_port);
+    let mut plan = Plan { nodes, dir: args.dir.clone(), base_port, logs: Logs::Stderr };
+    plan.free_addresses()?;
     let cannot = |what: &str, error: std::io::Error| {
         Failure::failed(format!("cannot {what} {}: {error}", args.dir.display()))
     };
@@ -86,8 +89,7 @@ pub(super) async fn run(args: Args) -> Outcome {
         )));
     }
     let mut stop = signal::Stop::catch()?;
-    let plan =
-        Plan { nodes: args.nodes, dir: dir.clone(), base_port: args.base_port, logs: Logs::Stderr };
+    plan.dir.clone_from(&dir);
     let mut local = plan.start()?;
     let urls = local.urls();
     let ready = tokio::select! {

@@ -103,11 +103,14 @@ async fn to_file(args: &Args, client: &Client, room: &RoomId, dir: &Path) -> Out
     let failed =
         |error: io::Error| Failure::failed(format!("cannot write {}: {error}", path.display()));
     let mut out = BufWriter::new(File::create(&part).map_err(failed)?);
-    let events = write_room(args, client, room, &mut out).await?;
-    let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
-    file.sync_all().map_err(failed)?;
-    fs::rename(&part, &path).map_err(failed)?;
-    Ok(events)
+    let whole = async {
+        let events = write_room(args, client, room, &mut out).await?;
+        let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
+        file.sync_all().map_err(failed)?;
+        fs::rename(&part, &path).map_err(failed)?;
+        Ok(events)
+    };
+    whole.await.inspect_err(|_| drop(fs::remove_file(&part)))
 }
 
 /// Writes one room; returns how many events. An export that breaks is taken up where it broke.

@@ -4,6 +4,7 @@
 //! order. It watches its standard input, whose other end we hold: should we be killed, it stops by
 //! itself. Dropping a [`Local`] kills what still runs.
 
+use std::fs::{File, TryLockError};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -72,6 +73,7 @@ pub(super) struct Local {
     pub nodes: Vec<LocalNode>,
     exits: mpsc::Receiver<(u16, String)>,
     kill: CancellationToken,
+    _lock: File,
 }
 
 impl LocalNode {
@@ -97,11 +99,10 @@ impl Plan {
         Some((local(client), local(client.checked_add(1)?)))
     }
 
-    /// Starts the nodes, after checking that every port is free.
-    pub(super) fn start(&self) -> Outcome<Local> {
-        let numbers = 1..=self.nodes;
+    /// Client and peer address of each node, all of which are free.
+    pub(super) fn free_addresses(&self) -> Outcome<Vec<(SocketAddr, SocketAddr)>> {
         let addresses: Option<Vec<_>> =
-            numbers.clone().map(|number| self.addresses(number)).collect();
+            (1..=self.nodes).map(|number| self.addresses(number)).collect();
         let addresses = addresses.ok_or_else(|| {
             Failure::Usage(format!(
                 "--base-port {} does not give every node its ports",
@@ -112,11 +113,19 @@ impl Plan {
             check_free(*client)?;
             check_free(*peer)?;
         }
+        Ok(addresses)
+    }
+
+    /// Starts the nodes, after checking that every port is free and that nobody else runs nodes on this
+    /// directory: beside others of another address, one that had died would be started there.
+    pub(super) fn start(&self) -> Outcome<Local> {
+        let addresses = self.free_addresses()?;
+        let lock = self.lock()?;
         let (exited, exits) = mpsc::channel(usize::from(self.nodes));
         let kill = CancellationToken::new();
         let peers: Vec<SocketAddr> = addresses.iter().map(|(_, peer)| *peer).collect();
         let mut nodes = Vec::new();
-        for (number, (client, peer)) in numbers.zip(addresses) {
+        for (number, (client, peer)) in (1..=self.nodes).zip(addresses) {
             let dir = self.dir.join(format!("node{number}"));
             let args = serve_args(&dir, client, peer, &peers);
             let mut child = self.spawn(number, &args)?;
@@ -132,7 +141,25 @@ impl Plan {
             nodes.push(node);
             tokio::spawn(watch(number, child, kill.clone(), exited.clone()));
         }
-        Ok(Local { nodes, exits, kill })
+        Ok(Local { nodes, exits, kill, _lock: lock })
+    }
+
+    /// Keeps others from the directory for as long as the file is open.
+    fn lock(&self) -> Outcome<File> {
+        let path = self.dir.join("lock");
+        let failed = |error: std::io::Error| {
+            Failure::failed(format!("cannot lock {}: {error}", path.display()))
+        };
+        let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+            Err(TryLockError::WouldBlock) => Err(Failure::failed(format!(
+                "the nodes in {} are run by another folkmoot; stop that first, or choose another \
+                 --dir",
+                self.dir.display()
+            ))),
+        }
     }
 
     fn spawn(&self, number: u16, args: &[String]) -> Outcome<Child> {

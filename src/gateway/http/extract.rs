@@ -77,6 +77,10 @@ impl<T: DeserializeOwned + Default> FromRequest<Arc<App>> for MaybeJson<T> {
 }
 
 async fn read(request: Request, app: &App, needs_type: bool) -> Result<Bytes, Error> {
+    // Or what was put into the wrong place is passed over.
+    if request.uri().query().is_some_and(|query| !query.is_empty()) {
+        return Err(Error::invalid("this request takes no query: what it is to do is in its body"));
+    }
     let too_large = || {
         let message = format!("the body is larger than {BODY_BYTES_MAX} bytes");
         Error::new(Code::TooLarge, message)

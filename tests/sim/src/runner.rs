@@ -98,9 +98,8 @@ impl Run {
 /// What is wrong if two lives of one seed are not the same.
 fn differ(first: &Outcomes, second: &Outcomes) -> Option<String> {
     let (first, second) = (first.hash, second.hash);
-    (first != second).then(|| {
-        format!("determinism: two lives of one seed have the traces {first} and {second}")
-    })
+    (first != second)
+        .then(|| format!("determinism: two lives of one seed have the traces {first} and {second}"))
 }
 
 #[cfg(test)]
