@@ -88,7 +88,7 @@ impl<S: StateMut> Call<'_, S> {
             room.head = event.seq;
             room.chain = event.chain(&room.chain);
             let event = Arc::new(event);
-            if !mutant!(EventForgotten) || event.seq.0 % 16 != 0 {
+            if !mutant!(EventForgotten) || !event.seq.0.is_multiple_of(16) {
                 self.state.append_event(&room.id, event.clone());
             }
             self.events.push((room.id.clone(), event));
