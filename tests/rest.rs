@@ -155,6 +155,7 @@ fn edits_reactions_and_redactions_show_in_history() {
     admin.send("DELETE", &path, &[], b"").unwrap().expect(200);
     let shown = get();
     assert_eq!(shown["redacted"], true);
+    assert_eq!(shown["reactions"], serde_json::Value::Null, "they go with it");
     let everything = admin.get("/v1/rooms/general/events?after=0").unwrap();
     let everything = String::from_utf8_lossy(&everything.body).into_owned();
     assert!(!everything.contains("hello") && !everything.contains("helo"), "{everything}");

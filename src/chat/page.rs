@@ -230,11 +230,13 @@ fn annotate(
         let kept = notes.replies.partition_point(|seq| *seq < room.first_seq);
         Some(((notes.replies.len() - kept) as u64, *notes.replies.last()?))
     });
-    // A thread has a page of its own; here it would be without bounds.
+    // A thread has a page of its own; here it would be without bounds. With a message goes what was made of it.
     let notes = match notes {
-        Some(notes) if !notes.replies.is_empty() => {
-            let (edits, reactions) = (notes.edits.clone(), notes.reactions.clone());
+        Some(notes) if !notes.replies.is_empty() || notes.redacted_by.is_some() => {
             let redacted_by = notes.redacted_by;
+            let edits = notes.edits.clone();
+            let reactions =
+                if redacted_by.is_some() { Vec::new() } else { notes.reactions.clone() };
             let rest = Notes { edits, reactions, redacted_by, replies: Vec::new() };
             Some(Arc::new(rest)).filter(|rest| **rest != Notes::default())
         }

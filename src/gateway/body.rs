@@ -19,9 +19,35 @@ use tokio::time::Sleep;
 use crate::error::{Code, Error};
 use crate::gateway::limits::BODIES_BYTES_MAX;
 
-/// Bytes of all bodies that are arriving now.
+/// Bytes of all bodies, and long WebSocket messages, that are arriving now.
 #[derive(Debug, Clone, Default)]
 pub struct BodyBudget(Arc<AtomicUsize>);
+
+impl BodyBudget {
+    /// Counts bytes in, also where they are too many: they are there.
+    ///
+    /// # Errors
+    /// [`Code::Overloaded`] when all together are too much.
+    pub fn take(&self, bytes: usize) -> Result<(), Error> {
+        let all = self.0.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if all > BODIES_BYTES_MAX {
+            let error = Error::new(Code::Overloaded, "too many requests are arriving at once");
+            return Err(error.retry_after(1000));
+        }
+        Ok(())
+    }
+
+    /// Counts bytes out.
+    pub fn give_back(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that are counted in.
+    #[cfg(test)]
+    pub fn taken(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// A request body that fails once it has taken too long, or all bodies have become too much.
 ///
@@ -44,18 +70,13 @@ impl BoundedBody {
 
     fn take(&mut self, bytes: usize) -> Result<(), BodyError> {
         self.taken += bytes;
-        let all = self.budget.0.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if all > BODIES_BYTES_MAX {
-            let error = Error::new(Code::Overloaded, "too many requests are arriving at once");
-            return Err(BodyError::new(error.retry_after(1000)));
-        }
-        Ok(())
+        self.budget.take(bytes).map_err(BodyError::new)
     }
 }
 
 impl Drop for BoundedBody {
     fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.taken, Ordering::Relaxed);
+        self.budget.give_back(self.taken);
     }
 }
 
@@ -127,6 +148,6 @@ mod tests {
         let refused = refused.downcast_ref::<BodyError>().unwrap();
         assert_eq!(refused.error.code, Code::Overloaded);
         drop((half, other));
-        assert_eq!(budget.0.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.taken(), 0);
     }
 }

@@ -15,6 +15,9 @@ pub const SESSION_MESSAGE_BYTES_MAX: usize = 2 * limits::TEXT_BYTES_MAX;
 /// One frame that a client sends over a WebSocket, in bytes: the longest text with every character
 /// outside ASCII escaped (12 bytes of JSON for 4 of UTF-8), and the fields around it.
 pub const FRAME_BYTES_MAX: usize = 3 * limits::TEXT_BYTES_MAX + 8 * 1024;
+/// What a client sends over a WebSocket before it has signed in, in bytes: a token may be a JWT with many
+/// groups.
+pub const FIRST_FRAME_BYTES_MAX: usize = 16 * 1024;
 /// What a WebSocket reads at once, in bytes. The buffer is there even when nothing comes.
 pub const WEBSOCKET_READ_BYTES: usize = 2 * 1024;
 /// What a WebSocket gathers before it writes, in bytes. The buffer stays as large as it was once.

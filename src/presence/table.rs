@@ -182,8 +182,10 @@ impl Table {
         Seen { status, last_seen_ms: known.then_some(entry.seen_ms) }
     }
 
+    /// Who types in a room. Nobody does who is not there, or does not want to be seen.
     pub fn typing_in(&self, room: &RoomId) -> Vec<UserId> {
-        self.typing.get(room).into_iter().flat_map(BTreeMap::keys).cloned().collect()
+        let users = self.typing.get(room).into_iter().flat_map(BTreeMap::keys);
+        users.filter(|user| self.seen(user).status != Status::Offline).cloned().collect()
     }
 
     pub fn take_changes(&mut self) -> Changes {

@@ -315,6 +315,9 @@ fn create_directory(path: &Path) -> Result<(), Refusal> {
         if path.is_dir() {
             return Ok(());
         }
+        if path.exists() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),

@@ -127,7 +127,7 @@ const CHANGES = {
     // An edit whose text is erased belongs to a message that has been redacted.
     if (message.redacted || redacted || message.edits?.some((edit) => edit.seq === seq)) return message;
     const edits = [...(message.edits ?? []), { seq, at, text }];
-    return { ...message, text, edits, edited_at: at, ...(mentions && { mentions }) };
+    return { ...message, text, edits, edited_at: at, mentions: mentions ?? [] };
   },
   redaction: (message) => ({ ...message, text: '', redacted: true, edits: [], reactions: [], mentions: [] }),
   reaction: (message, { sender, text, withdrawn }) => {

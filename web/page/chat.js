@@ -10,7 +10,7 @@ import { Composer } from './composer.js';
 import { announce, fill, h, refill } from './dom.js';
 import { Rooms, isIn } from './rooms.js';
 import { Sidebar, otherOf, signOf, titleOf } from './sidebar.js';
-import { count, presenceWords, typingWords } from './text.js';
+import { count, plain, presenceWords, typingWords } from './text.js';
 import { Timeline } from './timeline.js';
 
 /** @import { Timers, Event, User } from '../client/types.js' */
@@ -90,7 +90,7 @@ export class Chat {
     this.#page = page;
     this.#me = me;
     this.#signedOut = signedOut;
-    this.#names.set(me.user, me.display_name || me.user);
+    this.#names.set(me.user, plain(me.display_name) || me.user);
     this.#outbox = new Outbox({ user: me.user, storage: localStorage, timers, random: Math.random, onChange: () => this.#draw() });
     this.#session = new Session({
       user: me.user,
@@ -264,8 +264,9 @@ export class Chat {
     if (name === undefined && user !== '') {
       this.#names.set(user, user);
       const named = (/** @type {User} */ { display_name }) => {
-        if (!display_name || display_name === user) return;
-        this.#names.set(user, display_name);
+        const name = plain(display_name);
+        if (!name || name === user) return;
+        this.#names.set(user, name);
         this.#draw();
       };
       fetchUser(user).then(named, () => {});

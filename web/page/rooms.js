@@ -234,7 +234,7 @@ export class Rooms {
     if (!isIn(part)) return { count: 0, many: false, mentioned: false };
     const known = read < counted.head ? counted : { messages: 0, mentions: 0, more: false };
     const from = Math.max(read, counted.head);
-    const fresh = log.events.filter((event) => event.seq > from && event.sender !== this.#me && isMessage(event));
+    const fresh = log.events.filter((event) => event.seq > from && event.sender !== this.#me && isMessage(event) && !event.redacted);
     return {
       count: known.messages + fresh.length,
       many: known.more,

@@ -9,6 +9,9 @@ const thisYear = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'num
 const otherYear = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'long', year: 'numeric' });
 const whole = new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'medium' });
 
+/** A name without what would turn around, or hide, the words beside it. @param {string} name */
+export const plain = (name) => name.replace(/[\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]/gu, '').trim();
+
 /** @param {Date} at */
 export const timeOfDay = (at) => clock.format(at);
 

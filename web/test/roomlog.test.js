@@ -60,6 +60,10 @@ test('edits, reactions and redactions change the message that they mean', () => 
   assert.equal(log.at(1)?.text, 'better');
   assert.deepEqual(log.at(1)?.mentions, ['bob']);
   assert.equal(log.at(1)?.edits?.length, 1);
+  const unnamed = new RoomLog('e', 0);
+  unnamed.add(event(1, { mentions: ['bob'] }));
+  unnamed.add(event(2, { kind: 'edit', target: 1, text: 'nobody' }));
+  assert.deepEqual(unnamed.at(1)?.mentions, [], 'an edit mentions whom it names, and nobody else');
   log.add(event(3, { kind: 'reaction', target: 1, text: '+1', sender: 'bob' }));
   log.add(event(4, { kind: 'reaction', target: 1, text: '+1', sender: 'cy' }));
   assert.deepEqual(log.at(1)?.reactions, [{ symbol: '+1', users: ['bob', 'cy'] }]);

@@ -149,6 +149,9 @@ async fn import(
         }
         progress.add(read);
     }
+    if !asked {
+        head = client.get_room(&source.room, pb::Consistency::Linearizable).await?.head;
+    }
     Ok(Imported { source, added, head })
 }
 

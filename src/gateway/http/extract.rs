@@ -45,7 +45,11 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<App>> for Params<T> {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Error> {
         match Query::<T>::from_request_parts(parts, app).await {
             Ok(Query(params)) => Ok(Params(params)),
-            Err(rejection) => Err(Error::invalid(rejection.body_text())),
+            Err(rejection) => {
+                let text = rejection.body_text();
+                let why = text.strip_prefix("Failed to deserialize query string: ");
+                Err(Error::invalid(format!("bad query: {}", why.unwrap_or(&text))))
+            }
         }
     }
 }

@@ -39,6 +39,11 @@ pub struct RoomPresence {
 }
 
 impl RoomPresence {
+    /// Whether the room has been read.
+    pub fn is_known(&self) -> bool {
+        self.room.is_some()
+    }
+
     /// What the rules say to this for somebody who follows the room.
     ///
     /// # Errors

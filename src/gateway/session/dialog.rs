@@ -86,13 +86,28 @@ pub async fn perform<Tag>(app: Arc<App>, actor: Actor, tag: Tag, work: Work) -> 
 pub(super) struct Following {
     /// Tells this following from an earlier one of the same room.
     generation: u64,
+    /// The last one that was asked for: until it has begun, or is refused, this one goes on.
+    asked: u64,
     /// The last seq that was delivered.
     last: Seq,
     /// End its feeds; none while it is being set up.
     feeds: Vec<AbortHandle>,
-    /// What was told last of who is there, if that is followed and may be known.
-    pub(super) people: Option<Arc<RoomPresence>>,
+    /// What is known of who is there.
+    pub(super) people: People,
     _counted: InGauge,
+}
+
+/// What a client that follows a room was told last of who is there.
+pub(super) enum People {
+    /// It has not asked.
+    Unasked,
+    /// Nothing yet; whether its user types meanwhile.
+    Unknown {
+        types: bool,
+    },
+    /// Nothing, since it may not know; and why its user may not write.
+    Hidden(Error),
+    Known(Arc<RoomPresence>),
 }
 
 impl Following {
@@ -101,11 +116,17 @@ impl Following {
         self.feeds.push(handle);
         feeds.push(items.boxed());
     }
+
+    /// Ends its feeds.
+    fn stop(&mut self) {
+        self.feeds.drain(..).for_each(|feed| feed.abort());
+        self.people = People::Unasked;
+    }
 }
 
 impl Drop for Following {
     fn drop(&mut self) {
-        self.feeds.iter().for_each(AbortHandle::abort);
+        self.stop();
     }
 }
 
@@ -269,11 +290,16 @@ impl<Tag: Default> Dialog<Tag> {
         }
         self.generation += 1;
         let generation = self.generation;
-        let counted = self.app.metrics.subscribed();
-        let feeds = Vec::new();
-        let following =
-            Following { generation, last: Seq(0), feeds, people: None, _counted: counted };
-        self.following.insert(room.clone(), following);
+        let metrics = &self.app.metrics;
+        let following = self.following.entry(room.clone()).or_insert_with(|| Following {
+            generation,
+            asked: generation,
+            last: Seq(0),
+            feeds: Vec::new(),
+            people: People::Unasked,
+            _counted: metrics.subscribed(),
+        });
+        following.asked = generation;
         Ok(Work::Follow(Follow { room: room.clone(), after, presence, generation }))
     }
 
@@ -313,21 +339,26 @@ impl<Tag: Default> Dialog<Tag> {
         feeds: &mut Feeds,
     ) -> Result<Said, Error> {
         let Follow { room, after, presence, generation } = follow;
-        let Some(following) = self.following.get_mut(&room).filter(|f| f.generation == generation)
+        let Some(following) = self.following.get_mut(&room).filter(|f| f.asked == generation)
         else {
             return Err(Error::invalid("the room was unfollowed before this began"));
         };
         let feed = match result {
             Ok(feed) => feed,
             Err(error) => {
-                self.following.remove(&room);
+                if following.feeds.is_empty() {
+                    self.following.remove(&room);
+                }
                 return Err(error);
             }
         };
+        following.stop();
+        following.generation = generation;
         following.last = follow::start(&feed, after.as_ref());
         let Feed { epoch, first_seq, head, recovered, next } = feed;
         let followed = Said::Followed { room: room.clone(), epoch, first_seq, head, recovered };
         if presence {
+            following.people = People::Unknown { types: false };
             let people = WatchStream::new(self.app.gathered.watch(&room));
             let of = room.clone();
             let people = people.map(move |people| (of.clone(), generation, Fed::People(people)));
@@ -369,17 +400,22 @@ impl<Tag: Default> Dialog<Tag> {
     }
 
     fn end(&mut self, room: &RoomId, error: &Error) {
-        if let Some(following) = self.following.remove(room) {
-            let (room, error) = (room.clone(), Some(error.clone()));
-            self.say(Tag::default(), Said::Ended { room, seq: following.last, error });
+        let Some(following) = self.following.get_mut(room) else { return };
+        let seq = following.last;
+        if following.asked == following.generation {
+            self.following.remove(room);
+        } else {
+            following.stop(); // it is to be followed anew
         }
+        let (room, error) = (room.clone(), Some(error.clone()));
+        self.say(Tag::default(), Said::Ended { room, seq, error });
     }
 
     /// Ends every followed room.
     pub fn end_all(&mut self, error: &Error) {
-        let rooms: Vec<RoomId> = self.following.keys().cloned().collect();
-        for room in rooms {
-            self.end(&room, error);
+        for (room, following) in std::mem::take(&mut self.following) {
+            let error = Some(error.clone());
+            self.say(Tag::default(), Said::Ended { room, seq: following.last, error });
         }
     }
 }

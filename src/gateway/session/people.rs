@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::chat::account::Scope;
 use crate::chat::permission::Action;
 use crate::error::Error;
 use crate::gateway::presence::RoomPresence;
 use crate::gateway::session::Said;
-use crate::gateway::session::dialog::Dialog;
+use crate::gateway::session::dialog::{Dialog, People};
 use crate::id::{RoomId, Seq, UserId};
 use crate::presence::Seen;
 
@@ -18,14 +19,23 @@ impl<Tag: Default> Dialog<Tag> {
     /// Tells what has changed of a room's people since that was told last, if the client may know.
     pub(super) fn tell_people(&mut self, room: &RoomId, now: Arc<RoomPresence>) {
         let Some(following) = self.following.get_mut(room) else { return };
-        let now_ms = self.app.clock.now_ms();
-        if now.allows(&self.caller.actor, now_ms, Action::SeePresence).is_err() {
-            following.people = None;
+        let (actor, now_ms) = (&self.caller.actor, self.app.clock.now_ms());
+        if !now.is_known() {
             return;
         }
-        let before = following.people.replace(now.clone());
-        let first = before.is_none();
-        let before = before.unwrap_or_default();
+        let may_post = now.allows(actor, now_ms, Action::Post);
+        if let Err(hidden) = now.allows(actor, now_ms, Action::SeePresence) {
+            following.people = People::Hidden(may_post.err().unwrap_or(hidden));
+            return;
+        }
+        let before = std::mem::replace(&mut following.people, People::Known(now.clone()));
+        if matches!(before, People::Unknown { types: true }) && may_post.is_ok() {
+            self.app.backend.presence().typing(room, &actor.user, true);
+        }
+        let (first, before) = match before {
+            People::Known(before) => (false, before),
+            _ => (true, Arc::default()),
+        };
         let people = changed(&before.people, &now.people);
         if first || !people.is_empty() || before.present != now.present {
             self.count_bytes(people.len() * PERSON_BYTES);
@@ -48,19 +58,31 @@ impl<Tag: Default> Dialog<Tag> {
         }
     }
 
-    /// The client's user types in a room, or has stopped.
+    /// The client's user types in a room, or has stopped. Before it is known who may, that is kept.
     pub(super) fn type_in(&mut self, tag: Tag, room: RoomId, types: bool) {
-        let people = self.following.get(&room).and_then(|following| following.people.as_ref());
-        let actor = &self.caller.actor;
-        let allowed = match people {
-            Some(people) => people.allows(actor, self.app.clock.now_ms(), Action::Post),
-            None => Err(Error::invalid("who types in a room follows it, with its presence")),
-        };
-        let allowed = self.caller.require(crate::chat::account::Scope::Post).and(allowed);
-        match allowed {
-            Ok(()) => self.app.backend.presence().typing(&room, &actor.user, types),
-            Err(error) => self.refuse(tag, Some(room), error),
+        if let Err(error) = self.say_types(&room, types) {
+            self.refuse(tag, Some(room), error);
         }
+    }
+
+    fn say_types(&mut self, room: &RoomId, types: bool) -> Result<(), Error> {
+        self.caller.require(Scope::Post)?;
+        let actor = &self.caller.actor;
+        match self.following.get_mut(room).map(|following| &mut following.people) {
+            None | Some(People::Unasked) => {
+                return Err(Error::invalid("who types in a room follows it, with its presence"));
+            }
+            Some(People::Unknown { types: kept }) => {
+                *kept = types;
+                return Ok(());
+            }
+            Some(People::Hidden(error)) => return Err(error.clone()),
+            Some(People::Known(people)) => {
+                people.allows(actor, self.app.clock.now_ms(), Action::Post)?;
+            }
+        }
+        self.app.backend.presence().typing(room, &actor.user, types);
+        Ok(())
     }
 }
 

@@ -35,6 +35,27 @@ async fn a_room_beyond_the_limit_is_refused_until_another_is_unfollowed() {
 }
 
 #[tokio::test]
+async fn a_room_that_is_followed_again_in_vain_is_followed_as_before() {
+    let server = Server::start().await;
+    let mut socket = Socket::open(&server, &server.ann).await;
+    socket.follow("general", json!(0)).await;
+    assert_eq!(socket.catch_up().await, [1]);
+    socket.follow("general", json!(99)).await;
+    assert_eq!(socket.frame().await["error"]["code"], "invalid_cursor");
+    let seq = server.post("still there?").await;
+    assert_eq!(socket.frame().await["event"]["seq"], json!(seq));
+    // Where it is not in vain, there is one stream: the new one.
+    socket.follow("general", json!(0)).await;
+    assert_eq!(socket.catch_up().await, [1, seq]);
+    let seq = server.post("once").await;
+    assert_eq!(socket.frame().await["event"]["seq"], json!(seq));
+    socket.say(json!({ "type": "unfollow", "rooms": ["general"] })).await;
+    let ended = socket.frame().await;
+    assert_eq!((&ended["type"], &ended["seq"]), (&json!("ended"), &json!(seq)));
+    until(|| server.fake.feeds.load(Ordering::SeqCst) == 0).await;
+}
+
+#[tokio::test]
 async fn many_rooms_are_followed_with_one_frame() {
     let server = Server::with_limits(GatewayLimits {
         posts_in_flight_per_session_max: 4,

@@ -152,6 +152,7 @@ async fn nobody_gets_in_without_a_token() {
         (json!({ "type": "sign_in", "token": other }), "unauthenticated", 4401),
         (json!({ "type": "sign_in", "token": "x" }), "unauthenticated", 4401),
         (json!({ "type": "sign_in" }), "invalid_argument", 4400),
+        (json!({ "type": "sign_in", "token": "x".repeat(17_000) }), "too_large", 4400),
         (post(1, "x"), "unauthenticated", 4401),
         (json!({ "type": "ping" }), "unauthenticated", 4401),
         (json!([]), "unauthenticated", 4401),

@@ -17,7 +17,7 @@ pub const UNAVAILABLE: u16 = 4100;
 pub const LIMIT: u16 = 4101;
 /// The client does not speak the protocol.
 pub const BAD_FRAME: u16 = 4400;
-/// The token is missing, malformed, unknown or revoked.
+/// The token is missing, malformed, unknown, revoked, or not good for reading.
 pub const UNAUTHENTICATED: u16 = 4401;
 
 /// Every code, with the reason that goes with it unless there is an error.
@@ -48,7 +48,7 @@ impl Ending {
             Ending::Error(error) => Some(match error.code {
                 Code::ShuttingDown => DRAINED,
                 Code::TooManyConnections => LIMIT,
-                Code::Unauthenticated => UNAUTHENTICATED,
+                Code::Unauthenticated | Code::Forbidden => UNAUTHENTICATED,
                 Code::Internal => UNAVAILABLE,
                 _ if error.temporary() => UNAVAILABLE,
                 _ => BAD_FRAME,

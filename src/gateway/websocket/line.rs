@@ -29,6 +29,7 @@ use crate::gateway::limits::{FRAME_BYTES_MAX, GatewayLimits, WEBSOCKET_PIECE_BYT
 use crate::gateway::session::{Line, Request, Requests, Response, Turn, Turned, Want};
 use crate::gateway::websocket::close::Ending;
 use crate::gateway::websocket::frame::{self, Ref};
+use crate::gateway::websocket::intake::Intake;
 use crate::gateway::websocket::said;
 
 /// For how long the last frames may take to be sent, and the client to answer the close.
@@ -37,7 +38,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// What of an empty queue is kept, in messages.
 const QUEUE_KEPT: usize = 8;
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+type Socket = WebSocketStream<Intake<TokioIo<Upgraded>>>;
 
 /// One client's WebSocket.
 pub struct SocketLine {
@@ -96,6 +97,11 @@ impl SocketLine {
         self.ending.clone()
     }
 
+    /// Somebody has signed in: from here on messages may be as long as any.
+    pub fn trust(&mut self) {
+        self.socket.get_mut().trust();
+    }
+
     /// Takes a text, in UTF-8, to be sent before all batches to come.
     pub fn push(&mut self, text: Bytes) {
         push(&mut self.queue, text);
@@ -109,14 +115,14 @@ impl SocketLine {
         let next = async {
             loop {
                 match self.socket.next().await {
-                    Some(Ok(Message::Text(text))) => return Ok(Some(text)),
+                    Some(Ok(Message::Text(text))) => {
+                        self.socket.get_mut().message();
+                        return Ok(Some(text));
+                    }
                     Some(Ok(Message::Binary(_))) => return Err(binary()),
                     Some(Ok(Message::Close(_))) | None => return Ok(None),
                     Some(Ok(_)) => {}
-                    Some(Err(error)) => {
-                        self.broken = true;
-                        return unreadable(&error).map_or(Ok(None), Err);
-                    }
+                    Some(Err(error)) => return self.unreadable(&error).map_or(Ok(None), Err),
                 }
             }
         };
@@ -213,8 +219,7 @@ impl SocketLine {
             match self.socket.poll_next_unpin(cx) {
                 Poll::Ready(Some(Ok(message))) => self.take(message)?,
                 Poll::Ready(Some(Err(error))) => {
-                    self.broken = true;
-                    return Err(unreadable(&error).map_or(Ending::Gone, Ending::Error));
+                    return Err(self.unreadable(&error).map_or(Ending::Gone, Ending::Error));
                 }
                 Poll::Ready(None) => return Err(Ending::Gone),
                 Poll::Pending => {
@@ -228,6 +233,12 @@ impl SocketLine {
 
     fn take(&mut self, message: Message) -> Result<(), Ending> {
         self.hear();
+        match &message {
+            Message::Ping(payload) | Message::Pong(payload) => {
+                self.socket.get_mut().control(payload.len());
+            }
+            _ => self.socket.get_mut().message(),
+        }
         match message {
             Message::Text(text) => {
                 let requests = frame::parse(&text, &self.limits).map_err(Ending::Error)?;
@@ -244,6 +255,12 @@ impl SocketLine {
             }
         }
         Ok(())
+    }
+
+    /// Why nothing can be read any more, as far as the client does not know; `None` when it is gone.
+    fn unreadable(&mut self, error: &tungstenite::Error) -> Option<Error> {
+        self.broken = true;
+        self.socket.get_mut().take_refusal().or_else(|| unreadable(error))
     }
 
     /// Looks whether the client may still be there, when it is time to; ready when it was asked.

@@ -18,6 +18,7 @@
 
 mod close;
 pub mod frame;
+mod intake;
 mod line;
 mod said;
 
@@ -46,6 +47,7 @@ use crate::gateway::limits::{
 use crate::gateway::metrics::InGauge;
 use crate::gateway::session;
 use crate::gateway::websocket::close::Ending;
+use crate::gateway::websocket::intake::Intake;
 use crate::gateway::websocket::line::SocketLine;
 
 /// The version of the protocol, and the subprotocol by which a client may ask for it.
@@ -93,9 +95,11 @@ pub async fn connect(
     handover.give(Box::pin(async move {
         // There is none where the connection broke before.
         if let Ok(upgraded) = hyper::upgrade::on(request).await {
-            let (io, config) = (TokioIo::new(upgraded), Some(config()));
-            let socket = WebSocketStream::from_raw_socket(io, Role::Server, config).await;
-            let line = SocketLine::new(socket, &app.limits());
+            let limits = app.limits();
+            let patience = limits.body_read_timeout;
+            let io = Intake::new(TokioIo::new(upgraded), patience, app.bodies.clone());
+            let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config())).await;
+            let line = SocketLine::new(socket, &limits);
             serve(app, line, admitted).await;
         }
     }));
@@ -148,8 +152,8 @@ async fn converse(
             Err(error) => return app.metrics.count(Err(error)),
         },
     };
-    let hello = said::hello(app, &caller.actor);
-    line.push(hello);
+    line.trust();
+    line.push(said::hello(app, &caller.actor));
     session::run(app, caller, line).await
 }
 

@@ -134,6 +134,8 @@ fn a_lease_ends_by_itself_and_is_put_off_by_another() {
 #[test]
 fn typing_is_told_now_and_then_and_ends() {
     let mut pair = Pair::new();
+    let device = pair.one.enter(&user("ann"), Status::Online, 0);
+    pair.one.enter(&user("bob"), Status::Online, 0);
     pair.tick();
     let mut frames = 0;
     for _ in 0..40 {
@@ -147,6 +149,10 @@ fn typing_is_told_now_and_then_and_ends() {
     pair.one.type_here(&tea(), &user("ann"), false);
     pair.tick();
     assert!(pair.two.typing_in(&tea()).is_empty());
+    pair.one.type_here(&tea(), &user("ann"), true);
+    pair.one.leave(&user("ann"), device, pair.now_ms);
+    pair.tick();
+    assert!(pair.two.typing_in(&tea()).is_empty(), "who has gone types nothing");
     pair.one.type_here(&tea(), &user("bob"), true);
     for _ in 0..TYPING_TICKS {
         pair.tick();
