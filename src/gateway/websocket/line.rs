@@ -233,21 +233,21 @@ impl SocketLine {
 
     fn take(&mut self, message: Message) -> Result<(), Ending> {
         self.hear();
-        match &message {
-            Message::Ping(payload) | Message::Pong(payload) => {
-                self.socket.get_mut().control(payload.len());
-            }
-            _ => self.socket.get_mut().message(),
-        }
+        let intake = self.socket.get_mut();
         match message {
             Message::Text(text) => {
+                intake.message();
                 let requests = frame::parse(&text, &self.limits).map_err(Ending::Error)?;
                 self.backlog.shrink_to(QUEUE_KEPT);
                 self.backlog.extend(requests);
             }
             // The pong is sent with the next flush.
-            Message::Ping(_) => (self.unflushed, self.owes_pong) = (true, true),
-            Message::Pong(_) | Message::Frame(_) => {}
+            Message::Ping(payload) => {
+                intake.control(payload.len());
+                (self.unflushed, self.owes_pong) = (true, true);
+            }
+            Message::Pong(payload) => intake.control(payload.len()),
+            Message::Frame(_) => {}
             Message::Binary(_) => return Err(Ending::Error(binary())),
             Message::Close(_) => {
                 self.unflushed = true; // the answer
