@@ -404,14 +404,6 @@ fn failures(admin: &User<'_>) {
     assert!(hint.contains("Is the node running"), "{hint}");
 }
 
-/// How many sessions a node has.
-fn sessions(cluster: &TestCluster, node: usize) -> String {
-    let metrics = cluster.admin(node).get("/metrics").unwrap();
-    let metrics = String::from_utf8(metrics.body).unwrap();
-    let line = metrics.lines().find_map(|line| line.strip_prefix("folkmoot_sessions "));
-    line.unwrap_or("0").to_owned()
-}
-
 /// `tail` goes on when the node that it is connected to is killed.
 fn tail(cluster: &mut TestCluster) {
     const COUNT: usize = 3000;
@@ -429,7 +421,8 @@ fn tail(cluster: &mut TestCluster) {
         seen if seen >= COUNT / 10 => Ok(()),
         seen => Err(format!("{seen} lines")),
     });
-    assert_eq!(sessions(cluster, 1), "1", "it is connected to the node that is killed now");
+    let sessions = cluster.http(1).metric("folkmoot_sessions");
+    assert_eq!(sessions, 1.0, "it is connected to the node that is killed now");
     cluster.kill(1);
     assert!(lines.len() < COUNT, "it has not ended before");
     let status = wait_for("tail to end", patience, || {

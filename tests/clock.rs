@@ -90,11 +90,7 @@ fn a_node_whose_clock_is_wrong_hands_its_leadership_over() {
         let said = cluster.log(1).contains("leadership handed over; set the clock");
         if said { Ok(()) } else { Err("it does not".into()) }
     });
-    let metrics = cluster.admin(1).get("/metrics").unwrap();
-    let metrics = String::from_utf8(metrics.body).unwrap();
-    let offset =
-        metrics.lines().find_map(|line| line.strip_prefix("folkmoot_clock_offset_seconds "));
-    let offset: f64 = offset.expect("the metric").parse().unwrap();
+    let offset = cluster.http(1).metric("folkmoot_clock_offset_seconds");
     assert!((110.0..130.0).contains(&offset), "{offset} s");
     load.wait_more(100);
     clocks.set(1, "+0");

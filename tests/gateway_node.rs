@@ -95,13 +95,6 @@ async fn follow_to_the_end(session: Session, room: String) -> Vec<String> {
     texts
 }
 
-/// How often followed rooms went on elsewhere at a node.
-fn moved(cluster: &TestCluster, node: usize) -> usize {
-    let metrics = String::from_utf8(cluster.http(node).get("/metrics").unwrap().body).unwrap();
-    let moved = metrics.lines().find_map(|l| l.strip_prefix("folkmoot_follows_moved_total "));
-    moved.map_or(0, |moved| moved.parse().unwrap())
-}
-
 #[test]
 fn the_streams_of_a_node_without_replicas_are_kept_while_leaders_are_killed() {
     let mut cluster = TestCluster::start(3);
@@ -137,7 +130,7 @@ fn the_streams_of_a_node_without_replicas_are_kept_while_leaders_are_killed() {
     for room in &rooms {
         acked.push(load::post(&replicas, cluster.admin_token(), room, &new_id(), THE_END));
     }
-    let moved = moved(&cluster, gateway);
+    let moved = cluster.http(gateway).metric("folkmoot_follows_moved_total") as usize;
     crate::common::say!(
         "{KILLS} kills, {} posts; {moved} times a room went on elsewhere",
         acked.len()

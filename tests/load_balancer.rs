@@ -112,12 +112,8 @@ fn nodes_come_and_go_behind_nginx() {
 }
 
 /// How many posts a node itself has been sent, over REST and gRPC.
-fn posts_at(cluster: &TestCluster, i: usize) -> u64 {
-    let metrics = cluster.http(i).get("/metrics").unwrap();
-    let text = String::from_utf8(metrics.body).unwrap();
-    let mut lines = text.lines();
-    let count = lines.find_map(|line| line.strip_prefix("folkmoot_posts_total "));
-    count.map_or(0, |count| count.parse().unwrap())
+fn posts_at(cluster: &TestCluster, i: usize) -> f64 {
+    cluster.http(i).metric("folkmoot_posts_total")
 }
 
 /// Nobody is sent to a node that says `draining`, though it still serves; and no post fails over

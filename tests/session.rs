@@ -162,10 +162,7 @@ fn led_by(cluster: &TestCluster, via: usize, node: u64) -> Vec<u64> {
 
 /// How many sessions a node has.
 fn sessions_at(cluster: &TestCluster, node: usize) -> usize {
-    let metrics = cluster.http(node).get("/metrics").unwrap();
-    let metrics = String::from_utf8(metrics.body).unwrap();
-    let sessions = metrics.lines().find_map(|line| line.strip_prefix("folkmoot_sessions "));
-    sessions.map_or(0, |sessions| sessions.parse().unwrap())
+    cluster.http(node).metric("folkmoot_sessions") as usize
 }
 
 /// What the kills hit.

@@ -117,13 +117,7 @@ fn a_replica_that_fell_behind_catches_up_by_snapshot() {
 
 /// Bytes of snapshots that nodes 0 and 1 have sent.
 fn sent_bytes(cluster: &TestCluster) -> u64 {
-    let sent = |i: usize| {
-        let metrics = cluster.http(i).get("/metrics").unwrap();
-        let metrics = String::from_utf8(metrics.body).unwrap();
-        let mut lines = metrics.lines();
-        let sent = lines.find_map(|l| l.strip_prefix("folkmoot_snapshot_sent_bytes_total "));
-        sent.expect("the metric is there").parse::<u64>().unwrap()
-    };
+    let sent = |i| cluster.http(i).metric("folkmoot_snapshot_sent_bytes_total") as u64;
     sent(0) + sent(1)
 }
 

@@ -269,10 +269,8 @@ fn a_client_that_takes_nothing_is_closed_and_resumes() {
         // The quick one stays, as it answers pings.
         quick.say(&json!({ "type": "ping" })).unwrap();
         quick.expect("pong");
-        let metrics = cluster.http(0).get("/metrics").map_err(|error| error.to_string())?;
-        let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
-        let closed = "folkmoot_websockets_closed_total{code=\"4001\"} 1";
-        if metrics.contains(closed) { Ok(()) } else { Err("not counted".into()) }
+        let closed = cluster.http(0).metric("folkmoot_websockets_closed_total{code=\"4001\"}");
+        if closed == 1.0 { Ok(()) } else { Err("not counted".into()) }
     });
     let mut last = 0;
     while let Ok(frame) = slow.hear() {
@@ -375,16 +373,13 @@ fn ten_thousand_idle_websockets_take_little_memory() {
     let mut held: Vec<TcpStream> = (0..100).map(open).collect();
     let before = resident(&cluster);
     held.extend((100..count).map(open));
-    let metrics = cluster.http(0).get("/metrics").unwrap();
-    let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
-    assert!(metrics.contains(&format!("folkmoot_websockets {count}\n")), "{metrics}");
+    assert_eq!(cluster.http(0).metric("folkmoot_websockets"), count as f64);
     let each = (resident(&cluster) - before) / (count - 100) as f64;
     crate::common::say!("{each:.1} KiB for each of {count} idle WebSockets");
     assert!(each < EACH_MAX_KIB, "{each} KiB");
     drop(held);
     wait_for("all of them to be gone", PATIENCE, || {
-        let metrics = cluster.http(0).get("/metrics").map_err(|error| error.to_string())?;
-        let gone = String::from_utf8_lossy(&metrics.body).contains("folkmoot_websockets 0\n");
-        if gone { Ok(()) } else { Err("some are left".into()) }
+        let left = cluster.http(0).metric("folkmoot_websockets");
+        if left == 0.0 { Ok(()) } else { Err(format!("{left} are left")) }
     });
 }

@@ -98,6 +98,13 @@ impl Http {
         self.raw(&[head.as_bytes(), body].concat())
     }
 
+    /// What a metric is at now, its labels in its name as they are printed; 0 until it is first counted.
+    pub fn metric(&self, name: &str) -> f64 {
+        let metrics = String::from_utf8(self.get("/metrics").unwrap().body).unwrap();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
     /// Sends bytes as they are, and reads the answer's headers.
     pub fn raw(&self, request: &[u8]) -> io::Result<Opened> {
         let invalid = |e: std::net::AddrParseError| io::Error::new(io::ErrorKind::InvalidInput, e);
