@@ -16,7 +16,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn compact(cluster: &TestCluster, i: usize) {
     let admin = cluster.admin(i).with_timeout(PATIENCE);
-    admin.post("/v1/node/compact", &json!({})).unwrap().expect(200);
+    // Asked for while the log is being sent, it is put off after a while.
+    wait_for("a node to be compacted", PATIENCE, || {
+        let answer = admin.post("/v1/node/compact", &json!({})).unwrap();
+        match answer.status {
+            200 => Ok(()),
+            _ if answer.json()["error"]["temporary"] == true => Err(answer.json().to_string()),
+            status => panic!("{status}: {}", answer.json()),
+        }
+    });
 }
 
 #[test]

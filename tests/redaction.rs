@@ -5,8 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::common::cluster::{TestCluster, succeed};
+use crate::common::load::{self, Load};
 use crate::common::sse::Sse;
-use crate::common::{load, new_id};
+use crate::common::{new_id, wait_for};
+use rustix::process::Signal;
 use serde_json::json;
 
 const SECRET: &str = "Xq7vT2mPzR9wKd4LbN8sHf3JcY6gUa5E";
@@ -109,4 +111,42 @@ fn redacted_text_is_unreadable_at_once_and_gone_after_compact() {
         cli(&cluster, i, &["node", "compact"]);
         assert!(!disk_has(cluster.data_dir(i), SECRET.as_bytes()), "again on node {i}'s disk");
     }
+}
+
+/// A node that has not heard of a redaction yet does so before it is compacted.
+#[test]
+fn what_was_redacted_while_a_node_was_away_goes_when_it_is_compacted() {
+    let cluster = TestCluster::start(3);
+    let rooms: Vec<String> = (0..8).map(|n| format!("room-{n}")).collect();
+    rooms.iter().for_each(|room| cluster.room(room));
+    let (urls, token) = (cluster.client_urls(), cluster.admin_token());
+    let admins = [0, 1, 2].map(|i| cluster.admin(i).with_timeout(Duration::from_secs(60)));
+    let posts: Vec<_> =
+        rooms.iter().map(|room| load::post(&urls, token, room, &new_id(), SECRET)).collect();
+    for room in &rooms {
+        load::read_room(&admins[2], room, "linearizable");
+    }
+    cluster.signal(2, Signal::STOP);
+    // What it lacks of takes longer than to be asked to compact.
+    let load = Load::start_padded(&urls[..2], token, &rooms, 8, 4000);
+    load.wait_more(3000);
+    load.finish();
+    for post in &posts {
+        let path = format!("/v1/rooms/{}/messages/{}", post.room, post.seq);
+        wait_for("a redaction", Duration::from_secs(60), || {
+            match admins[0].send("DELETE", &path, &[], b"").unwrap().status {
+                200 => Ok(()),
+                status => Err(status.to_string()),
+            }
+        });
+    }
+    assert!(disk_has(cluster.data_dir(2), SECRET.as_bytes()), "the search finds it");
+    cluster.signal(2, Signal::CONT);
+    wait_for("the node to be compacted", Duration::from_secs(60), || {
+        match admins[2].post("/v1/node/compact", &json!({})).unwrap().status {
+            200 => Ok(()),
+            status => Err(status.to_string()),
+        }
+    });
+    assert!(!disk_has(cluster.data_dir(2), SECRET.as_bytes()), "it was compacted too early");
 }

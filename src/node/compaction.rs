@@ -90,12 +90,17 @@ pub(super) async fn run(node: Compactor) -> Result<(u64, u64), Error> {
         tracing::error!(%error, "compaction failed");
         match error.kind() {
             io::ErrorKind::StorageFull => Error::new(Code::DiskFull, error.to_string()),
+            io::ErrorKind::TimedOut => {
+                Error::new(Code::Overloaded, error.to_string()).retry_after(5000)
+            }
             _ => Error::new(Code::Internal, format!("compaction failed: {error}")),
         }
     };
     let before = directory_bytes(&node.data_dir);
     // What was erased must be rewritten in the base, and leave the log.
     for shard in node.groups.router().host().all() {
+        // So must what was erased elsewhere, of which this node may not have heard.
+        node.groups.router().catch_up(&shard).await?;
         shard.replica().look_for_trimmed();
         checkpointer::checkpoint::<TokioRuntime>(&shard).await.map_err(failed)?;
         if shard.replica().read().trimming_waits() {

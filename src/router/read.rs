@@ -98,7 +98,10 @@ impl<R: Runtime> Router<R> {
     }
 
     /// Waits until this node's replica has everything that was acknowledged before.
-    async fn catch_up(&self, shard: &Arc<Shard<R>>) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// When no leader says what that is, or it is not here in time.
+    pub(crate) async fn catch_up(&self, shard: &Arc<Shard<R>>) -> Result<(), Error> {
         let index = self.read_index(shard.id()).await?;
         if mutant!(ReadWithoutWait) {
             return Ok(());
