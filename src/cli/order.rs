@@ -22,6 +22,10 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 /// After how long it is said what an order waits for, and again when that is something else.
 const SAY_EVERY: Duration = Duration::from_secs(2);
 
+/// After how long it is believed that a drained node must not stop: a replica may answer late, or a leader
+/// may just have changed.
+const CRITICAL_FOR: Duration = Duration::from_secs(5);
+
 /// Options of every command that changes where something is.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Options {
@@ -87,7 +91,7 @@ async fn give_and_wait(
         let waited = wait(&client, &order, steps.len(), connection.json, is_done).await;
         let placement = waited.map_err(stands)?;
         if let Order::Drain(node) = order {
-            critical = Some(client.quorum_critical(node).await.map_err(stands)?);
+            critical = Some(quorum_critical(&client, node).await.map_err(stands)?);
             drained = of(&placement, node).cloned();
         }
     }
@@ -111,6 +115,18 @@ async fn give_and_wait(
     match (order, critical) {
         (Order::Drain(node), Some(shards)) => may_stop(node, &shards, connection.json),
         _ => Ok(()),
+    }
+}
+
+/// The shards that would have no quorum without a drained node, once there are none or that has lasted.
+async fn quorum_critical(client: &Client, node: u64) -> Result<Vec<u32>, Error> {
+    let begin = Instant::now();
+    loop {
+        let shards = client.quorum_critical(node).await?;
+        if shards.is_empty() || begin.elapsed() >= CRITICAL_FOR {
+            return Ok(shards);
+        }
+        tokio::time::sleep(ASK_EVERY).await;
     }
 }
 

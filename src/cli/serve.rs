@@ -188,8 +188,8 @@ async fn reload_on(
         for setting in &reload.needs_restart {
             warn!(setting, "changed in the configuration; takes effect at the next restart");
         }
-        info!(changed = reload.changed.join(" "), "configuration reloaded");
         configs.send_replace(reload.config);
+        info!(changed = reload.changed.join(" "), "configuration reloaded");
     }
 }
 

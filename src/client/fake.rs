@@ -246,6 +246,9 @@ macro_rules! not_faked {
             async fn post(&self, post: Request<pb::PostRequest>) -> Result<Response<pb::Ack>, Status> {
                 let id = post.into_inner().client_msg_id.to_vec();
                 let fault = self.fault();
+                if matches!(fault, Fault::Silence) {
+                    return std::future::pending().await;
+                }
                 let mut state = self.state.lock().unwrap();
                 state.arrived.push(id.clone());
                 match fault {

@@ -92,6 +92,7 @@ impl Client {
         let mut request_id = id.unwrap_or_else(|| self.mint_id());
         let mut maybe_applied = false;
         let (mut skews, mut moves) = (0, 0);
+        let mut before = None;
         loop {
             let server = servers.current();
             let left = deadline.saturating_duration_since(Instant::now());
@@ -103,11 +104,15 @@ impl Client {
             {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => wire::error_of(&status),
-                Err(_) => Error::new(
-                    Code::Timeout,
-                    format!("no answer within {:.1} s", limit.as_secs_f64()),
-                )
-                .maybe_applied(),
+                Err(_) => {
+                    let late = || {
+                        let why = format!("no answer within {:.1} s", limit.as_secs_f64());
+                        Error::new(Code::Timeout, why)
+                    };
+                    // An attempt that was cut short says less than the one before it.
+                    let earlier = before.take().filter(|_| limit < attempt_timeout);
+                    earlier.unwrap_or_else(late).maybe_applied()
+                }
             };
             if let Some(server_time_ms) = error.server_time_ms
                 && error.code == Code::ClockSkew
@@ -136,6 +141,7 @@ impl Client {
             if Instant::now() + delay >= deadline {
                 return Err(error);
             }
+            before = Some(error);
             sleep(delay).await;
         }
     }

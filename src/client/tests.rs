@@ -108,7 +108,12 @@ async fn the_deadline_returns_the_last_error() {
     };
     let client = Client::connect(options).unwrap();
     let error = client.post(&Post::message(&room(), "hi")).await.unwrap_err();
-    assert_eq!(error.code, Code::DiskFull);
+    assert_eq!((error.code, error.may_have_applied), (Code::DiskFull, false));
+    // An attempt that the deadline cuts short says less.
+    let refuse = Fault::Refuse(Error::new(Code::DiskFull, "disk is full"));
+    fake.state.lock().unwrap().faults = [refuse, Fault::Silence].into();
+    let error = client.post(&Post::message(&room(), "hi")).await.unwrap_err();
+    assert_eq!((error.code, error.may_have_applied), (Code::DiskFull, true));
 }
 
 #[tokio::test]
@@ -194,6 +199,20 @@ async fn a_silent_server_is_left() {
     let post = session.post(Post::message(&room(), "hi"));
     assert_eq!(post.await.unwrap().seq, 4);
     assert_eq!(follow.next_event().await.unwrap().unwrap().seq, 1);
+}
+
+#[tokio::test]
+async fn a_client_that_had_no_time_does_not_take_the_server_for_silent() {
+    let fake = Fake::new(3, []);
+    let session = Session::open(&client(&fake).await).await.unwrap();
+    let mut follow = session.follow(&room(), None).await.unwrap();
+    assert_eq!(follow.next().await, Some(Ok(Delivered::CaughtUp(Seq(3)))));
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_millis(1200)); // longer than a server may be silent
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+    session.post(Post::message(&room(), "hi")).await.unwrap();
+    assert_eq!(fake.state.lock().unwrap().cursors.len(), 1, "the stream is the same");
 }
 
 #[tokio::test]

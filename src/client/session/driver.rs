@@ -1,7 +1,5 @@
 //! The task that owns a session's stream, and opens another when it breaks.
 
-use std::time::Duration;
-
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,7 +27,8 @@ struct Connection {
     requests: mpsc::Sender<pb::SessionRequest>,
     responses: Streaming<pb::SessionResponse>,
     heard: Instant,
-    pinged: bool,
+    /// When it was asked whether it is there, since it was heard last.
+    pinged: Option<Instant>,
 }
 
 /// Why a stream is over.
@@ -145,7 +144,7 @@ impl Driver {
             Ok(Err(status)) => return Err(wire::error_of(&status)),
             Err(_) => return Err(Error::new(Code::Timeout, "the server opens no session")),
         };
-        Ok(Connection { requests, responses, heard: Instant::now(), pinged: false })
+        Ok(Connection { requests, responses, heard: Instant::now(), pinged: None })
     }
 
     /// Talks over one stream until it is over.
@@ -162,7 +161,7 @@ impl Driver {
                     Ok(Some(response)) => {
                         let step = self.on_response(connection, response).await;
                         connection.heard = Instant::now();
-                        connection.pinged = false;
+                        connection.pinged = None;
                         step
                     }
                     Ok(None) => Err(Error::new(Code::Unavailable, "the server ended the session")),
@@ -176,7 +175,7 @@ impl Driver {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.send_due(connection)
                 }
-                _ = sweep.tick() => self.on_sweep(connection),
+                due = sweep.tick() => self.on_sweep(connection, due),
             };
             if let Err(error) = step {
                 return Over::Broken(error);
@@ -294,20 +293,22 @@ impl Driver {
         }
     }
 
-    fn on_sweep(&mut self, connection: &mut Connection) -> Result<(), Error> {
+    /// `due`: when it was to be, which may be long ago if this process had no time. What the server has said
+    /// meanwhile is read before the next one.
+    fn on_sweep(&mut self, connection: &mut Connection, due: Instant) -> Result<(), Error> {
         self.posts.sweep();
         for room in self.follows.abandoned() {
             self.follows.remove(&room);
             let number = self.next_number();
             unfollow(&connection.requests, number, &room)?;
         }
-        let silent: Duration = connection.heard.elapsed();
-        let silence_max = self.client.options().silence_max;
-        if silent >= silence_max {
+        let since = |then: Instant| due.saturating_duration_since(then);
+        let ask_after = self.client.options().silence_max / 3;
+        if connection.pinged.is_some_and(|pinged| since(pinged) >= 2 * ask_after) {
             return Err(Error::new(Code::Timeout, "the server has gone silent"));
         }
-        if silent >= silence_max / 3 && !connection.pinged {
-            connection.pinged = true;
+        if connection.pinged.is_none() && since(connection.heard) >= ask_after {
+            connection.pinged = Some(Instant::now());
             let ping = pb::SessionRequest {
                 id: self.next_number(),
                 request: Some(Request::Ping(pb::Ping {})),

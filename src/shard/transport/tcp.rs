@@ -19,6 +19,7 @@ use futures_util::future::BoxFuture;
 use prost::Message;
 use tokio::io::WriteHalf;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -203,6 +204,7 @@ impl Transport for Tcp {
             known.stop.cancel();
         }
         let stop = self.shutdown.child_token();
+        let connected = Arc::new(Notify::new());
         let lanes = Lane::ALL.map(|lane| {
             let slot = Arc::new(LaneSlot::default());
             let dialler = Dialler {
@@ -211,6 +213,7 @@ impl Transport for Tcp {
                 lane,
                 address: address.to_string(),
                 slot: slot.clone(),
+                connected: connected.clone(),
                 stop: stop.clone(),
             };
             self.tasks.spawn(dialler.run());

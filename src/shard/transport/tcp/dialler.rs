@@ -5,6 +5,7 @@ use std::sync::{Arc, RwLock, Weak};
 
 use tokio::io::WriteHalf;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, connection, read_loop};
@@ -34,6 +35,8 @@ pub(super) struct Dialler {
     pub lane: Lane,
     pub address: String,
     pub slot: Arc<LaneSlot>,
+    /// Told when any lane to the peer is connected: the others need not wait then.
+    pub connected: Arc<Notify>,
     pub stop: CancellationToken,
 }
 
@@ -62,6 +65,7 @@ impl Dialler {
             let wait = REDIAL[(failures).min(REDIAL.len() - 1)];
             tokio::select! {
                 () = self.stop.cancelled() => return,
+                () = self.connected.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -92,6 +96,7 @@ impl Dialler {
         let stop = self.stop.child_token();
         let (connection, pump) = connection(writer, stop.clone());
         self.slot.set(Some(connection.clone()));
+        self.connected.notify_waiters();
         if self.lane == Lane::Control {
             tracing::info!(peer = %self.id, address = self.address, "connected to peer");
         }
