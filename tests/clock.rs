@@ -78,7 +78,10 @@ fn a_node_whose_clock_is_wrong_hands_its_leadership_over() {
     let Some(clocks) = Clocks::new(3) else { return };
     let (cluster, rooms) = start(&clocks);
     let wrong = cluster.node_id(0, 1);
-    assert!(leads(&cluster, wrong) > 0, "leaders start out spread");
+    wait_for("it to lead", PATIENCE, || match leads(&cluster, wrong) {
+        0 => Err("leaders start out spread".into()),
+        _ => Ok(()),
+    });
     let load = Load::start(&cluster.client_urls(), cluster.admin_token(), &rooms, 12);
     load.wait_more(50);
     clocks.set(1, "+120");
@@ -111,10 +114,16 @@ fn a_node_started_with_its_clock_ahead_does_not_drag_log_time_along() {
     clocks.set(1, "+3600");
     // Its election timeouts run out first.
     cluster.restart(1);
+    wait_for("it to have begun", PATIENCE, || {
+        cluster.http(1).get("/health/live").map(drop).map_err(|error| error.to_string())
+    });
     std::thread::sleep(Duration::from_millis(500));
     cluster.restart(0);
     cluster.wait_ready_node(0);
-    assert!(leads(&cluster, wrong) > 0, "it gets to lead");
+    wait_for("it to lead", PATIENCE, || match leads(&cluster, wrong) {
+        0 => Err("it does not".into()),
+        _ => Ok(()),
+    });
     // Two clocks that differ, and nobody who knows better.
     for room in &rooms[..2] {
         let body = json!({ "client_msg_id": new_id(), "text": "too early" });

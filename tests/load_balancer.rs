@@ -123,7 +123,8 @@ fn drains_by_readiness(kind: Kind) {
         return;
     }
     // Longer than the files ask for, so that there is time to see it.
-    let arguments = vec!["--set".to_owned(), "node.drain_grace=8s".to_owned()];
+    let settings = ["node.drain_grace=12s", "node.shutdown_timeout=20s"];
+    let arguments = settings.iter().flat_map(|it| ["--set".to_owned(), (*it).to_owned()]).collect();
     let mut cluster = TestCluster::start_with(3, Options { arguments, ..Default::default() });
     cluster.room("tea");
     let proxy = Proxy::start(kind, &cluster.client_urls(), cluster.directory());
@@ -149,16 +150,24 @@ fn drains_by_readiness(kind: Kind) {
     }
     cluster.signal(1, Signal::TERM);
     let begin = Instant::now();
+    wait_for("the node to say that it is draining", Duration::from_secs(5), || {
+        post();
+        match cluster.http(1).get("/health/ready").map_err(|error| error.to_string())?.status {
+            503 => Ok(()),
+            status => Err(status.to_string()),
+        }
+    });
+    let said = Instant::now();
     // Checked every 500 ms, with a second to answer.
-    while begin.elapsed() < Duration::from_secs(2) {
+    while said.elapsed() < Duration::from_secs(2) {
         post();
     }
     let before = posts_at(&cluster, 1);
     (0..100).for_each(|_| post());
     (0..10).for_each(|_| post_grpc());
     assert_eq!(posts_at(&cluster, 1), before, "it is sent posts still");
-    assert!(begin.elapsed() < Duration::from_secs(8), "this machine is too slow for this test");
-    while begin.elapsed() < Duration::from_secs(9) {
+    assert!(begin.elapsed() < Duration::from_secs(12), "this machine is too slow for this test");
+    while begin.elapsed() < Duration::from_secs(13) {
         post();
     }
     assert!(cluster.wait_exit(1).success());

@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::common::cluster::{TestCluster, folkmoot, free_port, succeed};
 use crate::common::load::{self, Load};
 use crate::common::sse::Sse;
-use crate::common::wait_for;
 use crate::common::ws::Ws;
+use crate::common::{orders, wait_for};
 
 /// How long a change may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -65,6 +65,12 @@ fn run(command: &mut Command) -> Ran {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!said.contains("panicked"), "{command:?}: {said}");
     Ran { code: output.status.code(), said }
+}
+
+/// Whether a command succeeds; what it says if it does not.
+fn succeeds(cluster: &TestCluster, arguments: &[&str]) -> Result<(), String> {
+    let ran = run(&mut cluster.cli(0, arguments));
+    if ran.code == Some(0) { Ok(()) } else { Err(ran.said) }
 }
 
 /// Runs a command on a terminal (script(1)) and types a line; what it says there.
@@ -128,8 +134,8 @@ fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
     let said = run(&mut cluster.cli(0, &["node", "remove", "3"])).said;
     assert!(said.contains("--yes"), "{said}");
 
-    let all_may = run(&mut cluster.cli(0, &["node", "quorum-critical", "3"]));
-    assert_eq!(all_may.code, Some(0), "{}", all_may.said);
+    let may_stop = || succeeds(&cluster, &["node", "quorum-critical", "3"]);
+    wait_for("nobody to be critical", PATIENCE, may_stop);
     cluster.kill(2);
     wait_for("the others to be critical", PATIENCE, || {
         let critical = run(&mut cluster.cli(0, &["node", "quorum-critical", "2"]));
@@ -169,10 +175,8 @@ fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
     cluster.json(0, &["node", "replace", "3", "4", "--yes"]);
     let error = fails(&mut cluster.cli(0, &["node", "replace", "3", "9", "--yes"]));
     assert!(error["message"].as_str().unwrap().contains("there is no node 9"), "{error}");
-    wait_for("nothing to be wrong any more", PATIENCE, || {
-        let health = run(&mut cluster.cli(0, &["cluster", "health"]));
-        if health.code == Some(0) { Ok(()) } else { Err(health.said) }
-    });
+    let is_well = || succeeds(&cluster, &["cluster", "health"]);
+    wait_for("nothing to be wrong any more", PATIENCE, is_well);
 
     // The dead one comes back, too late: it is told, and disturbs nobody.
     cluster.restart(2);
@@ -234,11 +238,13 @@ fn a_drained_node_leads_nothing_and_sends_its_clients_away_until_it_is_resumed()
     // It hears of nothing, so its node closes it only when it has waited for it; a drain waits for that.
     let deaf = Ws::open(&cluster.url(node), &token).unwrap();
     let mut stream = Sse::open(&cluster.admin(node), &rooms[0], Some(0), None).unwrap();
-    assert_eq!(nodes(&cluster, 0)[1]["streams"], 2);
+    orders::wait_node(&cluster, 2, "its two streams", |node| node["streams"] == 2);
     cluster.json(0, &["node", "drain", "2"]);
     let standing = nodes(&cluster, 0)[1].clone();
-    assert_eq!((&standing["leaders"], &standing["membership"]), (&0.into(), &"draining".into()));
+    assert_eq!(standing["membership"], "draining");
     assert_eq!(standing["streams"], 0, "it is said to be safe to stop before its streams end");
+    // It may be elected again, and hands the lead on then.
+    orders::wait_node(&cluster, 2, "it to lead nothing", |node| node["leaders"] == 0);
     let ended = loop {
         if let Err(ended) = stream.next() {
             break ended.to_string();
@@ -250,19 +256,18 @@ fn a_drained_node_leads_nothing_and_sends_its_clients_away_until_it_is_resumed()
     assert_eq!((ready.status, ready.json()["status"].as_str()), (503, Some("draining")));
     load.wait_more(50);
     // Again, it is so already, and may be stopped.
-    let again = run(&mut cluster.cli(0, &["node", "drain", "2"]));
-    assert_eq!(again.code, Some(0), "{}", again.said);
+    assert_eq!(succeeds(&cluster, &["node", "drain", "2"]), Ok(()));
     cluster.json(0, &["node", "resume", "2"]);
-    wait_for("the node to be ready again", PATIENCE, || {
-        let ready = cluster.http(node).get("/health/ready").map_err(|error| error.to_string())?;
-        if ready.status == 200 { Ok(()) } else { Err(format!("{:?}", ready.json())) }
-    });
+    cluster.wait_ready_node(node);
     load::check_everywhere(&cluster, &rooms, &load.finish());
 
     // Drained, but not to be stopped: another one is away.
     let away = (0..3).find(|i| cluster.node_id(node, *i) == 3).unwrap();
     cluster.kill(away);
-    let drained = run(&mut cluster.cli(node, &["node", "drain", "2"]));
+    let drained = wait_for("node 1 to answer", PATIENCE, || {
+        let ran = run(&mut cluster.cli(node, &["node", "drain", "2"]));
+        if ran.said.contains("nobody that answers") { Err(ran.said) } else { Ok(ran) }
+    });
     assert_eq!(drained.code, Some(1), "{}", drained.said);
     assert!(drained.said.contains("node 2 must not stop now"), "{}", drained.said);
     // And the last one that could lead goes on.
@@ -430,7 +435,7 @@ fn what_was_interrupted_is_finished_or_taken_back() {
         (10, &["cluster", "verify"]),
     ] {
         interrupt(&cluster, after, arguments);
-        assert!(run(&mut cluster.cli(0, arguments)).code == Some(0), "{arguments:?}");
+        orders::give(&cluster, arguments);
     }
 
     // A drain, whenever that is interrupted.
@@ -464,8 +469,11 @@ fn a_second_run_finishes_whatever_moves_replicas() {
         interrupt(&cluster, after, &["shard", "rebalance"]);
         cluster.json(0, &["shard", "rebalance"]);
         let id = cluster.node_id(0, new).to_string();
-        let spread = cluster.json(0, &["node", "status", &id]);
-        assert!(spread["replicas"].as_array().unwrap().len() > 4, "{spread}");
+        wait_for("it to tell of its part", PATIENCE, || {
+            let spread = cluster.json(0, &["node", "status", &id]);
+            let replicas = spread["replicas"].as_array().unwrap().len();
+            if replicas > 4 { Ok(()) } else { Err(spread.to_string()) }
+        });
 
         interrupt(&cluster, after, &["node", "remove", &id, "--yes"]);
         cluster.json(0, &["node", "remove", &id, "--yes"]);

@@ -19,8 +19,8 @@ fn finite(line: &str) -> String {
         return line.replace("tail tea", "tail tea --count 1");
     }
     if let Some(rest) = line.strip_prefix("curl -N") {
-        // It streams until it is interrupted; what it has sent by then is looked at.
-        return format!("[[ $(curl -N --max-time 2 {rest}) == *caught_up* ]]");
+        // It streams until it is interrupted; it is listened to until it has sent all there is.
+        return format!("grep -q caught_up < <(curl -N --max-time 30 {rest} 2>&1)");
     }
     line.replace("curl ", "curl --fail-with-body ")
 }

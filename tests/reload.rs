@@ -69,6 +69,10 @@ fn limits_change_while_a_node_runs() {
 
     // Back again: what is open stays open, and counts.
     node.reload("[limits]\nsessions_max = 1\n", "configuration reloaded");
+    wait_for("the limits to be in force", Duration::from_secs(5), || match node.post(129) {
+        200 => Ok(()),
+        status => Err(format!("{status}")),
+    });
     drop(first);
     assert!(Sse::open(&http, "tea", Some(0), None).is_err());
 }

@@ -3,11 +3,13 @@
 //! The cluster has one data shard and takes a checkpoint every 200 ms; a log keeps 64 entries
 //! behind its checkpoint, so a node falls behind in no time.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::common::cluster::{Options, TestCluster};
 use crate::common::load::{self, Load};
 use crate::common::wait_for;
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// The one data shard.
@@ -17,7 +19,13 @@ const BEHIND: u64 = 64 + 100;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn cluster() -> TestCluster {
+    cluster_of(vec![])
+}
+
+/// The same, its nodes with config files.
+fn cluster_of(configs: Vec<PathBuf>) -> TestCluster {
     let options = Options {
+        configs,
         arguments: vec!["--set".into(), "store.checkpoint_interval=200ms".into()],
         init_arguments: vec!["--shards".into(), "1".into()],
         ..Options::default()
@@ -43,13 +51,29 @@ fn figures(cluster: &TestCluster, name: &str, node: Option<u64>) -> Vec<u64> {
     shards.iter().filter(here).map(|replica| replica[name].as_u64().unwrap()).collect()
 }
 
-/// Kills node 2, and goes on with the load until no log reaches back to it.
-fn leave_behind(cluster: &mut TestCluster, load: &Load) {
+/// A figure of node 2, once it says so: who answers late is not among the replicas.
+fn figure_of_2(cluster: &TestCluster, name: &str) -> u64 {
     let id = cluster.node_id(0, 2);
-    let last = figures(cluster, "last_log", Some(id))[0];
+    wait_for("node 2 to say how far it is", PATIENCE, || {
+        let figure = figures(cluster, name, Some(id));
+        figure.first().copied().ok_or_else(|| "it does not answer".into())
+    })
+}
+
+/// Kills node 2, and goes on with the load until no log reaches back to it; returns an entry that it has
+/// not got beyond.
+fn leave_behind(cluster: &mut TestCluster, load: &Load) -> u64 {
     cluster.kill(2);
+    let last = wait_for("the others to say how far they are", PATIENCE, || {
+        let last = figures(cluster, "last_log", None);
+        match last.len() {
+            2 => Ok(last[0].max(last[1])),
+            _ => Err(format!("{last:?}")),
+        }
+    });
     load.wait_more(1);
     wait_purged_beyond(cluster, last);
+    last
 }
 
 /// Waits until the logs of nodes 0 and 1 begin after an entry.
@@ -102,10 +126,12 @@ fn a_replica_that_fell_behind_catches_up_by_snapshot() {
     cluster.room("general");
     let load = start_load(&cluster, 0);
     load.wait_more(100);
-    leave_behind(&mut cluster, &load);
+    let last = leave_behind(&mut cluster, &load);
     cluster.restart(2);
     cluster.wait_ready_node(2);
-    assert!(logged(&cluster, 2, "installed a snapshot") > 0, "ready, and far behind");
+    assert!(figure_of_2(&cluster, "applied") > last, "ready, and far behind");
+    // Which is said just after.
+    wait_logged(&cluster, 2, "installed a snapshot", 0);
     // What was installed is durable at once.
     cluster.kill(2);
     load.wait_more(50);
@@ -135,8 +161,7 @@ fn filled_by(cluster: &mut TestCluster) -> u64 {
 #[test]
 fn a_snapshot_has_only_what_the_replica_lacks() {
     let mut cluster = cluster();
-    let id = cluster.node_id(0, 2);
-    let first = figures(&cluster, "last_log", Some(id))[0];
+    let first = figure_of_2(&cluster, "last_log");
     cluster.kill(2);
     cluster.room("general");
     let load = start_load(&cluster, 4096);
@@ -172,9 +197,8 @@ fn a_snapshot_has_only_what_the_replica_lacks() {
 #[test]
 fn an_empty_replica_is_filled_by_snapshot() {
     let mut cluster = cluster();
-    let id = cluster.node_id(0, 2);
     // It knows that it belongs to the cluster, and of no user, room or message.
-    let first = figures(&cluster, "last_log", Some(id))[0];
+    let first = figure_of_2(&cluster, "last_log");
     assert!(first < 20, "node 2 has {first} entries already");
     cluster.kill(2);
     cluster.room("general");
@@ -189,7 +213,11 @@ fn an_empty_replica_is_filled_by_snapshot() {
 
 #[test]
 fn a_receiver_that_is_killed_midway_begins_again() {
-    let mut cluster = cluster();
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("node.toml");
+    // So slow that it goes on for longer than this test may be held up.
+    std::fs::write(&config, "[store]\nsnapshot_bytes_per_second = \"1MiB\"\n").unwrap();
+    let mut cluster = cluster_of(vec![config.clone(); 3]);
     cluster.room("general");
     let load = start_load(&cluster, 4096);
     leave_behind(&mut cluster, &load);
@@ -211,6 +239,12 @@ fn a_receiver_that_is_killed_midway_begins_again() {
     }
     assert!(interrupted > 0, "the first snapshot was installed before the kill");
     crate::common::say!("interrupted {interrupted} snapshots");
+    // As quick as ever: it is to catch up with what is posted meanwhile.
+    std::fs::write(&config, "").unwrap();
+    for i in 0..2 {
+        cluster.signal(i, Signal::HUP);
+        wait_logged(&cluster, i, "configuration reloaded", 0);
+    }
     let load = start_load(&cluster, 0);
     cluster.restart(2);
     wait_logged(&cluster, 2, "installed a snapshot", 0);

@@ -112,9 +112,18 @@ fn a_directory_of_a_node_that_runs_elsewhere_is_refused() {
     load::post(&cluster.client_urls(), cluster.admin_token(), "general", &new_id(), "still here");
 }
 
+/// Copies a directory; anew where a file was gone before its turn came, as the node may run.
 fn copy(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg("-a").arg(from).arg(to).status();
-    assert!(status.unwrap().success());
+    wait_for("a copy", Duration::from_secs(20), || {
+        let output = Command::new("cp").arg("-a").arg(from).arg(to).output().unwrap();
+        if output.status.success() {
+            return Ok(());
+        }
+        if to.exists() {
+            std::fs::remove_dir_all(to).unwrap();
+        }
+        Err(said(&output))
+    });
 }
 
 /// The files below a directory, and what is in them, but for the lock's.

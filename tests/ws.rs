@@ -254,7 +254,7 @@ fn a_node_that_stops_sends_its_clients_elsewhere() {
 
 #[test]
 fn a_client_that_takes_nothing_is_closed_and_resumes() {
-    let cluster = start(1, &["limits.keep_alive=1s"]);
+    let cluster = start(1, &["limits.keep_alive=3s"]);
     cluster.room("tea");
     let token = cluster.admin_token().to_owned();
     let text = "x".repeat(60_000);

@@ -138,12 +138,18 @@ impl Load {
     }
 
     /// Waits until `more` further messages have been acknowledged.
+    ///
+    /// # Panics
+    /// When none is for a minute.
     pub fn wait_more(&self, more: u64) {
         let goal = self.count() + more;
-        super::wait_for("posts to go on", PATIENCE, || match self.count() {
-            count if count >= goal => Ok(()),
-            count => Err(format!("{count} of {goal} acknowledged")),
-        });
+        while self.count() < goal {
+            let before = self.count();
+            super::wait_for("posts to go on", PATIENCE, || match self.count() {
+                count if count > before || count >= goal => Ok(()),
+                count => Err(format!("{count} of {goal} acknowledged")),
+            });
+        }
     }
 
     /// Ends the load. Every message that was begun is acknowledged then.

@@ -12,6 +12,7 @@ pub mod follower;
 pub mod http;
 pub mod lines;
 pub mod load;
+pub mod orders;
 pub mod proxy;
 pub mod sse;
 pub mod ws;

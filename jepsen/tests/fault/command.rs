@@ -28,8 +28,12 @@ fn refused(arguments: &[&str]) -> String {
     said
 }
 
-fn answers(cluster: &TestCluster, i: usize) -> bool {
-    cluster.http(i).with_timeout(Duration::from_secs(1)).get("/health/live").is_ok()
+/// Waits until a node answers, for which it may take a while on a busy machine.
+fn wait_answer(cluster: &TestCluster, i: usize) {
+    let http = cluster.http(i).with_timeout(Duration::from_secs(1));
+    wait_for("an answer", Duration::from_secs(30), || {
+        http.get("/health/live").map(drop).map_err(|error| error.to_string())
+    });
 }
 
 #[test]
@@ -79,7 +83,7 @@ fn a_dry_run_says_all_and_does_nothing() {
     assert_eq!(plan["nodes"][0]["pid"], cluster.pid(0));
     assert_eq!(plan["dry_run"], true);
     assert!(plan["heal"][0].as_str().unwrap().contains("kill -CONT"), "{plan}");
-    assert!(answers(&cluster, 0));
+    wait_answer(&cluster, 0);
 }
 
 #[test]
@@ -92,7 +96,7 @@ fn a_fault_ends_in_time_and_when_the_program_is_told_to_stop() {
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(told["healed"], true);
     assert!(begin.elapsed() >= Duration::from_millis(1500));
-    assert!(answers(&cluster, 0));
+    wait_answer(&cluster, 0);
     let mut child =
         jepsen(&["pause", "--pid", &pid, "--majority", "--for", "10m"]).spawn().unwrap();
     let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -103,7 +107,7 @@ fn a_fault_ends_in_time_and_when_the_program_is_told_to_stop() {
     let number = Pid::from_raw(child.id() as i32).unwrap();
     kill_process(number, Signal::INT).unwrap();
     assert!(child.wait().unwrap().success());
-    assert!(answers(&cluster, 0));
+    wait_answer(&cluster, 0);
 }
 
 #[test]
@@ -144,7 +148,7 @@ fn what_would_do_other_harm_is_refused() {
     assert!(message.contains("no majority"), "{message}");
     let message = refused(&["bitflip", "--data-dir", ".", "--majority"]);
     assert!(message.contains("no folkmoot data directory"), "{message}");
-    assert!((0..3).all(|i| answers(&cluster, i)));
+    (0..3).for_each(|i| wait_answer(&cluster, i));
 }
 
 fn scripts() -> PathBuf {

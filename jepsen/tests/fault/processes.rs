@@ -50,7 +50,7 @@ fn a_node_is_paused_and_goes_on_and_is_killed() {
     let earlier = Target { pid: cluster.pid(1), ..target };
     let error = signal::kill(&earlier).inject().err().unwrap().to_string();
     assert!(error.contains("has ended"), "{error}");
-    assert!(answers(&cluster, 1));
+    wait_for("an answer", PATIENCE, || answers(&cluster, 1).then_some(()).ok_or("no".into()));
     let acked = load.finish();
     load::check_everywhere(&cluster, &rooms, &acked);
 }

@@ -94,16 +94,17 @@ async fn who_does_not_know_the_password_is_not_told_why() {
 async fn somebody_unknown_takes_as_long_as_a_wrong_password() {
     let server = Server::start().await;
     set_password(&server, &server.ann, "ann").await;
-    let mut best = [Duration::MAX; 2];
-    for _ in 0..4 {
+    let alike = |[known, unknown]: [Duration; 2]| unknown > known / 2 && known > unknown / 2;
+    let (mut best, mut rounds) = ([Duration::MAX; 2], 0);
+    while rounds < 4 || (rounds < 10 && !alike(best)) {
+        rounds += 1; // nobody is refused before the eleventh
         for (best, user) in best.iter_mut().zip(["ann", "nobody"]) {
             let begin = Instant::now();
             assert_eq!(server.login(user, "incorrect horse").await.status, 401);
             *best = begin.elapsed().min(*best);
         }
     }
-    let [known, unknown] = best;
-    assert!(unknown > known / 2 && known > unknown / 2, "{known:?}, {unknown:?}");
+    assert!(alike(best), "{best:?}");
 }
 
 #[tokio::test]

@@ -188,7 +188,7 @@ async fn a_client_that_takes_nothing_is_closed_and_resumes_where_it_was() {
 
 #[tokio::test]
 async fn a_slow_reader_holds_up_nobody_and_misses_nothing() {
-    let server = Server::with_limits(with_keep_alive(300)).await;
+    let server = Server::with_limits(with_keep_alive(900)).await;
     let mut slow = Socket::open(&server, &server.bob).await;
     slow.follow("general", json!(0)).await;
     let text = "x".repeat(60_000);
