@@ -101,9 +101,9 @@ routes! {
 pub fn router(app: &Arc<App>) -> Router<Arc<App>> {
     paths()
         .merge(page::router())
-        .route_layer(axum::middleware::from_fn_with_state(app.clone(), finish))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
+        .layer(axum::middleware::from_fn_with_state(app.clone(), finish))
 }
 
 /// Counts a request, and says of its answer that it is for whoever asked only: no cache may keep it, unless
@@ -114,7 +114,7 @@ async fn finish(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let route = route.as_ref().map_or("", MatchedPath::as_str);
+    let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
     app.metrics.http_request(route, response.status().as_u16());
     if let Some(Refused(code)) = response.extensions().get() {
         app.metrics.refused(*code);
@@ -122,16 +122,14 @@ async fn finish(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     response
 }
 
-async fn not_found(State(app): State<Arc<App>>, request: Request) -> Response {
-    app.metrics.refused(Code::NotFound);
+async fn not_found(request: Request) -> Response {
     if status::is_grpc(request.headers()) {
         return status::grpc_response(Error::new(Code::NotFound, "there is no such service"));
     }
     Error::new(Code::NotFound, "there is nothing here; see /v1/openapi.json").into_response()
 }
 
-async fn method_not_allowed(State(app): State<Arc<App>>) -> Response {
-    app.metrics.refused(Code::MethodNotAllowed);
+async fn method_not_allowed() -> Response {
     Error::new(Code::MethodNotAllowed, "this resource does not know this method").into_response()
 }
 

@@ -124,6 +124,8 @@ async fn bad_paths_and_queries_get_their_codes() {
     for (path, status, code) in cases {
         let reply = server.get(&server.ann, &path).await;
         assert_eq!((reply.status, reply.code().as_str()), (status, code), "{path}");
+        assert!(reply.head.contains("x-content-type-options: nosniff"), "{path}: {}", reply.head);
+        assert!(reply.head.contains("cache-control: no-store"), "{path}: {}", reply.head);
     }
     let method = server.send(&server.ann, "DELETE", "/v1/rooms", "").await;
     assert_eq!((method.status, method.code().as_str()), (405, "method_not_allowed"));
