@@ -1,13 +1,17 @@
-//! One room that thousands follow over three nodes: how soon a post has reached all of them.
+//! One room of thousands over three nodes: how soon a post has reached all of them, and how calm it is
+//! while they come and go.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::common::cluster::{Options, TestCluster};
+use crate::common::wait_for;
 use crate::common::ws::Ws;
 
 /// Subscribers, if this process may open as many files.
@@ -22,21 +26,29 @@ const P99_MAX: Duration = Duration::from_millis(500);
 /// For one post to have reached everybody.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Reads frames of a server (RFC 6455, section 5.2: not masked), and tells when each has come whole.
-async fn take(mut stream: TcpStream, came: mpsc::UnboundedSender<Instant>) {
+/// As many people as wanted, if this process may open as many files.
+fn may_open(wanted: usize) -> bool {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let may = files.is_none_or(|files| files >= wanted as u64 + 500);
+    if !may {
+        crate::common::say!("SKIPPED: only {files:?} files may be open");
+    }
+    may
+}
+
+/// Reads a server's frames (RFC 6455, section 5.2: not masked) to the end, and hands over the texts.
+async fn take(mut stream: TcpStream, mut text: impl FnMut(Vec<u8>)) -> std::io::Result<()> {
     loop {
-        let Ok(head) = stream.read_u16().await else { return };
+        let head = stream.read_u16().await?;
         let length = match head & 0x7f {
-            126 => u64::from(stream.read_u16().await.unwrap()),
-            127 => stream.read_u64().await.unwrap(),
+            126 => u64::from(stream.read_u16().await?),
+            127 => stream.read_u64().await?,
             short => u64::from(short),
         };
         let mut body = vec![0; length as usize];
-        stream.read_exact(&mut body).await.unwrap();
-        let is_text = head >> 8 == 0x81;
-        assert!(!is_text || body.starts_with(br#"{"type":"event""#), "{head:x} {body:?}");
-        if is_text && came.send(Instant::now()).is_err() {
-            return;
+        stream.read_exact(&mut body).await?;
+        if head >> 8 == 0x81 {
+            text(body);
         }
     }
 }
@@ -49,10 +61,8 @@ fn figures(latencies: &mut [Duration]) -> [Duration; 3] {
 
 #[test]
 fn a_post_reaches_five_thousand_subscribers_soon() {
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let count = files.map_or(COUNT, |files| COUNT.min(files.saturating_sub(500) as usize));
-    if count < COUNT {
-        crate::common::say!("SKIPPED: only {files:?} files may be open");
+    let count = COUNT;
+    if !may_open(count) {
         return;
     }
     // None of these clients answers a ping.
@@ -73,7 +83,11 @@ fn a_post_reaches_five_thousand_subscribers_soon() {
     runtime.block_on(async {
         for stream in streams {
             stream.set_nonblocking(true).unwrap();
-            tokio::spawn(take(TcpStream::from_std(stream).unwrap(), came.clone()));
+            let came = came.clone();
+            tokio::spawn(take(TcpStream::from_std(stream).unwrap(), move |text| {
+                assert!(text.starts_with(br#"{"type":"event""#), "{text:?}");
+                came.send(Instant::now()).ok(); // nobody listens at the end
+            }));
         }
         for n in 0..=ROUNDS * POSTS {
             let (http, text) = (cluster.admin(n % 3), format!("post {n}"));
@@ -100,4 +114,136 @@ fn a_post_reaches_five_thousand_subscribers_soon() {
         "{count} subscribers, {POSTS} posts a round: delivered after (p99, median, at most): {rounds:?}"
     );
     assert!(rounds[ROUNDS / 2][0] < P99_MAX, "{rounds:?}");
+}
+
+/// People of a large room, each with a WebSocket of their own.
+const PEOPLE: usize = 10_000;
+/// How many of them lose their network at the same time.
+const LOSE: usize = 3_000;
+/// Between two numbers of who is there that somebody is told.
+const TOLD_EVERY: Duration = Duration::from_secs(2);
+/// Within which a number is right, also after a node's death.
+const RIGHT_WITHIN: Duration = Duration::from_secs(10);
+
+/// What one of them has been told of who is there.
+struct Told {
+    since: Instant,
+    times: AtomicU64,
+    present: AtomicU64,
+}
+
+/// Somebody who is in the room; dropped, they leave.
+struct Somebody {
+    told: Arc<Told>,
+    reading: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Drop for Somebody {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+impl Somebody {
+    /// Follows the room at a node; needs a runtime.
+    fn enter(url: &str, token: &str) -> Somebody {
+        let mut ws = Ws::open(url, token).unwrap();
+        let rooms = json!([{ "room": "square" }]);
+        ws.say(&json!({ "type": "follow", "rooms": rooms, "presence": true })).unwrap();
+        let stream = ws.into_stream();
+        stream.set_nonblocking(true).unwrap();
+        let (times, present) = Default::default();
+        let told = Arc::new(Told { since: Instant::now(), times, present });
+        let notes = told.clone();
+        let reading = take(TcpStream::from_std(stream).unwrap(), move |text| {
+            let frame: Value = serde_json::from_slice(&text).unwrap();
+            if frame["type"] == "presence" {
+                assert_eq!(frame["people"], json!([]), "nobody is named");
+                notes.times.fetch_add(1, Ordering::Relaxed);
+                notes.present.store(frame["present"].as_u64().unwrap(), Ordering::Relaxed);
+            }
+        });
+        Somebody { told, reading: tokio::spawn(reading) }
+    }
+}
+
+/// Does something for each of some numbers, on eight threads.
+fn for_each<T: Send>(numbers: &[usize], each: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let part = |part: &[usize]| {
+            let (part, each) = (part.to_vec(), &each);
+            scope.spawn(move || part.into_iter().map(each).collect::<Vec<T>>())
+        };
+        let threads: Vec<_> = numbers.chunks(numbers.len().div_ceil(8)).map(part).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// Waits until all of these know how many are there, which must be soon, and checks that nobody was told
+/// all the time.
+fn must_be_calm(people: &[Option<Somebody>], what: &str) {
+    let there: Vec<&Told> = people.iter().flatten().map(|it| &*it.told).collect();
+    let begin = Instant::now();
+    let count = there.len() as u64;
+    wait_for(what, RIGHT_WITHIN, || {
+        let wrong = there.iter().filter(|told| told.present.load(Ordering::Relaxed) != count);
+        match wrong.count() {
+            0 => Ok(()),
+            wrong => Err(format!("{wrong} do not know that {count} are there")),
+        }
+    });
+    let took = begin.elapsed();
+    let mut most = 0;
+    for told in &there {
+        let times = told.times.load(Ordering::Relaxed);
+        // At first, and when a node is lost, at once.
+        let may = told.since.elapsed().as_millis() / TOLD_EVERY.as_millis() + 3;
+        assert!(u128::from(times) <= may, "{what}: {times} times in {:?}", told.since.elapsed());
+        most = most.max(times);
+    }
+    crate::common::say!("{what}: {count} know it after {took:?}; told {most} times at most");
+}
+
+#[test]
+fn ten_thousand_people_come_and_go_and_a_node_dies_and_all_are_told_a_number_now_and_then() {
+    if !may_open(PEOPLE) {
+        return;
+    }
+    let set = ["limits.keep_alive=10m", "limits.address_requests_per_second=1000000"];
+    let arguments = set.iter().flat_map(|it| ["--set".to_owned(), (*it).to_owned()]).collect();
+    let mut cluster = TestCluster::start_with(3, Options { arguments, ..Options::default() });
+    cluster.room("square");
+    let everybody: Vec<usize> = (0..PEOPLE).collect();
+    let tokens = for_each(&everybody, |n| {
+        let token = cluster.user(&format!("u{n}"));
+        let http = cluster.http(n % 3).with_token(&token);
+        http.post("/v1/rooms/square/join", &json!({})).unwrap().expect(200);
+        token
+    });
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let enter = |cluster: &TestCluster, numbers: &[usize]| {
+        for_each(numbers, |n| {
+            let _inside = runtime.enter();
+            Some(Somebody::enter(&cluster.url(n % 3), &tokens[n]))
+        })
+    };
+    let mut people = enter(&cluster, &everybody);
+    must_be_calm(&people, "everybody has come");
+
+    people[..LOSE].fill_with(|| None);
+    let again = enter(&cluster, &everybody[..LOSE]);
+    let begin = Instant::now();
+    let body = json!({ "text": "is anybody there?" });
+    cluster.admin(0).post("/v1/rooms/square/messages", &body).unwrap().expect(200);
+    let acknowledged = begin.elapsed();
+    for (place, somebody) in people.iter_mut().zip(again) {
+        *place = somebody;
+    }
+    must_be_calm(&people, "some have gone and come back");
+    assert!(acknowledged < Duration::from_secs(1), "a post meanwhile took {acknowledged:?}");
+
+    cluster.kill(2);
+    people.iter_mut().skip(2).step_by(3).for_each(|somebody| drop(somebody.take()));
+    must_be_calm(&people, "a node has died");
 }

@@ -22,13 +22,8 @@ pub struct Changes {
     pub typing: BTreeSet<RoomId>,
     /// Read marks that have moved, and to where.
     pub reads: BTreeMap<(RoomId, UserId), Seq>,
-}
-
-impl Changes {
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.typing.is_empty() && self.reads.is_empty()
-    }
+    /// A node has been silent for too long: its users have gone with it.
+    pub node_lost: bool,
 }
 
 /// Somebody.
@@ -228,6 +223,7 @@ impl Table {
             }
             heard.silent < NODE_TICKS
         });
+        self.changes.node_lost |= !gone.is_empty();
         for node in gone {
             self.forget_at(node, &BTreeSet::new(), now_ms);
         }

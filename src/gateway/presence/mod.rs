@@ -12,7 +12,8 @@
 //! **Invariants**
 //! - A person is told of a room's people only while the table of permissions lets them
 //!   (`Action::SeePresence`), as of what the room's log had a second ago.
-//! - Of a room with more than [`PEOPLE_MAX`] participants only numbers are told, every five seconds.
+//! - Of a room with more than [`PEOPLE_MAX`] participants only numbers are told, every two seconds, and at once
+//!   when a node is lost.
 //! - Whoever takes nothing keeps nothing waiting: only the present state is ever told.
 
 mod room;
@@ -95,6 +96,9 @@ impl Gathered {
         }
         for (room, watched) in rooms.iter_mut() {
             watched.note_changes(&changes.users, changes.typing.contains(room));
+            if changes.node_lost {
+                watched.hurry();
+            }
             watched.tick(room, presence);
             if watched.begin_load() {
                 match watched.is_known() {

@@ -19,7 +19,7 @@ use crate::presence::{Presence, Seen, Status};
 const RELOAD_TICKS: u32 = 4;
 const RELOAD_LARGE_TICKS: u32 = 20;
 /// Ticks before a large room's numbers are told again.
-const TELL_LARGE_TICKS: u32 = 20;
+const TELL_LARGE_TICKS: u32 = 8;
 
 /// What is known of who is there in a room.
 #[derive(Debug, Default, PartialEq)]
@@ -107,6 +107,11 @@ impl Watched {
 
     pub fn note_changes(&mut self, users: &BTreeSet<UserId>, typing: bool) {
         self.untold |= typing || users.iter().any(|user| self.members.contains_key(user));
+    }
+
+    /// What has changed is told with the next tick, however large the room is.
+    pub fn hurry(&mut self) {
+        self.since_told = TELL_LARGE_TICKS;
     }
 
     /// Whether the participants are to be read now.
@@ -253,7 +258,17 @@ mod tests {
                 assert!(now.present > 0 && now.people.is_empty() && now.reads.is_empty());
             }
         }
-        assert!((9..=11).contains(&times), "{times} times in fifty seconds");
+        assert!((9..=11).contains(&times), "{times} times in twenty seconds");
+        for (n, hurries) in [(100, true), (101, false), (102, true)] {
+            devices.push(presence.enter(user(n), Status::Online));
+            watched.note_changes(&presence.take_changes().users, false);
+            if hurries {
+                watched.hurry();
+            }
+            watched.tick(&tea(), &presence);
+            assert_eq!(told.has_changed().unwrap(), hurries);
+            told.borrow_and_update();
+        }
     }
 
     #[test]

@@ -86,14 +86,15 @@ fn a_node_that_is_not_heard_of_is_given_up_and_one_that_is_quiet_is_not() {
     let frames: usize = (0..400).map(|_| pair.tick()).sum();
     assert_eq!(pair.at_two("ann"), Status::Online);
     assert!((45..60).contains(&frames), "one in two seconds, not {frames} in 100 s");
-    pair.two.take_changes();
+    assert!(!pair.two.take_changes().node_lost);
     let mut ticks = 0;
     while pair.at_two("ann") == Status::Online {
         pair.tick_deaf();
         ticks += 1;
     }
     assert!(ticks <= 40 - 8, "{ticks}: later than ten seconds after a last word that was two old");
-    assert_eq!(pair.two.take_changes().users, BTreeSet::from([user("ann")]));
+    let changes = pair.two.take_changes();
+    assert_eq!((changes.users, changes.node_lost), (BTreeSet::from([user("ann")]), true));
     // It was only cut off.
     pair.reconnect();
     pair.tick();
@@ -188,7 +189,7 @@ fn what_makes_no_sense_changes_nothing() {
         let frame = pb::PresenceFrame { users, ..Default::default() };
         assert!(!pair.two.hear(NodeId(1), pair.stream, &frame, 0));
     }
-    assert!(pair.two.take_changes().is_empty());
+    assert_eq!(pair.two.take_changes(), Changes::default());
     assert_eq!(pair.at_two("ann"), Status::Offline);
 }
 
