@@ -103,6 +103,8 @@ mod planted {
             "the index of remembered requests outlives the installation of a snapshot"
         SnapshotWithoutTail "snapshot-without-tail" "snapshot"
             "a snapshot leaves out a room's last block of events, and nobody looks"
+        SnapshotFallsBack "snapshot-falls-back" "snapshot"
+            "an installed snapshot counts as the checkpoint before it"
         RepeatsApplied "repeats-applied" "dedup"
             "a repeated request is applied again"
         BodyNotCompared "body-not-compared" "dedup"

@@ -172,7 +172,11 @@ impl Replica {
 
     pub(crate) fn install(&self, received: store::snapshot_sink::Received) -> io::Result<()> {
         let mut state = self.write();
+        let before = mutant!(SnapshotFallsBack).then(|| state.durable().clone());
         state.install(received)?;
+        if let Some(before) = before {
+            state.set_applied(before);
+        }
         self.applied.send(state.applied().log_id.map_or(0, |(_, index)| index));
         self.sink.replaced(&state);
         drop(state);
