@@ -125,6 +125,9 @@ const TOLD_EVERY: Duration = Duration::from_secs(2);
 /// Within which a number is right, also after a node's death.
 const RIGHT_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a post may take meanwhile: a disk may take a second by itself.
+const POST_WITHIN: Duration = Duration::from_secs(5);
+
 /// What one of them has been told of who is there.
 struct Told {
     since: Instant,
@@ -241,7 +244,8 @@ fn ten_thousand_people_come_and_go_and_a_node_dies_and_all_are_told_a_number_now
         *place = somebody;
     }
     must_be_calm(&people, "some have gone and come back");
-    assert!(acknowledged < Duration::from_secs(1), "a post meanwhile took {acknowledged:?}");
+    crate::common::say!("a post meanwhile took {acknowledged:?}");
+    assert!(acknowledged < POST_WITHIN, "{acknowledged:?}");
 
     cluster.kill(2);
     people.iter_mut().skip(2).step_by(3).for_each(|somebody| drop(somebody.take()));
