@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::common::cluster::{Options, TestCluster, succeed};
 use crate::common::http::{Http, Response};
 use crate::common::sse::Sse;
-use crate::common::wait_for;
+use crate::common::{settings, wait_for};
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "correct horse";
@@ -17,11 +17,8 @@ const SOON: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Nodes with few shards, on which anybody may register.
-fn cluster(nodes: usize, settings: &[&str]) -> TestCluster {
-    let mut arguments = vec!["--set".into(), "accounts.registration=open".into()];
-    for setting in settings {
-        arguments.extend(["--set".into(), (*setting).into()]);
-    }
+fn cluster(nodes: usize, set: &[&str]) -> TestCluster {
+    let arguments = settings(&[&["accounts.registration=open"], set].concat());
     let init_arguments = vec!["--shards".into(), "2".into()];
     let options = Options { arguments, init_arguments, ..Options::default() };
     TestCluster::start_with(nodes, options)

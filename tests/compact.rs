@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::common::cluster::{Options, TestCluster};
 use crate::common::load::{self, Load};
-use crate::common::wait_for;
+use crate::common::{settings, wait_for};
 use serde_json::json;
 
 /// How often each node is compacted.
@@ -29,11 +29,8 @@ fn compact(cluster: &TestCluster, i: usize) {
 
 #[test]
 fn a_base_that_has_outgrown_what_lives_in_it_is_compacted() {
-    let set = |setting: &str| ["--set".to_owned(), setting.to_owned()];
-    let settings = ["store.checkpoint_interval=100ms", "store.compact_over=1MiB"];
-    let options =
-        Options { arguments: settings.into_iter().flat_map(set).collect(), ..Options::default() };
-    let cluster = TestCluster::start_with(1, options);
+    let arguments = settings(&["store.checkpoint_interval=100ms", "store.compact_over=1MiB"]);
+    let cluster = TestCluster::start_with(1, Options { arguments, ..Options::default() });
     // Each checkpoint writes the rows of all of them anew.
     let rooms: Vec<String> = (0..100).map(|n| format!("room-{n}")).collect();
     rooms.iter().for_each(|room| cluster.room(room));

@@ -48,12 +48,13 @@ fn a_repeat_gets_the_first_answer_everywhere_and_for_good() {
     let mut cluster = TestCluster::start(3);
     let rooms: Vec<_> = (0..8).map(|i| format!("room-{i}")).collect();
     rooms.iter().for_each(|room| cluster.room(room));
-    let mut messages = vec![];
+    let (mut messages, mut new) = (vec![], 0);
     for (i, room) in rooms.iter().cycle().take(24).enumerate() {
         let (id, text) = (new_id(), format!("message {i}"));
         let body = json!({ "client_msg_id": id, "text": text });
         let answer = cluster.admin(i % 3).post(&path(room), &body).unwrap().expect(200);
         // A node itself asks again, and says so, when the shard's leader changes meanwhile.
+        new += usize::from(answer["duplicate"] == false);
         messages.push(Message {
             room: room.clone(),
             id,
@@ -63,6 +64,7 @@ fn a_repeat_gets_the_first_answer_everywhere_and_for_good() {
             at: answer["at"].clone(),
         });
     }
+    assert!(new > 12, "{new} of 24 were new");
     let before: Vec<_> =
         rooms.iter().map(|r| load::read_room(&cluster.admin(0), r, "linearizable")).collect();
     for node in 0..3 {
@@ -91,6 +93,7 @@ fn a_repeat_gets_the_first_answer_everywhere_and_for_good() {
 fn the_same_id_at_once_on_all_nodes_becomes_one_message() {
     let cluster = TestCluster::start(3);
     cluster.room("general");
+    let mut new = 0;
     for _ in 0..20 {
         let body = json!({ "client_msg_id": new_id(), "text": "only once" });
         let posts = (0..6).map(|i| {
@@ -102,10 +105,12 @@ fn the_same_id_at_once_on_all_nodes_becomes_one_message() {
         // None, where a node itself asked again as the shard's leader changed.
         let first = answers.iter().filter(|answer| answer["duplicate"] == false).count();
         assert!(first <= 1, "{answers:?}");
+        new += first;
         let log = load::read_room(&cluster.admin(0), "general", "linearizable");
         assert_eq!(log.iter().filter(|seen| body["client_msg_id"] == *seen.id).count(), 1);
         assert!(answers.iter().all(|answer| answer["seq"] == answers[0]["seq"]), "{answers:?}");
     }
+    assert!(new > 10, "{new} of 20 were new");
 }
 
 #[test]

@@ -7,16 +7,15 @@ use std::time::{Duration, Instant};
 
 use crate::common::cluster::{Options, TestCluster};
 use crate::common::sse::Sse;
-use crate::common::wait_for;
+use crate::common::{settings, wait_for};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 /// Long enough for this test to look around, even on a busy machine.
 const GRACE: Duration = Duration::from_secs(8);
 
-fn options(settings: &[&str]) -> Options {
-    let arguments = settings.iter().flat_map(|setting| ["--set".to_owned(), (*setting).to_owned()]);
-    Options { arguments: arguments.collect(), ..Default::default() }
+fn options(set: &[&str]) -> Options {
+    Options { arguments: settings(set), ..Default::default() }
 }
 
 fn leads(shards: &[Value], node: u64) -> usize {

@@ -6,16 +6,15 @@ use std::time::Duration;
 use crate::common::cluster::{Options, TestCluster};
 use crate::common::http::Http;
 use crate::common::sse::Sse;
-use crate::common::{new_id, wait_for};
+use crate::common::{new_id, settings, wait_for};
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const POST: &str = "/v1/rooms/general/messages";
 
-fn start(settings: &[&str]) -> TestCluster {
-    let set = settings.iter().flat_map(|setting| ["--set".into(), (*setting).into()]);
-    let cluster =
-        TestCluster::start_with(1, Options { arguments: set.collect(), ..Options::default() });
+fn start(set: &[&str]) -> TestCluster {
+    let options = Options { arguments: settings(set), ..Options::default() };
+    let cluster = TestCluster::start_with(1, options);
     cluster.room("general");
     cluster
 }

@@ -10,8 +10,8 @@ use crate::common::follower::Follower;
 use crate::common::http::Http;
 use crate::common::load::{self, Load};
 use crate::common::proxy::{Kind, Proxy};
-use crate::common::wait_for;
 use crate::common::ws::{End, Ws};
+use crate::common::{settings, wait_for};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -19,8 +19,7 @@ use serde_json::{Value, json};
 const GRACE: &str = "node.drain_grace=2s";
 
 fn start() -> TestCluster {
-    let arguments = vec!["--set".to_owned(), GRACE.to_owned()];
-    TestCluster::start_with(3, Options { arguments, ..Default::default() })
+    TestCluster::start_with(3, Options { arguments: settings(&[GRACE]), ..Default::default() })
 }
 
 /// Kills a node, and drains and stops another one behind a proxy, under load.
@@ -123,8 +122,7 @@ fn drains_by_readiness(kind: Kind) {
         return;
     }
     // Longer than the files ask for, so that there is time to see it.
-    let settings = ["node.drain_grace=12s", "node.shutdown_timeout=20s"];
-    let arguments = settings.iter().flat_map(|it| ["--set".to_owned(), (*it).to_owned()]).collect();
+    let arguments = settings(&["node.drain_grace=12s", "node.shutdown_timeout=20s"]);
     let mut cluster = TestCluster::start_with(3, Options { arguments, ..Default::default() });
     cluster.room("tea");
     let proxy = Proxy::start(kind, &cluster.client_urls(), cluster.directory());

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::cluster::{Options, TestCluster};
 use crate::common::load::{self, Load};
+use crate::common::settings;
 
 #[test]
 fn everything_acknowledged_survives_a_kill_of_all_nodes() {
@@ -52,7 +53,7 @@ fn a_clean_stop_of_one_node_keeps_everything() {
 
 #[test]
 fn the_last_node_does_not_wait_for_a_successor() {
-    let arguments = vec!["--set".into(), "node.shutdown_timeout=60s".into()];
+    let arguments = settings(&["node.shutdown_timeout=60s"]);
     let mut cluster = TestCluster::start_with(3, Options { arguments, ..Options::default() });
     cluster.room("general");
     for i in 0..3 {

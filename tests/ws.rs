@@ -9,15 +9,14 @@ use std::time::{Duration, Instant};
 use crate::common::cluster::{Options, TestCluster};
 use crate::common::load::{self, Load};
 use crate::common::ws::{End, Ws};
-use crate::common::{new_id, wait_for};
+use crate::common::{new_id, settings, wait_for};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn start(nodes: usize, settings: &[&str]) -> TestCluster {
-    let set = settings.iter().flat_map(|setting| ["--set".into(), (*setting).into()]);
-    TestCluster::start_with(nodes, Options { arguments: set.collect(), ..Options::default() })
+fn start(nodes: usize, set: &[&str]) -> TestCluster {
+    TestCluster::start_with(nodes, Options { arguments: settings(set), ..Options::default() })
 }
 
 fn post(room: &str, id: &str, text: &str) -> Value {

@@ -37,6 +37,11 @@ pub fn say_line(line: &str) {
     std::io::stderr().write_all(format!("{test}: {line}\n").as_bytes()).unwrap();
 }
 
+/// Arguments of `serve` for these settings, each `name=value`.
+pub fn settings(settings: &[&str]) -> Vec<String> {
+    settings.iter().flat_map(|setting| ["--set".to_owned(), (*setting).to_owned()]).collect()
+}
+
 /// Tries until `attempt` succeeds.
 ///
 /// # Panics

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::common::cluster::{Options, TestCluster};
 use crate::common::load::{self, Load};
-use crate::common::{new_id, say, wait_for};
+use crate::common::{new_id, say, settings, wait_for};
 use crate::world::{World, rooms, works};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -73,7 +73,7 @@ fn a_full_disk_is_said_and_posts_go_on_once_it_is_freed() {
     }
     let set =
         ["store.ballast=4MiB", "store.min_free_disk=16MiB", "store.checkpoint_interval=200ms"];
-    let arguments = set.iter().flat_map(|s| ["--set".to_owned(), (*s).to_owned()]).collect();
+    let arguments = settings(&set);
     let world = World::start(1, 384, Options { arguments, ..Options::default() });
     world.cluster.room("general");
     let target = world.target(0);
@@ -114,7 +114,7 @@ fn one_full_disk_of_three_stops_nobody() {
     }
     let set =
         ["store.ballast=4MiB", "store.min_free_disk=16MiB", "store.checkpoint_interval=200ms"];
-    let arguments = set.iter().flat_map(|s| ["--set".to_owned(), (*s).to_owned()]).collect();
+    let arguments = settings(&set);
     let mut world = World::start(3, 384, Options { arguments, ..Options::default() });
     let rooms = rooms(&world.cluster);
     let load = start_load(&world, &rooms);
