@@ -47,6 +47,20 @@ need() {
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@"
 }
 
+# What the web page's types and tests need, unless it is there as the lock file says. A registry that does not
+# answer is asked again.
+npm_packages() {
+    local there=web/node_modules/.package-lock.json try
+    if [[ -f $there && ! web/package-lock.json -nt $there ]]; then
+        return 0
+    fi
+    for try in 1 2 3; do
+        (cd web && npm ci --silent --no-audit --no-fund) && return 0
+        ((try == 3)) || sleep $((try * 5))
+    done
+    return 1
+}
+
 # What attacks on clusters need beside the kernel (jepsen/). A run says which of them it misses.
 jepsen_tools() {
     local status=0

@@ -12,7 +12,7 @@ use serde_json::json;
 
 /// How often each node is compacted.
 const COMPACTIONS: usize = 8;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 fn compact(cluster: &TestCluster, i: usize) {
     let admin = cluster.admin(i).with_timeout(PATIENCE);

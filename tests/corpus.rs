@@ -30,8 +30,8 @@ fn import(cluster: &mut TestCluster, files: &[PathBuf], kill: bool) -> usize {
     loop {
         let mut command = cluster.cli(0, &["import", "irc"]);
         if kill {
-            // Else it would be over after a kill or two.
-            command.args(["--rate", "12000"]);
+            // Half a minute: else it would be over after a kill or two.
+            command.args(["--rate", "6000"]);
         }
         let mut child = command.args(files).stdout(std::process::Stdio::null()).spawn().unwrap();
         let mut last_kill = Instant::now();

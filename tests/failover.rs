@@ -10,7 +10,7 @@ use crate::common::cluster::TestCluster;
 use crate::common::follower::Follower;
 use crate::common::load::{self, Load};
 use crate::common::sse::Sse;
-use crate::common::wait_for;
+use crate::common::{orders, wait_for};
 
 /// Enough for most of the eight shards to have one.
 fn rooms(cluster: &TestCluster, n: usize) -> Vec<String> {
@@ -157,12 +157,8 @@ fn without_a_majority_posts_are_refused_as_temporary_and_come_back() {
     let rooms = rooms(&cluster, 4);
     let (urls, token) = (cluster.client_urls(), cluster.admin_token().to_owned());
     let before = load::post(&urls, &token, &rooms[0], &crate::common::new_id(), "before");
-    // An ack says that two of three have it: not that this one has.
-    wait_for("the message on the third node", Duration::from_secs(10), || {
-        let path = format!("/v1/rooms/{}/events?after=0&consistency=local", rooms[0]);
-        let page = cluster.admin(2).get(&path).unwrap().json().to_string();
-        if page.contains(&before.id) { Ok(()) } else { Err(page) }
-    });
+    // Two of three have the message, the room and the admin: the third may yet have to apply them.
+    orders::wait_level(&cluster, 2);
     cluster.kill(0);
     cluster.kill(1);
     let lonely = cluster.admin(2).with_timeout(Duration::from_secs(30));

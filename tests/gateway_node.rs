@@ -2,17 +2,18 @@
 //! from another one then, and its clients' streams go on.
 
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use folkmoot::client::{Client, ClientOptions, Delivered, Session};
 use folkmoot::id::{Cursor, RoomId, Seq};
+use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::common::cluster::TestCluster;
 use crate::common::http::Http;
-use crate::common::load::{self, Load};
-use crate::common::new_id;
+use crate::common::load::{self, Acked, Load};
 use crate::common::sse::Sse;
+use crate::common::{new_id, wait_for};
 
 #[test]
 fn a_node_without_replicas_posts_reads_and_streams() {
@@ -60,39 +61,73 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The last text of each room.
 const THE_END: &str = "the end";
 
-/// Reads a room's events over one connection, from the first one to the end; returns their texts.
-fn stream_to_the_end(http: Http, room: String) -> JoinHandle<Vec<String>> {
+/// How long nobody answers for a room, at least, when a gateway gives its streams up: it looks for 5 s.
+const SILENCE: Duration = Duration::from_secs(4);
+
+/// What was read of a room: the texts, and when it had to be followed anew.
+type Read = (Vec<String>, Vec<Instant>);
+
+/// Reads a room's events over one connection, from the first one to the end; over another one where the
+/// client is told to.
+fn stream_to_the_end(http: Http, room: String) -> JoinHandle<Read> {
     std::thread::spawn(move || {
-        let mut stream = Sse::open(&http, &room, Some(0), None).unwrap();
-        let (mut texts, mut marks) = (vec![], 0);
+        let open = |after: usize| {
+            wait_for("a stream", PATIENCE, || {
+                let opened = Sse::open(&http, &room, Some(after as u64), None);
+                opened.map_err(|error| error.to_string())
+            })
+        };
+        let (mut texts, mut marks, mut breaks): (Vec<String>, _, _) = (vec![], 0, vec![]);
+        let mut stream = open(0);
         while texts.last().is_none_or(|text| text != THE_END) {
-            let event = stream.next().unwrap_or_else(|e| panic!("{room} broke off: {e}"));
+            let event = match stream.next() {
+                Ok(event) => event,
+                Err(ended) => {
+                    let said: Value = serde_json::from_str(&ended.to_string()).unwrap_or_default();
+                    assert_eq!(said["error"]["temporary"], true, "{room} broke off: {ended}");
+                    breaks.push(Instant::now());
+                    stream = open(texts.len());
+                    continue;
+                }
+            };
             marks += usize::from(event.is_caught_up());
             if let Some(seq) = event.seq() {
                 assert_eq!(seq, texts.len() as u64 + 1, "no gap and no repeat in {room}");
                 texts.push(event.json()["text"].as_str().unwrap_or_default().to_owned());
             }
         }
-        assert_eq!(marks, 1, "the client is told once that it has caught up with {room}");
-        texts
+        let once = (1..=1 + breaks.len()).contains(&marks);
+        assert!(once, "the client is told once that it has caught up with {room}: {marks}");
+        (texts, breaks)
     })
 }
 
 /// The same through a session, which says so when it had to begin anew.
-async fn follow_to_the_end(session: Session, room: String) -> Vec<String> {
+async fn follow_to_the_end(session: Session, room: String) -> Read {
     let cursor = Cursor { epoch: None, seq: Seq(0) };
     let mut follow = session.follow(&RoomId::parse(&room).unwrap(), Some(cursor)).await.unwrap();
-    let (mut texts, mut marks) = (vec![], 0);
+    let (mut texts, mut marks): (Vec<String>, _) = (vec![], vec![]);
     while texts.last().is_none_or(|text| text != THE_END) {
         let next = timeout(PATIENCE, follow.next()).await;
         match next.unwrap_or_else(|_| panic!("{room} hangs")).unwrap().unwrap() {
             Delivered::Event(event) => texts.push(event.text),
-            Delivered::CaughtUp(_) => marks += 1,
+            Delivered::CaughtUp(_) => marks.push(Instant::now()),
             lost @ Delivered::Lost { .. } => panic!("{lost:?}"),
         }
     }
-    assert_eq!(marks, 1, "the session did not begin anew");
-    texts
+    assert!(!marks.is_empty(), "the client is told that it has caught up with {room}");
+    (texts, marks.split_off(1))
+}
+
+/// Whether a room had been without an acknowledgement until a moment before, for so long that a gateway
+/// gives its streams up.
+fn was_silent(acked: &[Acked], room: &str, before: Instant) -> bool {
+    let mut times: Vec<_> = acked.iter().filter(|a| a.room == room).map(|a| a.when).collect();
+    times.sort_unstable();
+    times.windows(2).any(|pair| {
+        let is_then = pair[0] < before && before < pair[1] + SILENCE;
+        is_then && pair[1].duration_since(pair[0]) > SILENCE
+    })
 }
 
 #[test]
@@ -137,12 +172,21 @@ fn the_streams_of_a_node_without_replicas_are_kept_while_leaders_are_killed() {
     );
     // Each kill takes a leader, of which the gateway relays; each room is followed twice.
     assert!(moved >= 2 * KILLS, "the kills hit too few streams: {moved}");
+    let mut again = 0;
     for (room, (stream, follow)) in rooms.iter().zip(streams.into_iter().zip(follows)) {
         let mine: Vec<_> = acked.iter().filter(|a| a.room == *room).cloned().collect();
         let log = load::read_room(&http, room, "linearizable");
         load::check_log(&log, &mine);
         let texts: Vec<_> = log.into_iter().map(|event| event.text).collect();
-        assert!(stream.join().expect("no stream broke off") == texts, "{room} as kept");
-        assert!(runtime.block_on(follow).expect("no follow broke off") == texts, "{room} as kept");
+        let (streamed, breaks) = stream.join().expect("no stream broke off");
+        let (followed, anew) = runtime.block_on(follow).expect("no follow broke off");
+        assert!(streamed == texts && followed == texts, "{room} as kept");
+        let served = breaks.iter().find(|at| !was_silent(&acked, room, **at));
+        assert!(served.is_none(), "{room} broke off at {served:?}, though it was served");
+        // A session has all its rooms on one stream.
+        let silent = |at: Instant| rooms.iter().any(|room| was_silent(&acked, room, at));
+        assert!(anew.iter().all(|at| silent(*at)), "the session began anew: {anew:?}");
+        again += breaks.len() + anew.len();
     }
+    crate::common::say!("{again} times a room was followed anew that had no leader for too long");
 }

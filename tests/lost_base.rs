@@ -1,6 +1,7 @@
 //! A node whose state in sled is damaged, gone, or an earlier one, while its log is whole but reaches
 //! back only to the last checkpoint: it takes its state from the others, by itself.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,6 +53,15 @@ impl Full {
 
     fn base(&self, node: usize) -> PathBuf {
         self.cluster.data_dir(node).join("rooms")
+    }
+
+    /// The last entry whose effect is in a node's base, of each shard of rooms.
+    fn durable(&self, node: usize) -> BTreeMap<u64, u64> {
+        let id = self.cluster.node_id(node, node);
+        let shards = self.cluster.shards(node);
+        let own = shards.iter().filter(|shard| shard["node"] == id && shard["shard"] != 0);
+        let number = |shard: &serde_json::Value, key: &str| shard[key].as_u64().unwrap();
+        own.map(|shard| (number(shard, "shard"), number(shard, "durable"))).collect()
     }
 
     /// Moves a node's state away.
@@ -145,7 +155,17 @@ fn a_node_whose_state_was_put_back_takes_a_newer_one() {
     let earlier = full.cluster.directory().join("earlier");
     copy(&full.base(2), &earlier);
     full.cluster.try_restart(2).unwrap();
+    // The copy goes no further than this.
+    let copied = full.durable(2);
     full.post(3000);
+    wait_for("its log to be purged beyond the copy", PATIENCE, || {
+        let now = full.durable(2);
+        if copied.iter().all(|(shard, entry)| now[shard] > entry + 2 * KEPT) {
+            return Ok(());
+        }
+        full.post(100);
+        Err(format!("{copied:?}, then {now:?}"))
+    });
     full.cluster.stop(2);
     full.lose_base(2);
     fs::rename(earlier, full.base(2)).unwrap();

@@ -1,12 +1,10 @@
 //! Read marks: the same from every node and on every interface, counted right, and kept.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::common::cluster::{TestCluster, succeed};
 use crate::common::http::Http;
-use crate::common::wait_for;
+use crate::common::verified;
 use crate::common::ws::Ws;
 
 /// What somebody has in each of their rooms: id, mark, unread messages, mentions.
@@ -51,7 +49,9 @@ fn marks_are_the_same_everywhere_and_outlive_a_crash() {
     };
     for room in &rooms {
         let ann = http(&cluster, 0, 0);
-        ann.post("/v1/rooms", &json!({ "room": room })).unwrap().expect(201);
+        let made = ann.post("/v1/rooms", &json!({ "room": room })).unwrap();
+        // 200 where the node had to ask a new leader again.
+        assert!(matches!(made.status, 200 | 201), "{made:?}");
         http(&cluster, 1, 1)
             .post(&format!("/v1/rooms/{room}/join"), &json!({}))
             .unwrap()
@@ -80,10 +80,7 @@ fn marks_are_the_same_everywhere_and_outlive_a_crash() {
     let mut socket = Ws::open(&cluster.url(1), &tokens[1]).unwrap();
     socket.say(&json!({ "type": "mark_read", "ref": 1, "room": "room-1", "seq": 4 })).unwrap();
     let ack = socket.expect("ack");
-    assert_eq!(
-        (&ack["ref"], &ack["seq"], &ack["duplicate"]),
-        (&json!(1), &json!(4), &json!(false))
-    );
+    assert_eq!((&ack["ref"], &ack["seq"]), (&json!(1), &json!(4)));
     socket.say(&json!({ "type": "mark_read", "room": "room-1", "seq": 3 })).unwrap();
     let ack = socket.expect("ack");
     assert_eq!((&ack["seq"], &ack["duplicate"]), (&json!(4), &json!(true)));
@@ -125,14 +122,5 @@ fn marks_are_the_same_everywhere_and_outlive_a_crash() {
     for node in 0..3 {
         assert_eq!(own(&http(&cluster, node, 1)), expected, "node {node}, after the crash");
     }
-    // A node that has just started may answer late.
-    wait_for("every replica to be compared", Duration::from_secs(30), || {
-        let output = cluster.cli(0, &["cluster", "verify"]).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stdout).into_owned();
-        if told.contains("unverified: ") {
-            return Err(told);
-        }
-        assert!(output.status.success() && told.contains("the same"), "{output:?}");
-        Ok(())
-    });
+    verified::verify(&cluster, 0);
 }

@@ -21,7 +21,7 @@ const AT_ONCE: usize = 500;
 const RATE: u64 = 5000;
 /// Pages of a round while nothing else goes on, and while posts do.
 const PAGES: usize = 1000;
-/// Of how many rounds the middle one counts.
+/// Of how many rounds, and of how many starts, the middle one counts.
 const ROUNDS: usize = 3;
 /// How many rounds are made at most, so that this many are undisturbed.
 const ROUNDS_MAX: usize = 12;
@@ -68,19 +68,20 @@ fn pages_are_quick_and_starts_are_soon_with_a_million_messages() {
 
     let mut ready = vec![];
     for (node, how) in [(0, "killed"), (1, "stopped")] {
-        if how == "killed" {
-            cluster.kill(node);
-        } else {
-            assert!(cluster.stop(node).success());
-        }
-        let begin = Instant::now();
-        cluster.restart(node);
-        cluster.wait_ready_node(node);
-        ready.push(begin.elapsed());
-        crate::common::say!(
-            "ready {:?} after the start of a node that was {how}",
-            ready.last().unwrap()
-        );
+        let mut starts = [(); ROUNDS].map(|()| {
+            if how == "killed" {
+                cluster.kill(node);
+            } else {
+                assert!(cluster.stop(node).success());
+            }
+            let begin = Instant::now();
+            cluster.restart(node);
+            cluster.wait_ready_node(node);
+            begin.elapsed()
+        });
+        starts.sort_unstable();
+        ready.push(starts[ROUNDS / 2]);
+        crate::common::say!("ready {starts:?} after the starts of a node that was {how}");
     }
     assert!(ready.iter().all(|ready| *ready <= Duration::from_secs(3)), "{ready:?}");
     assert!(percentile(&idle, 99) < Duration::from_millis(5));

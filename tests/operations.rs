@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -12,7 +12,7 @@ use crate::common::cluster::{TestCluster, folkmoot, free_port, succeed};
 use crate::common::load::{self, Load};
 use crate::common::sse::Sse;
 use crate::common::ws::Ws;
-use crate::common::{orders, wait_for};
+use crate::common::{orders, verified, wait_for};
 
 /// How long a change may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -194,16 +194,19 @@ fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
     cluster.wait_ready_node(five);
     wait_settled(&cluster, 0);
     // While it is on its way out, its successor being away, nobody stays with it: streams end there.
-    let mut follower = Sse::open(&cluster.admin(1), &rooms[0], Some(0), None).unwrap();
+    let mut follower = Sse::open(&cluster.admin(1), &rooms[0], None, None).unwrap();
     cluster.kill(five);
     let id = cluster.node_id(0, five).to_string();
     let replace = ["node", "replace", "2", id.as_str(), "--yes"];
     cluster.json(0, &[&replace[..], &["--no-wait"]].concat());
-    wait_for("the stream to end", PATIENCE, || match follower.next() {
-        Ok(event) => Err(format!("{event:?}")),
-        Err(error) if error.to_string().contains("shutting_down") => Ok(()),
-        Err(error) => panic!("it ends otherwise: {error}"),
-    });
+    let begin = Instant::now();
+    let ended = loop {
+        match follower.next() {
+            Ok(event) => assert!(begin.elapsed() < PATIENCE, "it goes on: {event:?}"),
+            Err(ended) => break ended.to_string(),
+        }
+    };
+    assert!(ended.contains("shutting_down"), "{ended}");
     let is_leaving = |node: &Value| node["id"] == 2 && node["membership"] == "leaving";
     assert!(nodes(&cluster, 0).iter().any(is_leaving), "{:?}", nodes(&cluster, 0));
     assert_eq!(cluster.http(1).get("/health/ready").unwrap().status, 503);
@@ -224,8 +227,7 @@ fn nodes_go_and_a_dead_one_is_replaced_while_people_post() {
         cluster.wait_ready_node(node);
         load::check_on(&cluster, node..node + 1, &rooms, &acked);
     }
-    let verified = cluster.json(0, &["cluster", "verify"]);
-    assert_eq!(verified["ok"], true, "{verified}");
+    verified::verify(&cluster, 0);
 }
 
 #[test]
@@ -292,7 +294,9 @@ fn whatever_is_wrong_each_command_says_so_and_changes_nothing() {
         let mut command = folkmoot();
         command.args(*arguments).args(["--timeout", "300ms", "--server", server]);
         let error = fails(command.env("FOLKMOOT_TOKEN", cluster.admin_token()));
-        assert_eq!(error["code"], "unavailable", "{arguments:?} at {server}: {error}");
+        // Who listens to peers may be late to hang up.
+        let is_late = *server == peers && error["code"] == "timeout";
+        assert!(is_late || error["code"] == "unavailable", "{arguments:?} at {server}: {error}");
     }
     for further in [&[][..], &["--dry-run"]] {
         let init = [&["cluster", "init", "--nodes", "3"][..], further].concat();
@@ -396,11 +400,8 @@ fn what_was_interrupted_is_finished_or_taken_back() {
     let mut moving = cluster.cli(0, &order);
     let moving = moving.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     wait_for("the move to begin", PATIENCE, || {
-        let list = cluster.json(0, &["shard", "list"]);
-        if list["shards"][shard]["target"] == list["shards"][shard]["voters"] {
-            return Err(list["shards"][shard].to_string());
-        }
-        Ok(())
+        let moving = cluster.json(0, &["shard", "list"])["shards"][shard].clone();
+        if moving["target"] == moving["voters"] { Err(moving.to_string()) } else { Ok(()) }
     });
     kill_process(Pid::from_child(&moving), Signal::INT).unwrap();
     let ended = moving.wait_with_output().unwrap();
@@ -412,11 +413,8 @@ fn what_was_interrupted_is_finished_or_taken_back() {
     let other = voters(&cluster, shard)[1].to_string();
     let ran = run(&mut cluster.cli(0, &["shard", "move", &text[0], &other, "4"]));
     assert_eq!(ran.code, Some(1), "{}", ran.said);
-    assert!(
-        ran.said.contains("node 4 has a replica") || ran.said.contains("on its way"),
-        "{}",
-        ran.said
-    );
+    let why = ["node 4 has a replica", "on its way"].iter().any(|why| ran.said.contains(why));
+    assert!(why, "{}", ran.said);
     let undo = ["shard", "move", text[0].as_str(), "4", text[1].as_str()];
     cluster.json(0, &undo);
     assert!(voters(&cluster, shard).contains(&from));
@@ -432,11 +430,12 @@ fn what_was_interrupted_is_finished_or_taken_back() {
         (3, &["node", "compact"]),
         (30, &["node", "compact"]),
         (3, &["node", "token"]),
-        (10, &["cluster", "verify"]),
     ] {
         interrupt(&cluster, after, arguments);
         orders::give(&cluster, arguments);
     }
+    interrupt(&cluster, 10, &["cluster", "verify"]);
+    verified::verify(&cluster, 0);
 
     // A drain, whenever that is interrupted.
     for (after, verb) in [(0, "drain"), (20, "resume"), (60, "drain"), (150, "resume")] {
@@ -454,9 +453,11 @@ fn interrupt(cluster: &TestCluster, after: u64, arguments: &[&str]) {
     let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(after));
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-    // Before it could catch the signal; interrupted; or done by then.
+    // Before it could catch the signal; interrupted; or done by then, if others answered in time.
     let code = child.wait().unwrap().code();
-    assert!([None, Some(130), Some(0)].contains(&code), "{arguments:?}: {code:?}");
+    let asks_others = ["verify", "transfer-leader"].contains(&arguments[1]);
+    let ended = [None, Some(130), Some(0)].contains(&code) || (asks_others && code == Some(1));
+    assert!(ended, "{arguments:?}: {code:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::common::cluster::{TestCluster, succeed};
 use crate::common::sse::Sse;
-use crate::common::{load, new_id, wait_for};
+use crate::common::{load, new_id, verified, wait_for};
 use crate::redaction::{disk_has, restart_all};
 
 const OLD: &str = "Tq8wX3nLzK5vRc7JbM2sYp9GhD4fUe6A";
@@ -70,7 +70,7 @@ fn trimmed_text_is_unreadable_at_once_and_gone_after_compact() {
     let file = cluster.directory().join("general.jsonl");
     std::fs::write(&file, cli(&cluster, 2, &["export", "general"])).unwrap();
     cli(&cluster, 0, &["verify", file.to_str().unwrap()]);
-    cli(&cluster, 0, &["cluster", "verify"]);
+    verified::verify(&cluster, 0);
 }
 
 /// Also while nobody posts: the cluster trims by itself.
@@ -135,5 +135,5 @@ fn a_replica_that_was_away_takes_a_trimmed_room() {
         load::post(&cluster.client_urls(), &token, "general", &new_id(), &format!("later {n}"));
     }
     cli(&cluster, 2, &["node", "compact"]);
-    cli(&cluster, 0, &["cluster", "verify"]);
+    verified::verify(&cluster, 0);
 }

@@ -34,13 +34,14 @@ fn said(output: &Output) -> String {
     [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat()
 }
 
-/// A node must be ready. A disk that is slow for a moment holds up what it applies under load, and that
-/// alone is waited out.
+/// A node must be ready. A disk that is slow for a moment holds up what it applies under load, or
+/// has a shard elect another leader, and that alone is waited out.
 fn must_be_well(cluster: &TestCluster, i: usize) {
-    wait_for("a node to have applied what there is", Duration::from_secs(10), || {
+    wait_for("a node to have leaders, and what there is", Duration::from_secs(10), || {
         let ready = cluster.http(i).get("/health/ready").unwrap();
         let said = String::from_utf8_lossy(&ready.body).into_owned();
-        if ready.status == 503 && said.contains("entries to apply") {
+        let passes = ["entries to apply", "has no leader"].iter().any(|why| said.contains(why));
+        if ready.status == 503 && passes {
             return Err(said);
         }
         ready.expect_status(200);

@@ -33,6 +33,8 @@ const AT_ONCE: usize = 4;
 const STAY: u64 = 150;
 /// Nothing may take longer than this.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How many posts are acknowledged at the least.
+const POSTS_MIN: u64 = 3000;
 /// The last text of each room.
 const THE_END: &str = "the end";
 
@@ -255,6 +257,10 @@ fn sessions_lose_and_repeat_nothing_while_leaders_are_killed() {
     let followers: Vec<JoinHandle<Vec<Seen>>> = (0..FOLLOWERS).map(start).collect();
 
     let hit = kill_leaders(&mut cluster, &count);
+    wait_for("enough posts", PATIENCE, || match count.load(Ordering::Acquire) {
+        POSTS_MIN.. => Ok(()),
+        few => Err(format!("{few} acknowledged")),
+    });
     stop.store(true, Ordering::Release);
     let finished = async {
         let mut acked: Vec<Acked> = vec![];
@@ -280,7 +286,7 @@ fn sessions_lose_and_repeat_nothing_while_leaders_are_killed() {
         ids.len(),
         seen.iter().map(beginnings).collect::<Vec<_>>(),
     );
-    assert!(acked.len() >= 3000, "too few posts: {}", acked.len());
+    assert!(acked.len() as u64 >= POSTS_MIN, "too few posts: {}", acked.len());
     assert!(hit.sessions >= KILLS, "too few sessions were hit: {hit:?}");
     // One that stays begins each room once, and all of them again when its session moves.
     let begun: usize = seen[..FOLLOWERS - 1].iter().map(beginnings).sum();

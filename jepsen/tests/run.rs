@@ -240,6 +240,8 @@ fn a_calm_run_lasts_as_long_as_it_was_told_and_holds_its_limits() {
     let begin = Instant::now();
     let mut command = jepsen();
     command.args(["run", "--json", "--quiet", "--local", "--nemesis", "none", "--time", "10s"]);
+    // Who goes by what is drawn.
+    command.args(["--seed", "1"]);
     let output = command.arg("--store").arg(store.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(begin.elapsed() > Duration::from_secs(10));
@@ -265,9 +267,11 @@ fn a_node_that_ends_though_nothing_was_done_to_it_makes_a_run_invalid() {
     command.arg("--store").arg(store.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut run = command.spawn().unwrap();
     wait_chatting(store.path(), &mut run);
-    let node = *processes_below(store.path()).first().unwrap();
-    // As if it had crashed; the run has nothing to do with it.
-    kill_process(Pid::from_raw(i32::try_from(node).unwrap()).unwrap(), Signal::ABORT).unwrap();
+    // As if it had crashed; the run has nothing to do with it. It may be killing one this very moment.
+    wait_for("a node to end", || {
+        let node = i32::try_from(*processes_below(store.path()).first()?).unwrap();
+        kill_process(Pid::from_raw(node)?, Signal::ABORT).ok()
+    });
     let output = run.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let results: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -353,9 +357,12 @@ fn an_interrupted_run_takes_everything_away() {
         let store = tempfile::tempdir().unwrap();
         let mut run = start(arguments, store.path());
         let directory = wait_chatting(store.path(), &mut run);
-        let there = made(&run, store.path());
-        assert_eq!((there.0, there.1), (expected.0, expected.1));
-        assert!(there.2 > 0 && there.2 <= expected.2, "{there:?}");
+        // All may be killed, or a disk be out for a power cut, at any moment.
+        wait_for("all that it makes to be there", || {
+            let there = made(&run, store.path());
+            assert!(there <= expected, "{there:?}");
+            ((there.0, there.1) == (expected.0, expected.1) && there.2 > 0).then_some(())
+        });
         signal(&run, how);
         assert_eq!(run.wait().unwrap().code(), Some(2));
         assert_eq!(made(&run, store.path()), (0, 0, 0));
@@ -386,7 +393,7 @@ fn a_run_that_is_interrupted_while_it_is_set_up_leaves_nothing() {
         return skipped("set-up makes nothing without root");
     }
     // While it probes, makes namespaces, and makes disks.
-    for (namespaces, mounts) in [(0, 0), (2, 0), (7, 2)] {
+    for (namespaces, mounts) in [(0, 0), (2, 0), (7, 1)] {
         let store = tempfile::tempdir().unwrap();
         let below = store.path().join("a/b");
         let mut run = start(&["--nodes", "5", "--nemesis", "kill,power-cut,partition"], &below);
@@ -420,8 +427,10 @@ fn what_a_killed_run_left_is_cleaned_up() {
     let mut run = start(arguments, store.path());
     wait_chatting(store.path(), &mut run);
     if !local {
-        let there = made(&run, store.path());
-        assert_eq!((there.0, there.1), (5, 3));
+        wait_for("all that it makes to be there", || {
+            let there = made(&run, store.path());
+            ((there.0, there.1) == (5, 3)).then_some(())
+        });
     }
     // Nothing of a run that is under way is touched.
     let cleanup = || jepsen().args(["cleanup", "--json"]).output().unwrap();

@@ -291,7 +291,7 @@ async fn token(ttl: Duration, dry_run: bool, connection: &Connection) -> Outcome
 }
 
 async fn quorum_critical(node: u64, connection: &Connection) -> Outcome {
-    let shards = connection.client()?.quorum_critical(node).await?;
+    let shards = order::quorum_critical(&connection.client()?, node).await?;
     if connection.json {
         output::line(json!({ "node": node, "shards": shards }))?;
     }

@@ -22,8 +22,8 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 /// After how long it is said what an order waits for, and again when that is something else.
 const SAY_EVERY: Duration = Duration::from_secs(2);
 
-/// After how long it is believed that a drained node must not stop: a replica may answer late, or a leader
-/// may just have changed.
+/// After how long it is believed that a node must not stop: a replica may answer late, or a leader may
+/// just have changed.
 const CRITICAL_FOR: Duration = Duration::from_secs(5);
 
 /// Options of every command that changes where something is.
@@ -118,8 +118,11 @@ async fn give_and_wait(
     }
 }
 
-/// The shards that would have no quorum without a drained node, once there are none or that has lasted.
-async fn quorum_critical(client: &Client, node: u64) -> Result<Vec<u32>, Error> {
+/// The shards that would have no quorum without a node, once there are none or that has lasted.
+///
+/// # Errors
+/// Why it could not be asked.
+pub(super) async fn quorum_critical(client: &Client, node: u64) -> Result<Vec<u32>, Error> {
     let begin = Instant::now();
     loop {
         let shards = client.quorum_critical(node).await?;

@@ -98,20 +98,23 @@ async fn a_skewed_clock_is_corrected_and_a_new_id_minted() {
 
 #[tokio::test]
 async fn the_deadline_returns_the_last_error() {
-    let refuse = Fault::Refuse(Error::new(Code::DiskFull, "disk is full"));
-    let fake = Fake::new(0, std::iter::repeat_n(refuse, 1000));
+    let full = Error::new(Code::DiskFull, "disk is full");
+    let refuse = || Fault::Refuse(full.clone());
+    // The last asks for a wait beyond the deadline.
+    let faults = [refuse(), refuse(), Fault::Refuse(full.clone().retry_after(60_000))];
+    let fake = Fake::new(0, faults);
     let options = ClientOptions {
         servers: vec![fake.serve().await],
-        deadline: Duration::from_millis(300),
-        attempt_timeout: Duration::from_millis(300),
+        deadline: Duration::from_secs(3),
+        attempt_timeout: Duration::from_secs(3),
         ..ClientOptions::default()
     };
     let client = Client::connect(options).unwrap();
     let error = client.post(&Post::message(&room(), "hi")).await.unwrap_err();
     assert_eq!((error.code, error.may_have_applied), (Code::DiskFull, false));
+    assert_eq!(fake.state.lock().unwrap().arrived.len(), 3);
     // An attempt that the deadline cuts short says less.
-    let refuse = Fault::Refuse(Error::new(Code::DiskFull, "disk is full"));
-    fake.state.lock().unwrap().faults = [refuse, Fault::Silence].into();
+    fake.state.lock().unwrap().faults = [refuse(), Fault::Silence].into();
     let error = client.post(&Post::message(&room(), "hi")).await.unwrap_err();
     assert_eq!((error.code, error.may_have_applied), (Code::DiskFull, true));
 }

@@ -147,7 +147,7 @@ fn verify(password: &[u8], phc: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     #[tokio::test]
     async fn the_password_fits_and_no_other() {
@@ -170,16 +170,21 @@ mod tests {
         let kept = PasswordHash::new(kept.phc()).unwrap();
         assert_eq!(nobody.params, kept.params);
         assert_eq!(nobody.hash.unwrap().as_bytes().len(), kept.hash.unwrap().as_bytes().len());
+        let kept = kept.to_string();
         let time = |phc: &str| {
-            let rounds = (0..5).map(|_| {
-                let begin = Instant::now();
-                assert!(!verify(b"wrong password", phc));
-                begin.elapsed()
-            });
-            rounds.min().unwrap()
+            let begin = Instant::now();
+            assert!(!verify(b"wrong password", phc));
+            begin.elapsed()
         };
-        let (a, b) = (time(NOBODY), time(&kept.to_string()));
-        assert!(a < b * 2 && b < a * 2, "{a:?} against {b:?}");
+        // In turn, as others use the machine as well; the quickest of each.
+        let (mut a, mut b) = (Duration::MAX, Duration::MAX);
+        for round in 0..20 {
+            (a, b) = (a.min(time(NOBODY)), b.min(time(&kept)));
+            if round >= 5 && a < b * 2 && b < a * 2 {
+                return;
+            }
+        }
+        panic!("{a:?} against {b:?}");
     }
 
     #[test]

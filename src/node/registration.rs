@@ -85,7 +85,9 @@ pub(super) async fn admit<R: Runtime>(
         token => join_token::hash(token),
     };
     let done = register(router, hello, Some(token)).await?;
-    Ok(pb::AdmitReply { node_id: done.seq.0, map: router.map().encode(), ..Default::default() })
+    // What this node has applied may not have the new one yet.
+    let map = router.read_map().await.map_err(Error::maybe_applied)?.encode();
+    Ok(pb::AdmitReply { node_id: done.seq.0, map, ..Default::default() })
 }
 
 /// Registers a node with the meta group; the answer's `seq` is the node's id. A node that asks to be

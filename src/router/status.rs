@@ -60,6 +60,7 @@ impl<R: Runtime> Router<R> {
             return Some("the node was removed from the cluster".into());
         }
         match map.node(node).map(|own| own.state) {
+            None => return Some("the cluster's map does not have this node yet".into()),
             Some(NodeState::Draining) => return Some("the node is draining".into()),
             Some(NodeState::Leaving) => return Some("the node is being removed".into()),
             _ => {}

@@ -115,8 +115,7 @@ pub fn folkmoot() -> Command {
 }
 
 fn command_of(wrapper: &[String]) -> Command {
-    let words = wrapper.iter().map(OsString::from).chain([binary().into()]);
-    let words: Vec<_> = words.collect();
+    let words: Vec<_> = wrapper.iter().map(OsString::from).chain([binary().into()]).collect();
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
     for (name, _) in std::env::vars_os() {
@@ -385,23 +384,23 @@ impl TestCluster {
 
     /// The id that the cluster knows a node by.
     pub fn node_id(&self, via: usize, i: usize) -> u64 {
-        let status = self.admin(via).get("/v1/cluster").unwrap().expect(200);
-        let nodes = status["nodes"].as_array().expect("nodes").iter();
-        let mut ids = nodes.filter(|node| node["client_address"] == *self.nodes[i].client);
-        ids.next().expect("the node is known")["id"].as_u64().expect("an id")
+        wait_for("the node to be known", READY, || {
+            let status = self.admin(via).get("/v1/cluster").unwrap().expect(200);
+            let mut nodes = status["nodes"].as_array().expect("nodes").iter();
+            let node = nodes.find(|node| node["client_address"] == *self.nodes[i].client);
+            node.and_then(|node| node["id"].as_u64()).ok_or_else(|| status.to_string())
+        })
     }
 
     /// A node that leads a shard: the `turn`th of them, in turn.
     pub fn a_leader(&self, turn: usize) -> usize {
-        super::wait_for("a shard with a leader", Duration::from_secs(30), || {
+        wait_for("a shard with a leader", Duration::from_secs(30), || {
             let shards = self.shards(turn % self.len());
             let leads = |id: u64| shards.iter().any(|s| s["node"] == id && s["state"] == "leader");
             let leaders: Vec<usize> =
                 (0..self.len()).filter(|i| leads(self.node_id(turn % self.len(), *i))).collect();
-            match leaders.len() {
-                0 => Err("nobody leads".into()),
-                count => Ok(leaders[turn % count]),
-            }
+            let one = leaders.get(turn % leaders.len().max(1));
+            one.copied().ok_or_else(|| "nobody leads".into())
         })
     }
 

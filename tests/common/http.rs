@@ -37,7 +37,7 @@ impl Http {
     /// A client of a node's URL, or `host:port`.
     pub fn new(url: &str) -> Http {
         let address = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
-        Http { address, token: None, timeout: Duration::from_secs(10) }
+        Http { address, token: None, timeout: Duration::from_secs(30) }
     }
 
     /// The same node, as the owner of a token.

@@ -15,6 +15,7 @@ pub mod load;
 pub mod orders;
 pub mod proxy;
 pub mod sse;
+pub mod verified;
 pub mod ws;
 
 use std::io::Write;

@@ -1,6 +1,7 @@
 //! What operators order and ask, where one answer is not the last word: a node that answers late counts
 //! as down, with nothing, and one that trails for a moment cannot lead yet.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -24,6 +25,24 @@ pub fn give(cluster: &TestCluster, arguments: &[&str]) {
         }
         assert!(said.contains("try again later"), "{arguments:?}: {said}");
         Err(said)
+    });
+}
+
+/// Waits until a node, which has a replica of each shard, has applied all there is. An acknowledgement says
+/// that a majority has: not that this one has.
+pub fn wait_level(cluster: &TestCluster, i: usize) {
+    let id = cluster.node_id(i, i);
+    wait_for(&format!("node {i} to have applied all there is"), PATIENCE, || {
+        let replicas = cluster.shards(i);
+        let shards = |fits: &dyn Fn(&Value) -> bool| -> BTreeSet<u64> {
+            let fitting = replicas.iter().filter(|replica| fits(replica));
+            fitting.map(|replica| replica["shard"].as_u64().unwrap()).collect()
+        };
+        let all = shards(&|_| true);
+        // How far a replica trails is known where the shard's leader has answered.
+        let led = shards(&|replica| replica["state"] == "leader");
+        let level = shards(&|replica| replica["node"] == id && replica["lag"] == 0);
+        if led == all && level == all { Ok(()) } else { Err(format!("{replicas:?}")) }
     });
 }
 

@@ -4,6 +4,7 @@
 //! cannot be unmounted, and who writes to it cannot be killed.
 
 use std::fmt;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -24,12 +25,8 @@ const NOT_FROZEN: &str = "Invalid argument";
 /// When the node's data is not on a file system of its own.
 pub fn stall(target: &Target, at_most: Duration) -> Result<Plan, FaultError> {
     let disk = Disk::of(target)?;
-    let guard = Guard { mount: disk.mount.clone(), after: at_most };
-    Ok(Plan::new("diskstall", &[target])
-        .inject_by(guard)
-        .inject_by(Tool::new("fsfreeze", ["-f".as_ref(), disk.mount.as_os_str()]))
-        .heal_by(thaw(&disk))
-        .while_we_run())
+    let freeze = Freeze { mount: disk.mount.clone(), at_most };
+    Ok(Plan::new("diskstall", &[target]).inject_by(freeze).heal_by(thaw(&disk)).while_we_run())
 }
 
 /// Thaws a node's disk, whoever froze it.
@@ -45,7 +42,7 @@ fn thaw(disk: &Disk) -> Tool {
     Tool::new("fsfreeze", ["-u".as_ref(), disk.mount.as_os_str()]).allow(NOT_FROZEN)
 }
 
-/// Freezes a disk of its own, and has the guard thaw it.
+/// Freezes a disk of its own, which thaws by itself.
 ///
 /// # Errors
 ///
@@ -53,42 +50,65 @@ fn thaw(disk: &Disk) -> Tool {
 pub fn probe() -> Result<(), Missing> {
     Scratch::probe("stall", |disk| {
         let mut held = Held::default();
-        Guard { mount: disk.mount.clone(), after: Duration::from_millis(200) }.run(&mut held)?;
-        Tool::new("fsfreeze", ["-f".as_ref(), disk.mount.as_os_str()]).output()?;
-        // It waits for the guard.
+        Freeze { mount: disk.mount.clone(), at_most: Duration::from_millis(200) }.run(&mut held)?;
+        // It waits until it is thawed.
         let written = std::fs::write(disk.mount.join("file"), "x");
         thaw(disk).output()?;
         written.map_err(FaultError::io("a file on a scratch disk"))
     })
 }
 
-/// Thaws in the end.
+/// Freezes, and thaws in the end. One process does both: nothing is thawed before it is frozen.
 #[derive(Debug)]
-struct Guard {
+struct Freeze {
     mount: PathBuf,
-    after: Duration,
+    at_most: Duration,
 }
 
-impl fmt::Display for Guard {
+/// Says when it is frozen; whether anybody hears it makes no difference.
+const FREEZE: &str = r#"
+trap '' PIPE
+fsfreeze -f "$2" || exit
+echo frozen
+sleep "$1"
+exec fsfreeze -u "$2"
+"#;
+
+impl fmt::Display for Freeze {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (after, mount) = (self.after.as_secs_f64(), self.mount.display());
-        write!(f, "(sleep {after}; fsfreeze -u {mount}) & # whatever happens")
+        let (at_most, mount) = (self.at_most.as_secs_f64(), self.mount.display());
+        write!(f, "(fsfreeze -f {mount}; sleep {at_most}; fsfreeze -u {mount}) &")
     }
 }
 
-impl Step for Guard {
+impl Step for Freeze {
     fn run(&self, held: &mut Held) -> Result<(), FaultError> {
+        // A shell would not say as clearly that it is missing.
+        Tool::new("fsfreeze", ["--version"]).output()?;
         let mut command = Command::new("sh");
-        command.args(["-c", "sleep \"$1\"; exec fsfreeze -u \"$2\"", "guard"]);
-        command.arg(self.after.as_secs_f64().to_string()).arg(&self.mount);
+        command.args(["-c", FREEZE, "freeze"]);
+        command.arg(self.at_most.as_secs_f64().to_string()).arg(&self.mount);
         // Neither ctrl-c nor a closed terminal ends it.
-        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        held.keep(Running(command.spawn().map_err(FaultError::io("sh"))?));
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = Running(command.spawn().map_err(FaultError::io("sh"))?);
+        let mut first = String::new();
+        let said = running.0.stdout.take().map(BufReader::new);
+        said.map(|mut said| said.read_line(&mut first))
+            .transpose()
+            .map_err(FaultError::io("sh"))?;
+        if first.is_empty() {
+            let mut said = String::new();
+            if let Some(mut stderr) = running.0.stderr.take() {
+                stderr.read_to_string(&mut said).map_err(FaultError::io("sh"))?;
+            }
+            return Err(FaultError::Tool { command: self.to_string(), said: said.trim().into() });
+        }
+        held.keep(running);
         Ok(())
     }
 }
 
-/// A guard that is not needed any more when dropped.
+/// What is not needed any more when dropped.
 struct Running(Child);
 
 impl Drop for Running {

@@ -219,16 +219,22 @@ pub async fn users(
     let mut rest = Rest::new(nodes[0].1, &admin.token);
     let mut users = vec![];
     for n in 1..=count {
-        let body = json!({ "user": format!("u{n}") });
-        match rest.request("POST", "/v1/users", Some(body)).await {
-            Outcome::Ok(answer) => {
-                let token = answer["token"].as_str().ok_or("a user without a token")?.to_owned();
-                users.push(User { token });
+        let deadline = Instant::now() + FORM_WITHIN;
+        let mut tries = 0;
+        let answer = loop {
+            // A try of which nothing was heard may have taken the name.
+            let body = json!({ "user": format!("u{n}-{tries}") });
+            match rest.request("POST", "/v1/users", Some(body)).await {
+                Outcome::Ok(answer) => break answer,
+                Outcome::Failed(why) | Outcome::Unknown(why) if Instant::now() > deadline => {
+                    return Err(format!("user u{n} could not be made: {why}"));
+                }
+                Outcome::Failed(_) | Outcome::Unknown(_) => sleep(Duration::from_millis(50)).await,
             }
-            Outcome::Failed(why) | Outcome::Unknown(why) => {
-                return Err(format!("user u{n} could not be made: {why}"));
-            }
-        }
+            tries += 1;
+        };
+        let token = answer["token"].as_str().ok_or("a user without a token")?.to_owned();
+        users.push(User { token });
     }
     Ok(users)
 }

@@ -142,9 +142,7 @@ async fn whoever_signs_in_is_greeted() {
 
 #[tokio::test]
 async fn nobody_gets_in_without_a_token() {
-    let limits =
-        GatewayLimits { header_read_timeout: Duration::from_millis(500), ..Default::default() };
-    let server = Server::with_limits(limits).await;
+    let server = Server::start().await;
     assert_eq!(Socket::try_connect(&server, Some("fm_ann_0")).await.err(), Some(401));
     let other = server.ann.replace("fm_ann_", "fm_bob_");
     assert_eq!(Socket::try_connect(&server, Some(&other)).await.err(), Some(401));
@@ -161,10 +159,12 @@ async fn nobody_gets_in_without_a_token() {
         socket.say(frame).await;
         socket.ends_with(code, closed).await;
     }
-    Socket::connect(&server).await.ends_with("timeout", 4100).await;
     let mut socket = Socket::connect(&server).await;
     socket.send(Message::binary(server.ann.clone().into_bytes())).await;
     socket.ends_with("invalid_argument", 4400).await;
+    let header_read_timeout = Duration::from_millis(500);
+    server.limits.set(GatewayLimits { header_read_timeout, ..Default::default() });
+    Socket::connect(&server).await.ends_with("timeout", 4100).await;
     until(|| server.fake.feeds.load(Ordering::SeqCst) == 0).await;
 }
 

@@ -64,6 +64,15 @@ impl Verb {
             Verb::ReplaceDead => "replace-dead",
         }
     }
+
+    /// What makes one of the sort possible where there is nothing of it to order, though all is at rest.
+    pub(super) const fn needs(self) -> Option<Verb> {
+        match self {
+            Verb::Resume => Some(Verb::Drain),
+            Verb::Move | Verb::Remove | Verb::Replace | Verb::ReplaceDead => Some(Verb::Join),
+            Verb::Join | Verb::TransferLeader | Verb::Drain | Verb::Rebalance => None,
+        }
+    }
 }
 
 /// An order.
@@ -326,6 +335,17 @@ mod tests {
         let mut leaving = view(5);
         leaving.nodes[4].state = State::Leaving;
         assert!(drawn(&leaving, &[], &[]).1.iter().all(|order| order.removes().is_none()));
+    }
+
+    #[test]
+    fn where_three_are_at_rest_every_sort_is_possible_or_can_be_made_so() {
+        let (view, done, struck) = (view(3), BTreeMap::new(), BTreeSet::new());
+        let ground = Ground { view: &view, away: &[3], done: &done, struck: &struck };
+        for verb in Verb::ALL {
+            let mut possible = |verb| ground.order(verb, &mut SmallRng::seed_from_u64(1)).is_some();
+            let needs = verb.needs();
+            assert_ne!(possible(*verb), needs.is_some_and(&mut possible), "{verb:?}");
+        }
     }
 
     #[test]

@@ -92,7 +92,13 @@ impl Churn {
             let Some(view) = self.look().await else { continue };
             let (away, struck) = (self.operator.away(), self.operator.roster.struck());
             let ground = Ground { view: &view, away: &away, done: &self.done, struck: &struck };
-            if let Some(order) = ground.order(verb, &mut self.operator.rng)
+            let rng = &mut self.operator.rng;
+            let order = match ground.order(verb, rng) {
+                Some(order) => Some(order),
+                // At rest there may be nothing of the sort to order.
+                None => verb.needs().and_then(|first| ground.order(first, rng)),
+            };
+            if let Some(order) = order
                 && self.give(order, &view).await
             {
                 self.wait(order, Instant::now() + ORDER_WITHIN).await;
