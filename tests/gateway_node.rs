@@ -56,6 +56,31 @@ fn a_node_without_replicas_posts_reads_and_streams() {
     }
 }
 
+/// More bytes than sockets hold, and then more events than may be on their way to one follower.
+const LARGE: usize = 200;
+const SMALL: usize = 600;
+
+#[test]
+fn one_that_stops_reading_holds_up_nobody_else_on_a_node_without_replicas() {
+    let mut cluster = TestCluster::start(3);
+    cluster.room("general");
+    let gateway = cluster.add_gateway();
+    cluster.wait_ready_node(gateway);
+    let http = cluster.admin(gateway).with_timeout(PATIENCE);
+    let open = || Sse::open(&http, "general", Some(0), None).unwrap();
+    let (_stuck, mut stream) = (open(), open());
+    let (urls, token) = (cluster.client_urls(), cluster.admin_token());
+    let mut last = 0;
+    for n in 0..LARGE + SMALL {
+        let text = if n < LARGE { "x".repeat(60_000) } else { "small".into() };
+        last = load::post(&urls, token, "general", &new_id(), &text).seq;
+        // As they come, so that each has a frame of its own.
+        while stream.next().unwrap().seq() != Some(last) {}
+    }
+    let begin = Sse::open(&http, "general", Some(last - 1), None).unwrap().next().unwrap();
+    assert_eq!(begin.seq(), Some(last), "and who comes now is served");
+}
+
 const KILLS: usize = 6;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The last text of each room.

@@ -23,6 +23,7 @@ pub mod mention;
 pub mod permission;
 pub mod query;
 pub mod recover;
+pub mod search;
 pub mod state;
 
 mod access;

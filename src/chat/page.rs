@@ -2,7 +2,7 @@
 //! `query`.
 //!
 //! **Invariant:** a page has no hole inside, and says when there is one between the cursor and its
-//! first event. Its bodies, edits' texts included, stay within `PAGE_BYTES_MAX`, or it holds one
+//! first event. Its bodies, edits' texts and reactions included, stay within `PAGE_BYTES_MAX`, or it holds one
 //! event. So does the number of edits that have to be looked up for it.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::chat::event::{Body, Event};
 use crate::chat::query::{Annotated, Events, Page};
 use crate::chat::state::{Notes, Room, State};
 use crate::error::{Code, Error};
-use crate::id::{Cursor, Seq};
+use crate::id::{Cursor, Seq, UserId};
 use crate::limits;
 
 /// Backward pages are read in runs of this many events, so that what exceeds the page's bytes is
@@ -192,6 +192,16 @@ fn notes_of(state: &impl State, room: &Room, run: &[Arc<Event>]) -> Vec<Option<A
         .collect()
 }
 
+/// The bytes of a message's reactions, which go with it whole.
+fn reactions_bytes(notes: Option<&Notes>) -> usize {
+    let shown = notes.filter(|notes| notes.redacted_by.is_none());
+    let reactions = shown.map_or(&[][..], |notes| &notes.reactions);
+    let bytes = |(symbol, users): &(String, Vec<UserId>)| {
+        symbol.len() + users.iter().map(|user| user.as_str().len()).sum::<usize>()
+    };
+    reactions.iter().map(bytes).sum()
+}
+
 /// An event with what became of it, taken from the budget; `None` when that does not allow it.
 /// Alone on its page it always goes, with its newest edit, and as many older ones as fit.
 fn annotate(
@@ -203,7 +213,7 @@ fn annotate(
     alone: bool,
 ) -> Option<Annotated> {
     let seqs = notes.as_ref().map_or(&[][..], |notes| &notes.edits);
-    let mut bytes = event.body.text().len();
+    let mut bytes = event.body.text().len() + reactions_bytes(notes.as_deref());
     if !alone && (seqs.len() > budget.edits || !budget.fits(bytes)) {
         return None;
     }

@@ -11,6 +11,7 @@ use crate::chat::command::{Actor, Rejection};
 use crate::chat::event::Event;
 use crate::chat::page;
 use crate::chat::permission::Action;
+use crate::chat::search::Search;
 use crate::chat::state::{Notes, Participant, Room, State, User};
 use crate::chat::unread;
 use crate::error::Error;
@@ -192,11 +193,11 @@ pub struct Annotated {
     pub replies: Option<(u64, Seq)>,
 }
 
-/// Rooms are looked through in pages of this many.
-const SCAN: usize = 256;
-
 /// Answers a query from one shard's state, as far as the actor may see it. Limits are clamped to
 /// what a page may hold.
+///
+/// For [`Query::Rooms`] it may have to look at every room there is: whoever locks the state for it asks
+/// [`rooms`] instead, and lets go of it now and then.
 ///
 /// # Errors
 /// The codes that rejections have, and `invalid_cursor`.
@@ -209,8 +210,9 @@ pub fn query(state: &impl State, actor: &Actor, query: &Query) -> Result<Answer,
             participants(state, actor, room, after.as_ref(), clamp(*limit))
         }
         Query::Rooms { after, limit, search } => {
-            let rooms = rooms(state, actor, after.clone(), clamp(*limit), &search.to_lowercase());
-            Ok(Answer::Rooms { rooms })
+            let mut search = rooms(actor, after.clone(), *limit, search);
+            while !search.look(state) {}
+            Ok(Answer::Rooms { rooms: search.found() })
         }
         Query::Thread { room, root, page, limit } => {
             let room = readable(state, actor, room)?;
@@ -246,6 +248,11 @@ pub fn query(state: &impl State, actor: &Actor, query: &Query) -> Result<Answer,
         }
         Query::Revocations => Ok(Answer::Revocations { count: state.revocations() }),
     }
+}
+
+/// What answers a [`Query::Rooms`] step by step.
+pub fn rooms(actor: &Actor, after: Option<RoomId>, limit: usize, search: &str) -> Search {
+    Search::new(actor, after, clamp(limit), search)
 }
 
 /// The room's row, if the actor may read the room. Delivery asks this before it follows a room.
@@ -294,35 +301,4 @@ pub fn resume(room: &Room, after: &Cursor) -> Result<(bool, Seq), Error> {
 
 fn clamp(limit: usize) -> usize {
     limit.clamp(1, limits::PAGE_ITEMS_MAX)
-}
-
-/// The first `limit` rooms above `after` that the actor may know of, with `search`, which is in
-/// lower case, in their id or title.
-fn rooms(
-    state: &impl State,
-    actor: &Actor,
-    mut after: Option<RoomId>,
-    limit: usize,
-    search: &str,
-) -> Vec<Arc<Room>> {
-    let found = |room: &Room| {
-        search.is_empty()
-            || room.id.as_str().contains(search)
-            || room.title.to_lowercase().contains(search)
-    };
-    let seen = |room: &Room| access::may(state, actor, &room.id, Action::See).is_ok();
-    let mut visible = Vec::new();
-    loop {
-        let page = state.rooms(after.as_ref(), SCAN);
-        let Some(last) = page.last() else { return visible };
-        after = Some(last.id.clone());
-        for room in page {
-            if found(&room) && seen(&room) {
-                visible.push(room);
-                if visible.len() == limit {
-                    return visible;
-                }
-            }
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod linked;
+mod pages;
 mod permissions;
 mod properties;
 mod scripts;

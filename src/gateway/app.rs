@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::chat::command::{Actor, Command, Done, Request};
+use crate::chat::command::{Actor, Command, Done};
 use crate::chat::event::{EventKind, Salt};
 use crate::clock::Clock;
 use crate::error::{Code, Error};
@@ -19,6 +19,7 @@ use crate::gateway::drain::Drain;
 pub use crate::gateway::drain::Seat;
 use crate::gateway::limits::{GatewayLimits, SharedLimits, TOUCHES_MAX};
 use crate::gateway::metrics::Metrics;
+use crate::gateway::mint::Mint;
 use crate::gateway::oidc::Oidc;
 use crate::gateway::passwords::Passwords;
 use crate::gateway::presence::Gathered;
@@ -30,8 +31,10 @@ use crate::router::Readiness;
 pub struct App {
     /// The layers below.
     pub backend: Arc<dyn Backend>,
-    /// For the ids that the gateway mints.
+    /// Says until when things are valid.
     pub clock: Arc<dyn Clock>,
+    /// For the ids that the gateway mints.
+    pub(super) mint: Mint,
     /// What they did.
     pub metrics: Metrics,
     /// On while clients are to go elsewhere: streams end, readiness is false. Counts them.
@@ -85,6 +88,7 @@ impl App {
     ) -> App {
         App {
             backend,
+            mint: Mint::new(clock.clone()),
             clock,
             metrics,
             drain,
@@ -106,12 +110,7 @@ impl App {
         self.limits.get()
     }
 
-    /// The client's request id, or a new one.
-    pub fn id_or_mint(&self, id: Option<RequestId>) -> RequestId {
-        id.unwrap_or_else(|| RequestId::mint(self.clock.now_ms(), rand::random()))
-    }
-
-    /// Executes a command.
+    /// Executes a command under the client's id, or a new one.
     ///
     /// # Errors
     /// The router's.
@@ -121,6 +120,19 @@ impl App {
         id: Option<RequestId>,
         command: Command,
     ) -> Result<Done, Error> {
+        self.execute_as(actor, id, command).await.map(|(done, _)| done)
+    }
+
+    /// Executes a command as [`App::execute`] does; also tells the id it got.
+    ///
+    /// # Errors
+    /// The router's.
+    pub async fn execute_as(
+        &self,
+        actor: &Actor,
+        id: Option<RequestId>,
+        command: Command,
+    ) -> Result<(Done, RequestId), Error> {
         let changed = match &command {
             Command::RevokeToken { user, .. } | Command::ChangeUser { user, .. } => {
                 Some(user.clone())
@@ -131,19 +143,14 @@ impl App {
             Command::MarkRead { room, .. } => Some(room.clone()),
             _ => None,
         };
-        let done = self.backend.execute(self.request(actor, id, command)).await;
-        if let (Some(room), Ok(done)) = (read, &done) {
+        let done = self.mint.execute(&*self.backend, actor, id, command).await;
+        if let (Some(room), Ok((done, _))) = (read, &done) {
             self.backend.presence().read(&room, &actor.user, done.seq);
         }
         if let Some(user) = changed {
             self.auth.doubt(&self.backend, &user);
         }
         done
-    }
-
-    /// A command with who asks for it, and an id.
-    pub fn request(&self, actor: &Actor, id: Option<RequestId>, command: Command) -> Request {
-        Request { actor: actor.clone(), id: self.id_or_mint(id), command }
     }
 
     /// Checks a post's text against this node's limit.
@@ -161,15 +168,14 @@ impl App {
     pub async fn post(&self, actor: &Actor, post: Post) -> Result<(Done, RequestId), Error> {
         self.check_text(&post.text)?;
         let started = Instant::now();
-        let id = self.id_or_mint(post.id);
-        let Post { room, text, reply_to, kind, .. } = post;
+        let Post { room, id, text, reply_to, kind } = post;
         self.backend.presence().typing(&room, &actor.user, false);
         let command = Command::Post { room, kind, text, reply_to, salt: salt() };
-        let done = self.backend.execute(Request { actor: actor.clone(), id, command }).await;
+        let posted = self.mint.execute(&*self.backend, actor, id, command).await;
         self.metrics.post_duration.record(started.elapsed());
-        let done = done?;
+        let posted = posted?;
         self.metrics.posts.increment(1);
-        Ok((done, id))
+        Ok(posted)
     }
 
     /// Counts a session, a WebSocket, an event stream or a long poll in for as long as the seat lives.

@@ -102,7 +102,7 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Caller, Error> {
-        let credentials = app.credentials(offered(parts)?).await?;
+        let credentials = app.credentials(offered(parts, app)?).await?;
         let peer = parts.extensions.get::<Peer>().copied();
         let caller = app.verify(credentials).await?;
         app.count_request(&caller)?;
@@ -123,10 +123,12 @@ impl FromRequestParts<Arc<App>> for StaleCaller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Error> {
-        let credentials = app.credentials(offered(parts)?).await?;
+        let credentials = app.credentials(offered(parts, app)?).await?;
+        let peer = parts.extensions.get::<Peer>().copied();
         let caller = app.verify_stale(credentials).await?;
         app.count_request(&caller)?;
         check_scope(parts, &caller)?;
+        app.note_use(&caller, address_of(app, &parts.headers, peer));
         Ok(StaleCaller(caller))
     }
 }
@@ -136,8 +138,9 @@ fn check_scope(parts: &Parts, caller: &Caller) -> Result<(), Error> {
     scope::require(caller.scopes, scope::of_route(&parts.method, route))
 }
 
-fn offered(parts: &Parts) -> Result<Offered, Error> {
-    match (parts.headers.get(AUTHORIZATION), cookie::token(&parts.headers)) {
+fn offered(parts: &Parts, app: &App) -> Result<Offered, Error> {
+    let token = cookie::token(&parts.headers, app.limits().accounts.behind_proxy);
+    match (parts.headers.get(AUTHORIZATION), token) {
         (None, Some(token)) => {
             cookie::check_same_origin(parts)?;
             Credentials::parse(token).map(Offered::Own).ok_or_else(|| {
@@ -272,20 +275,22 @@ impl App {
     }
 
     /// Says from time to time that a session is used, so that it does not end, and from where if that
-    /// is known. It may fail: a later use says it again.
+    /// is known. It may fail: a later use says it again. Of whom it is not certain that they are signed in
+    /// nothing is said.
     pub fn note_use(&self, caller: &Caller, address: Option<IpAddr>) {
         let now_ms = self.clock.now_ms();
-        if !caller.is_session || !self.auth.is_touch_due(&caller.credentials, now_ms) {
+        let certain = caller.is_session && caller.doubt.is_none();
+        if !certain || !self.auth.is_touch_due(&caller.credentials, now_ms) {
             return;
         }
         let Ok(permit) = self.touches.clone().try_acquire_owned() else { return };
         let address = address.map(|address| address.to_string()).unwrap_or_default();
         let change = Change::TouchSession { hash: *caller.credentials.hash(), address };
         let command = Command::ChangeUser { user: caller.actor.user.clone(), change };
-        let request = self.request(&caller.actor, None, command);
-        let backend = self.backend.clone();
+        let (mint, backend) = (self.mint.clone(), self.backend.clone());
+        let actor = caller.actor.clone();
         tokio::spawn(async move {
-            if let Err(error) = backend.execute(request).await {
+            if let Err(error) = mint.execute(&*backend, &actor, None, command).await {
                 tracing::debug!(code = error.code.as_str(), "the use of a session is not noted");
             }
             drop(permit);

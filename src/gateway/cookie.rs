@@ -5,8 +5,10 @@
 //! a sibling domain of the same site is somebody else's, `Sec-Fetch-Site` and `Origin`, which no
 //! page can forge, must say that the page is of this origin. Tokens in an `Authorization` header
 //! need none of this: no browser adds them by itself.
+//!
+//! Under TLS the cookies' names begin with `__Host-`: browsers let no other host set such a one, a sibling
+//! domain neither, nor a page without TLS. So nobody is signed in by somebody else's session.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use axum::http::header::{COOKIE, HOST, ORIGIN, UPGRADE};
@@ -16,12 +18,14 @@ use axum::http::{HeaderMap, HeaderValue};
 use crate::error::{Code, Error};
 use crate::gateway::oidc::browser::PENDING_MS;
 
-/// The cookie's name.
-pub const NAME: &str = "folkmoot_session";
+/// The name of a session's cookie.
+fn session_name(secure: bool) -> &'static str {
+    if secure { "__Host-folkmoot_session" } else { "folkmoot_session" }
+}
 
-/// The token in the cookie.
-pub fn token(headers: &HeaderMap) -> Option<&str> {
-    find(headers, NAME)
+/// The token in the cookie. Under TLS one without the prefix is not looked at.
+pub fn token(headers: &HeaderMap, behind_proxy: bool) -> Option<&str> {
+    find(headers, session_name(is_secure(headers, behind_proxy)))
 }
 
 fn find<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
@@ -32,8 +36,7 @@ fn find<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     })
 }
 
-/// The cookie of a sign-in by a provider that is under way. By its prefix a browser knows that no other
-/// host can set it, nor a page without TLS.
+/// The name of the cookie of a sign-in by a provider that is under way.
 fn pending_name(secure: bool) -> &'static str {
     if secure { "__Host-folkmoot_sign_in" } else { "folkmoot_sign_in" }
 }
@@ -60,21 +63,24 @@ pub fn set_pending(sealed: Option<&str>, secure: bool) -> Option<HeaderValue> {
 /// token is no header's value.
 pub fn set(token: Option<&str>, max_age: Duration, secure: bool) -> Option<HeaderValue> {
     let (value, seconds) = token.map_or(("", 0), |token| (token, max_age.as_secs()));
-    let mut cookie =
-        format!("{NAME}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict");
-    if secure {
-        let _ = write!(cookie, "; Secure");
-    }
+    let name = session_name(secure);
+    let secure = if secure { "; Secure" } else { "" };
+    let cookie =
+        format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
     let mut value = HeaderValue::from_str(&cookie).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-/// Whether the client speaks TLS, by the word of a proxy that is trusted.
+/// Whether the client speaks TLS: by the word of a proxy that is trusted, or as it sends a cookie that a
+/// browser sends under TLS only. The callback of a provider may set that one where no proxy is trusted.
 pub fn is_secure(headers: &HeaderMap, behind_proxy: bool) -> bool {
     let proto = headers.get_all("x-forwarded-proto").iter().next_back();
     let proto = proto.and_then(|value| value.to_str().ok()?.rsplit(',').next());
-    behind_proxy && proto.is_some_and(|proto| proto.trim().eq_ignore_ascii_case("https"))
+    // Some proxies say `wss` of a WebSocket.
+    let is_tls = |proto: &str| ["https", "wss"].iter().any(|it| proto.eq_ignore_ascii_case(it));
+    behind_proxy && proto.is_some_and(|proto| is_tls(proto.trim()))
+        || find(headers, session_name(true)).is_some()
 }
 
 /// Refuses a request with a cookie that a page of another origin has made.
@@ -127,11 +133,22 @@ mod tests {
     #[test]
     fn a_cookie_is_found_among_others() {
         let mut headers = HeaderMap::new();
-        assert_eq!(token(&headers), None);
+        assert_eq!(token(&headers, false), None);
         headers.insert(COOKIE, HeaderValue::from_static("a=b; folkmoot_session=fm_x; c"));
-        assert_eq!(token(&headers), Some("fm_x"));
+        assert_eq!(token(&headers, false), Some("fm_x"));
         headers.insert(COOKIE, HeaderValue::from_static("folkmoot_sessions=no"));
-        assert_eq!(token(&headers), None);
+        assert_eq!(token(&headers, false), None);
+    }
+
+    #[test]
+    fn under_tls_a_session_is_the_browsers_own() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
+        headers.insert(COOKIE, HeaderValue::from_static("folkmoot_session=planted"));
+        assert_eq!((token(&headers, true), token(&headers, false)), (None, Some("planted")));
+        let both = "folkmoot_session=planted; __Host-folkmoot_session=fm_x";
+        headers.insert(COOKIE, HeaderValue::from_static(both));
+        assert_eq!((token(&headers, true), token(&headers, false)), (Some("fm_x"), Some("fm_x")));
     }
 
     #[test]
@@ -151,12 +168,11 @@ mod tests {
     #[test]
     fn its_flags_are_strict() {
         let cookie = set(Some("fm_x"), Duration::from_secs(60), true).unwrap();
-        let flags = "folkmoot_session=fm_x; Path=/; Max-Age=60; HttpOnly; SameSite=Strict; Secure";
-        assert_eq!(cookie.to_str().unwrap(), flags);
+        let flags = "Path=/; Max-Age=60; HttpOnly; SameSite=Strict; Secure";
+        assert_eq!(cookie, format!("__Host-folkmoot_session=fm_x; {flags}"));
         assert!(cookie.is_sensitive());
         let plain = set(None, Duration::from_secs(60), false).unwrap();
-        assert!(plain.to_str().unwrap().contains("Max-Age=0"));
-        assert!(!plain.to_str().unwrap().contains("Secure"));
+        assert_eq!(plain, "folkmoot_session=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
         assert_eq!(set(Some("a\nb"), Duration::ZERO, false), None);
     }
 
@@ -167,6 +183,8 @@ mod tests {
         assert!(is_secure(&headers, true) && !is_secure(&headers, false));
         headers.insert("x-forwarded-proto", HeaderValue::from_static("https, http"));
         assert!(!is_secure(&headers, true));
+        headers.insert("x-forwarded-proto", HeaderValue::from_static("wss"));
+        assert!(is_secure(&headers, true) && !is_secure(&headers, false));
     }
 
     #[test]

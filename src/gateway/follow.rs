@@ -5,6 +5,9 @@
 //! a replica, and the client's stream goes on. Only where none is found in time is the client told,
 //! who may know a better node.
 //!
+//! A client that reads so slowly that the room keeps no longer what comes next is told to follow again,
+//! from its cursor: the answer to that is what says that something is missing.
+//!
 //! Permission to read is checked when a room is followed, so also when it is followed again; that is
 //! done right after every event by which the follower's own part in the room ended.
 
@@ -83,6 +86,12 @@ impl Moving {
                     }
                     self.app.metrics.follows_moved.increment(1);
                 }
+                // The cursor was good when the feed began.
+                Some(Next::Ended(error)) if error.code == Code::InvalidCursor => {
+                    if let Err(error) = self.go_on(follow_again()).await {
+                        return Next::Ended(error);
+                    }
+                }
                 Some(Next::CaughtUp(_)) if self.caught_up => {} // with what was missed meanwhile
                 Some(Next::CaughtUp(seq)) => {
                     self.caught_up = true;
@@ -122,10 +131,7 @@ impl Moving {
                     self.items = feed.next;
                     return Ok(());
                 }
-                Ok(Ok(_)) => {
-                    let message = "the room's history was replaced: follow it again";
-                    return Err(Error::new(Code::Unavailable, message).retry_after(0));
-                }
+                Ok(Ok(_)) => return Err(follow_again()),
                 Ok(Err(error)) if error.temporary() => why = error,
                 Ok(Err(error)) => return Err(error),
                 Err(_) => break,
@@ -133,6 +139,12 @@ impl Moving {
         }
         Err(why)
     }
+}
+
+/// What a follower is told whose cursor no feed can go on from.
+fn follow_again() -> Error {
+    let message = "what comes next was replaced, or is not kept any more: follow the room again";
+    Error::new(Code::Unavailable, message).retry_after(0)
 }
 
 /// The last seq that counts as delivered when a feed begins.

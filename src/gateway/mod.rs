@@ -47,6 +47,7 @@ pub mod http;
 pub mod json;
 pub mod limits;
 pub mod metrics;
+mod mint;
 pub mod oidc;
 pub mod openapi;
 pub mod operations;

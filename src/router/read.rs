@@ -17,6 +17,7 @@ use crate::router::feed::ReplicaHistory;
 use crate::router::{Consistency, Router, forward, odd_reply, relay};
 use crate::shard::Shard;
 use crate::shard::runtime::Runtime;
+use crate::shard::state_machine::Replica;
 
 impl<R: Runtime> Router<R> {
     /// Answers a query about one room or user. `actor`'s permissions are checked.
@@ -77,7 +78,8 @@ impl<R: Runtime> Router<R> {
         answer.map_err(|error| Error { may_have_applied: false, ..error })
     }
 
-    /// Answers a query from this node's replica.
+    /// Answers a query from this node's replica. A cursor beyond what it has got is judged once it has
+    /// caught up, whatever the consistency: a place that others have reached is not a wrong one.
     pub(crate) async fn read_here(
         &self,
         shard: &Arc<Shard<R>>,
@@ -93,8 +95,10 @@ impl<R: Runtime> Router<R> {
         }
         if consistency == Consistency::Linearizable {
             self.catch_up(shard).await?;
+            return look::<R>(replica, actor, query).await;
         }
-        blocking::<R, _>(move || query::query(&*replica.read_live()?, &actor, &query)).await?
+        let read = || look::<R>(replica.clone(), actor.clone(), query.clone());
+        as_far_as_asked(read, self.catch_up(shard)).await
     }
 
     /// Waits until this node's replica has everything that was acknowledged before.
@@ -258,6 +262,51 @@ impl<R: Runtime> Router<R> {
     }
 }
 
+/// Answers a query from a replica as it is. One that looks at any number of rooms lets go of the state
+/// now and then, so that what is to be applied does not wait for it.
+async fn look<R: Runtime>(
+    replica: Arc<Replica>,
+    actor: Actor,
+    query: Query,
+) -> Result<Answer, Error> {
+    let Query::Rooms { after, limit, search } = query else {
+        let ask = move || query::query(&*replica.read_live()?, &actor, &query);
+        return blocking::<R, _>(ask).await?;
+    };
+    let mut search = query::rooms(&actor, after, limit, &search);
+    loop {
+        let replica = replica.clone();
+        let some = move || {
+            let all = search.look(&*replica.read_live()?);
+            Ok::<_, Error>((search, all))
+        };
+        let (looked, all) = blocking::<R, _>(some).await??;
+        if all {
+            return Ok(Answer::Rooms { rooms: looked.found() });
+        }
+        search = looked;
+    }
+}
+
+/// Answers from what a replica has; where a cursor is beyond that, from what it has once it has caught up.
+///
+/// # Errors
+/// That of the read; [`Code::Unavailable`] where nobody says whether the cursor is beyond everything.
+async fn as_far_as_asked<T, F: Future<Output = Result<T, Error>>>(
+    mut read: impl FnMut() -> F,
+    catch_up: impl Future<Output = Result<(), Error>>,
+) -> Result<T, Error> {
+    match read().await {
+        Err(error) if error.code == Code::InvalidCursor => {}
+        answer => return answer,
+    }
+    catch_up.await.map_err(|error| {
+        let message = format!("this replica has not come as far as the cursor: {}", error.message);
+        Error { code: Code::Unavailable, message, ..error }
+    })?;
+    read().await
+}
+
 /// What somebody is told of their own rooms, or from where on to look for the first of them.
 ///
 /// How far shards have looked may be the id of a room that they must not know of.
@@ -302,6 +351,7 @@ async fn blocking<R: Runtime, T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::ops::ControlFlow::Continue;
 
     use super::*;
@@ -335,5 +385,27 @@ mod tests {
         for pages in [vec![page(&[], None)], vec![page(&["a"], None), page(&["b"], None)]] {
             assert_eq!(told(merge(pages, 10)).break_value().unwrap().1, None, "that is all");
         }
+    }
+    #[tokio::test]
+    async fn a_cursor_beyond_what_a_replica_has_is_judged_once_it_has_caught_up() {
+        let head = &Cell::new(3);
+        let read = |seq: u64| {
+            move || {
+                let beyond = Error::new(Code::InvalidCursor, "beyond the head");
+                future::ready(if seq <= head.get() { Ok(seq) } else { Err(beyond) })
+            }
+        };
+        let none = async { Err(Error::new(Code::Timeout, "no leader")) };
+        let unknown = as_far_as_asked(read(5), none).await.unwrap_err();
+        assert_eq!(unknown.code, Code::Unavailable, "{unknown}");
+        let caught_up = || async move {
+            head.set(5);
+            Ok::<(), Error>(())
+        };
+        assert_eq!(as_far_as_asked(read(3), caught_up()).await, Ok(3));
+        assert_eq!(head.get(), 3, "what the replica has is read at once");
+        assert_eq!(as_far_as_asked(read(5), caught_up()).await, Ok(5));
+        let beyond = as_far_as_asked(read(6), caught_up()).await.unwrap_err();
+        assert_eq!(beyond.code, Code::InvalidCursor);
     }
 }

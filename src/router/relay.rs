@@ -1,9 +1,12 @@
 //! Rooms followed here whose replicas are elsewhere.
 //!
 //! A relayed room is a subscription at a peer, carried by a stream of the relay lane. The follower
-//! grants credit, in events, and the peer sends no more than that, so a slow reader holds up
-//! nobody else on the lane; the peer's subscription then waits like any slow reader's.
+//! grants credit, in events and bytes, and the peer sends no more than that, so a slow reader holds
+//! up nobody else on the lane; the peer's subscription then waits like any slow reader's.
+//!
+//! **Invariant:** what was granted fits in the stream, an event a frame, and what else is said with it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use prost::Message;
@@ -20,10 +23,16 @@ use crate::proto::internal::relay_frame::Frame;
 use crate::router::{Router, odd_reply};
 use crate::shard::Refused;
 use crate::shard::runtime::{Runtime, Select2};
-use crate::shard::transport::{Closed, Lane, Stream};
+use crate::shard::transport::{Closed, Lane, STREAM_FRAMES, Stream};
 
 /// Events that may be on their way, for one follower.
-const CREDIT: u32 = 512;
+const CREDIT: u32 = 240;
+/// Their bytes; the last one may go beyond.
+const CREDIT_BYTES: u64 = 256 * 1024;
+
+/// Frames without events: where it starts, that it has caught up, how it ends.
+const OTHER_FRAMES: usize = 3;
+const _: () = assert!(CREDIT as usize + OTHER_FRAMES <= STREAM_FRAMES);
 
 fn refused(error: Error) -> Refused {
     Refused { error, leader: None }
@@ -46,6 +55,7 @@ pub(super) async fn subscribe<R: Runtime>(
         room: room.as_str().into(),
         after: after.map(|cursor| cursor.to_string()),
         credit: CREDIT,
+        credit_bytes: CREDIT_BYTES,
     };
     let mut maybe_applied = false;
     let ask = |node| begin(router, shard, node, room, request.clone());
@@ -72,7 +82,8 @@ async fn begin<R: Runtime>(
         }
         _ => return Err(odd_reply()),
     };
-    let (tx, rx) = mpsc::channel(16);
+    // What was taken out of it was taken by the subscription: only that is granted again.
+    let (tx, rx) = mpsc::channel(1);
     let _task = R::spawn(follow::<R>(stream, tx));
     let head = Seq(start.head);
     let start = Start {
@@ -95,8 +106,9 @@ async fn follow<R: Runtime>(mut stream: Stream, subscription: mpsc::Sender<Next>
         if subscription.send(next).await.is_err() {
             return;
         }
-        if taken > 0 {
-            let grant = pb::RelayRequest { credit: taken, ..Default::default() };
+        if taken.events > 0 {
+            let (credit, credit_bytes) = (taken.events, taken.bytes);
+            let grant = pb::RelayRequest { credit, credit_bytes, ..Default::default() };
             if stream.tx.send(grant.encode_to_vec().into()).await.is_err() {
                 return;
             }
@@ -104,18 +116,27 @@ async fn follow<R: Runtime>(mut stream: Stream, subscription: mpsc::Sender<Next>
     }
 }
 
-/// What a frame says, and how many events it has; `None` for one that makes no sense.
-fn next_of(frame: bytes::Bytes) -> Option<(Next, u32)> {
+/// Events, and their bytes as they are sent.
+#[derive(Debug, Clone, Copy, Default)]
+struct Credit {
+    events: u32,
+    bytes: u64,
+}
+
+/// What a frame says, and what it took of the credit; `None` for one that makes no sense.
+fn next_of(frame: bytes::Bytes) -> Option<(Next, Credit)> {
+    let nothing = Credit::default();
     match pb::RelayFrame::decode(frame).ok()?.frame? {
         Frame::Events(events) => {
-            let count = events.events.len() as u32;
+            let bytes = events.events.iter().map(|event| event.len() as u64).sum();
+            let taken = Credit { events: events.events.len() as u32, bytes };
             let decode =
                 |bytes: bytes::Bytes| Some(Encoded::new(codec::decode_event(&bytes).ok()?));
             let events = events.events.into_iter().map(decode).collect::<Option<Vec<_>>>()?;
-            Some((Next::Events(events), count))
+            Some((Next::Events(events), taken))
         }
-        Frame::CaughtUp(seq) => Some((Next::CaughtUp(Seq(seq)), 0)),
-        Frame::Ended(error) => Some((Next::Ended(codec::decode_error(error).ok()?), 0)),
+        Frame::CaughtUp(seq) => Some((Next::CaughtUp(Seq(seq)), nothing)),
+        Frame::Ended(error) => Some((Next::Ended(codec::decode_error(error).ok()?), nothing)),
         Frame::Start(_) => None,
     }
 }
@@ -124,7 +145,7 @@ fn next_of(frame: bytes::Bytes) -> Option<(Next, u32)> {
 pub(super) async fn serve<R: Runtime>(router: Arc<Router<R>>, mut stream: Stream) {
     let Ok(request) = stream.recv().await else { return };
     let Ok(request) = pb::RelayRequest::decode(request) else { return };
-    let credit = request.credit;
+    let credit = Credit::granted(&request);
     let subscription = match begin_here(&router, request).await {
         Ok(subscription) => subscription,
         Err(error) => {
@@ -158,14 +179,38 @@ async fn begin_here<R: Runtime>(
     router.subscribe_here(&here, actor, room, after).await
 }
 
-async fn pump<R: Runtime>(mut subscription: Subscription, mut stream: Stream, mut credit: u32) {
-    let mut waiting: Vec<Arc<Encoded>> = Vec::new();
+impl Credit {
+    fn granted(request: &pb::RelayRequest) -> Credit {
+        Credit { events: request.credit, bytes: request.credit_bytes }
+    }
+
+    /// Adds what was granted; never more than a follower begins with.
+    fn add(&mut self, more: Credit) {
+        self.events = self.events.saturating_add(more.events).min(CREDIT);
+        self.bytes = self.bytes.saturating_add(more.bytes).min(CREDIT_BYTES);
+    }
+
+    /// Takes the events off the queue that may go, encoded.
+    fn take(&mut self, waiting: &mut VecDeque<Arc<Encoded>>) -> Vec<bytes::Bytes> {
+        let mut events = Vec::new();
+        while self.events > 0
+            && self.bytes > 0
+            && let Some(encoded) = waiting.pop_front()
+        {
+            let event = codec::encode_event(&encoded.event);
+            self.events -= 1;
+            self.bytes = self.bytes.saturating_sub(event.len() as u64);
+            events.push(event);
+        }
+        events
+    }
+}
+
+async fn pump<R: Runtime>(mut subscription: Subscription, mut stream: Stream, mut credit: Credit) {
+    let mut waiting: VecDeque<Arc<Encoded>> = VecDeque::new();
     loop {
-        let ready = credit.min(waiting.len() as u32);
-        if ready > 0 {
-            let events = waiting.drain(..ready as usize);
-            let events = events.map(|encoded| codec::encode_event(&encoded.event)).collect();
-            credit -= ready;
+        let events = credit.take(&mut waiting);
+        if !events.is_empty() {
             if send(&stream, Frame::Events(pb::RelayEvents { events })).await.is_err() {
                 return;
             }
@@ -181,7 +226,7 @@ async fn pump<R: Runtime>(mut subscription: Subscription, mut stream: Stream, mu
         };
         let sent = match next {
             Ok(Next::Events(events)) => {
-                waiting = events;
+                waiting = events.into();
                 continue;
             }
             Ok(Next::CaughtUp(seq)) => send(&stream, Frame::CaughtUp(seq.0)).await,
@@ -191,7 +236,7 @@ async fn pump<R: Runtime>(mut subscription: Subscription, mut stream: Stream, mu
             }
             Err(Some(frame)) => match pb::RelayRequest::decode(frame) {
                 Ok(grant) => {
-                    credit = credit.saturating_add(grant.credit).min(CREDIT);
+                    credit.add(Credit::granted(&grant));
                     Ok(())
                 }
                 Err(_) => return,

@@ -16,10 +16,14 @@ use crate::router::{Consistency, Router, relay};
 use crate::shard::Refused;
 use crate::shard::host::Upper;
 use crate::shard::runtime::{Runtime, Select2};
-use crate::shard::transport::Stream;
+use crate::shard::transport::{FRAME_BYTES_MAX, Stream};
 
 /// Requests of one peer that are being answered.
 const ANSWERING_MAX: usize = 8192;
+/// Replies of one frame, in bytes; the last one may go beyond.
+const FRAME_BYTES: usize = 1024 * 1024;
+/// A reply's size limit in bytes: it would break the connection, and all that is asked over it.
+const REPLY_BYTES_MAX: usize = FRAME_BYTES_MAX - 2 * FRAME_BYTES;
 
 /// Takes peers' forward, relay and presence streams, for as long as there is a router to answer them.
 pub struct Server<R: Runtime>(pub Weak<Router<R>>);
@@ -59,7 +63,11 @@ async fn serve_forward<R: Runtime>(router: Arc<Router<R>>, from: NodeId, stream:
         } else {
             replies.extend(answering.next().await);
         }
-        while let Some(Some(reply)) = answering.next().now_or_never() {
+        let mut bytes: usize = replies.iter().map(Message::encoded_len).sum();
+        while bytes < FRAME_BYTES
+            && let Some(Some(reply)) = answering.next().now_or_never()
+        {
+            bytes += reply.encoded_len();
             replies.push(reply);
         }
         if !replies.is_empty() {
@@ -90,10 +98,22 @@ fn take_frame<R: Runtime>(
             let reply = answer(&router, request)
                 .await
                 .unwrap_or_else(|refused| Reply::Refused(refused_to(&refused)));
-            pb::ForwardReply { id, result: Some(reply) }
+            fitting(pb::ForwardReply { id, result: Some(reply) })
         }));
     }
     true
+}
+
+/// A reply that a frame can hold.
+fn fitting(reply: pb::ForwardReply) -> pb::ForwardReply {
+    let bytes = reply.encoded_len();
+    if bytes <= REPLY_BYTES_MAX {
+        return reply;
+    }
+    tracing::error!(bytes, "a reply to a peer is too large to be sent");
+    let error = Error::new(Code::Internal, "the answer is too large: ask for less at once");
+    let refused = refused_to(&Refused { error: error.maybe_applied(), leader: None });
+    pb::ForwardReply { id: reply.id, result: Some(Reply::Refused(refused)) }
 }
 
 async fn answer<R: Runtime>(

@@ -103,6 +103,12 @@ pub(crate) async fn write<R: Runtime>(replica: &Replica) -> io::Result<bool> {
     let Some(checkpoint) = replica.write().begin_checkpoint() else { return Ok(false) };
     let written = R::blocking(move || checkpoint.write()).await?;
     let written = written.inspect_err(|_| replica.write().abort_checkpoint())?;
+    for left in written.uncleaned() {
+        tracing::warn!(
+            shard = %replica.group(), what = left.what, error = %left.error,
+            "the base keeps what should be gone from it; the next checkpoint tries again"
+        );
+    }
     let retired = replica.write().finish_checkpoint(written);
     metrics::histogram!("folkmoot_checkpoint_duration_seconds").record(began.elapsed());
     // There may be much of it, and apply is not to wait for it.

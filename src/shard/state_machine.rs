@@ -74,6 +74,11 @@ impl Replica {
         })
     }
 
+    /// Which group's it is.
+    pub fn group(&self) -> ShardId {
+        self.group
+    }
+
     /// The state, for reading. Apply waits meanwhile: keep it short.
     pub fn read(&self) -> RwLockReadGuard<'_, ShardState> {
         self.state.read().expect("apply does not panic: a panic aborts the process")

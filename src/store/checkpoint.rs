@@ -31,6 +31,7 @@ use crate::id::{RoomId, Seq, UserId};
 use crate::proto::internal::AppliedRow;
 use crate::store::base::{BATCH_BYTES, Base, Batch, Order};
 use crate::store::block::{self, Block, Header, MERGE_BYTES, Packer, RoomBlocks, Run, SMALL_BYTES};
+use crate::store::cleaning::Uncleaned;
 use crate::store::codec::{self, VALUE_BYTES_MAX, VERSION, damaged};
 use crate::store::dedup::{BucketId, FrozenBucket};
 use crate::store::dedup_part;
@@ -118,14 +119,14 @@ pub struct Written {
     pub(crate) parts: Vec<(BucketId, Vec<u32>)>,
     pub(crate) cleaned: Vec<(RoomId, Seq)>,
     pub(crate) trimmed: Vec<(RoomId, Seq)>,
-    clean_error: Option<io::Error>,
+    uncleaned: Vec<Uncleaned>,
 }
 
 impl Written {
-    /// What kept the cleaning (step 4) from its end. The checkpoint is durable all the same, and the
-    /// next one cleans again.
-    pub fn clean_error(&self) -> Option<&io::Error> {
-        self.clean_error.as_ref()
+    /// What kept cleaning (step 4) from its end. The checkpoint is durable all the same, and the next
+    /// one cleans again.
+    pub fn uncleaned(&self) -> &[Uncleaned] {
+        &self.uncleaned
     }
 }
 
@@ -151,9 +152,9 @@ impl Checkpoint {
             parts,
             cleaned: Vec::new(),
             trimmed: Vec::new(),
-            clean_error: None,
+            uncleaned: Vec::new(),
         };
-        written.clean_error = self.clean(&mut written).err();
+        written.uncleaned = self.clean(&mut written);
         Ok(written)
     }
 

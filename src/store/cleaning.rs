@@ -19,31 +19,69 @@ use crate::store::key::{Key, tag};
 /// Erased events whose blocks one checkpoint rewrites; more wait for the next.
 const CLEANED_MAX: usize = 4096;
 
+/// One kind of cleaning that did not come to its end.
+#[derive(Debug)]
+pub struct Uncleaned {
+    /// What is left in the base.
+    pub what: &'static str,
+    /// The first thing that went wrong.
+    pub error: io::Error,
+}
+
 impl Checkpoint {
-    /// Removes erased bodies, trimmed events and expired dedup rows.
-    pub(super) fn clean(&self, written: &mut Written) -> io::Result<()> {
+    /// Removes erased bodies, trimmed events and expired dedup rows: each kind, and each room, as far as
+    /// it goes, whatever becomes of the others.
+    pub(super) fn clean(&self, written: &mut Written) -> Vec<Uncleaned> {
+        let kinds = [
+            ("erased texts", self.clean_erased(written)),
+            ("trimmed events", self.clean_trimmed(written)),
+            ("expired request ids", self.clean_expired(written)),
+        ];
+        let failed = |(what, done): (&'static str, io::Result<()>)| {
+            done.err().map(|error| Uncleaned { what, error })
+        };
+        kinds.into_iter().filter_map(failed).collect()
+    }
+
+    fn clean_erased(&self, written: &mut Written) -> io::Result<()> {
         let mut rooms: BTreeMap<&RoomId, Vec<Seq>> = BTreeMap::new();
         for (room, seq) in self.erasing.iter().take(CLEANED_MAX) {
             rooms.entry(room).or_default().push(*seq);
         }
+        let mut all = Ok(());
         for (room, mut seqs) in rooms {
             seqs.sort_unstable();
             self.shared.lock_small().remove(room);
-            let mut rest = seqs.as_slice();
-            while let Some(seq) = rest.first() {
-                let count = self.erase_in_block(room, *seq, rest)?;
-                written.cleaned.extend(rest[..count].iter().map(|seq| (room.clone(), *seq)));
-                rest = &rest[count..];
-            }
+            all = all.and(self.erase_in_room(room, &seqs, written));
         }
+        all
+    }
+
+    fn erase_in_room(&self, room: &RoomId, seqs: &[Seq], written: &mut Written) -> io::Result<()> {
+        let mut rest = seqs;
+        while let Some(seq) = rest.first() {
+            let count = self.erase_in_block(room, *seq, rest)?;
+            written.cleaned.extend(rest[..count].iter().map(|seq| (room.clone(), *seq)));
+            rest = &rest[count..];
+        }
+        Ok(())
+    }
+
+    fn clean_trimmed(&self, written: &mut Written) -> io::Result<()> {
+        let mut all = Ok(());
         for (room, first) in &self.trimming {
             if self.shared.sources.load(Ordering::SeqCst) > 0 {
                 break; // they read what was there when they began
             }
-            let removed = self.trim_blocks(room, *first)?;
-            written.row.bytes = written.row.bytes.saturating_sub(removed);
-            written.trimmed.push((room.clone(), *first));
+            all = all.and(self.trim_blocks(room, *first).map(|removed| {
+                written.row.bytes = written.row.bytes.saturating_sub(removed);
+                written.trimmed.push((room.clone(), *first));
+            }));
         }
+        all
+    }
+
+    fn clean_expired(&self, written: &mut Written) -> io::Result<()> {
         let done = self.shared.expired_before.load(Ordering::SeqCst);
         if self.expired_before > done && self.shared.sources.load(Ordering::SeqCst) == 0 {
             let range = self.space.sent_before(self.expired_before);

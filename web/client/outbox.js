@@ -67,21 +67,27 @@ export class Outbox {
   constructor(options) {
     this.#options = options;
     this.#prefix = `folkmoot.outbox.${options.user}.`;
-    this.#load();
+    for (const draft of this.#rows()) this.#drafts.set(draft.id, draft);
   }
 
-  #load() {
+  /** The keys of this user's rows, other tabs' among them, as they were minted. */
+  #keys() {
     const { storage } = this.#options;
     const found = [];
     for (let i = 0; i < storage.length; i++) {
       const key = storage.key(i);
-      if (key?.startsWith(this.#prefix)) found.push(key);
+      // No id has a point in it: what has one is of a user whose name begins as this one's.
+      if (key?.startsWith(this.#prefix) && !key.includes('.', this.#prefix.length)) found.push(key);
     }
-    // Ids sort as they were minted.
-    for (const key of found.sort()) {
-      const draft = parse(storage.getItem(key));
-      if (draft && key === this.#prefix + draft.id) this.#drafts.set(draft.id, draft);
-    }
+    return found.sort();
+  }
+
+  /** The messages of these rows. */
+  #rows() {
+    return this.#keys().flatMap((key) => {
+      const draft = parse(this.#options.storage.getItem(key));
+      return draft && key === this.#prefix + draft.id ? [draft] : [];
+    });
   }
 
   /** @param {Draft} draft */
@@ -108,14 +114,16 @@ export class Outbox {
     return [...this.#drafts.values()].filter((draft) => draft.room === room);
   }
 
-  /** How many messages are not acknowledged. */
+  /** How many messages are not acknowledged, of all tabs. */
   get size() {
-    return [...this.#drafts.values()].filter(({ state }) => state !== 'sent').length;
+    const here = [...this.#drafts.values()].filter(({ state }) => state !== 'sent');
+    return new Set([...here, ...this.#rows()].map(({ id }) => id)).size;
   }
 
-  /** Gives everything up, and leaves nothing of it on this machine: its writer signs out. */
+  /** Gives everything up, and leaves nothing of it on this machine, whichever tab it is of: its writer signs out. */
   clear() {
-    for (const draft of this.#drafts.values()) this.#forget(draft);
+    this.#drafts.clear();
+    for (const key of this.#keys()) this.#options.storage.removeItem(key);
   }
 
   /**
@@ -228,7 +236,8 @@ export class Outbox {
   }
 
   /**
-   * Drops what was acknowledged with a seq that the room's log has shown, however it got there.
+   * Drops what was acknowledged with a seq that the room's log has, however it got there: after a reload,
+   * say, it may begin behind a message whose answer comes later.
    * @param {string} room
    * @param {number} last
    */

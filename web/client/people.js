@@ -29,6 +29,11 @@ export class People {
   take({ type, present, people = [], users = [], marks = [] }) {
     if (type === 'presence') {
       this.present = present ?? null;
+      // A room that is large has numbers only: what was told before is void.
+      if (people.length === 0) {
+        this.#people.clear();
+        this.#read.clear();
+      }
       for (const person of people) this.#people.set(person.user, person);
     }
     if (type === 'typing') this.typing = users;

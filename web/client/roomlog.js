@@ -21,6 +21,8 @@ export class RoomLog {
   events = [];
   /** The oldest event that the room keeps; 1 unless its retention, or a page, said otherwise. */
   firstSeq = 1;
+  /** Grows whenever what is here changes. */
+  version = 0;
 
   /**
    * Begins after a place in the log, which counts as seen.
@@ -62,6 +64,7 @@ export class RoomLog {
     if (event.seq > this.last + 1) return 'gap';
     this.events.push(event);
     this.#affect(event);
+    this.version++;
     return 'new';
   }
 
@@ -85,6 +88,7 @@ export class RoomLog {
     if (end.seq !== this.base || older.some((event, i) => event.seq !== begin + i)) return false;
     this.events = [...older, ...this.events];
     this.base = begin - 1;
+    this.version++;
     // The page shows its messages as of its head; what came live since happened to them too.
     for (const event of this.events) if (event.seq > page.head) this.#affect(event, begin, end.seq);
     return true;
@@ -99,6 +103,7 @@ export class RoomLog {
     if (gone <= 0) return;
     this.events.splice(0, gone);
     this.base += gone;
+    this.version++;
   }
 
   /**
@@ -127,9 +132,10 @@ const CHANGES = {
     // An edit whose text is erased belongs to a message that has been redacted.
     if (message.redacted || redacted || message.edits?.some((edit) => edit.seq === seq)) return message;
     const edits = [...(message.edits ?? []), { seq, at, text }];
-    return { ...message, text, edits, edited_at: at, mentions: mentions ?? [] };
+    const first_mentions = message.first_mentions ?? message.mentions ?? [];
+    return { ...message, text, edits, edited_at: at, mentions: mentions ?? [], first_mentions };
   },
-  redaction: (message) => ({ ...message, text: '', redacted: true, edits: [], reactions: [], mentions: [] }),
+  redaction: (message) => ({ ...message, text: '', redacted: true, edits: [], reactions: [], mentions: [], first_mentions: [] }),
   reaction: (message, { sender, text, withdrawn }) => {
     if (message.redacted) return message;
     const reactions = (message.reactions ?? []).map(({ symbol, users }) => ({ symbol, users: [...users] }));

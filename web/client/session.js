@@ -139,6 +139,11 @@ export class Session {
     if (this.#signedIn) this.#ask([room]);
   }
 
+  /** Whether a room is followed, or will be. @param {string} room */
+  follows(room) {
+    return this.#rooms.has(room);
+  }
+
   /** Follows a room anew from its cursor: for whoever has found a gap. @param {string} room */
   refollow(room) {
     if (this.#signedIn && this.#rooms.has(room) && !this.#following.has(room)) this.#ask([room]);

@@ -27,7 +27,9 @@
  * @property {boolean} [redacted]
  * @property {boolean} [withdrawn]
  * @property {string} [until]
- * @property {string[]} [mentions]
+ * @property {string[]} [mentions] Whom its text mentions.
+ * @property {string[]} [first_mentions] Not the server's: of a message that was edited while it was here, whom it
+ *   mentioned as it was first said.
  * @property {string} [original_at]
  * @property {string} [original_sender]
  * @property {string} [edited_at]

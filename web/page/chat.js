@@ -24,6 +24,9 @@ const QUIETLY_MS = 1500;
 /** Who has not looked for so long is busy with something else. */
 const AWAY_AFTER_MS = 5 * 60_000;
 
+/** Where a browser's storage says who is signed in, in all of its windows. */
+const WHO = 'folkmoot.user';
+
 /** @type {Timers} */
 const timers = {
   now: Date.now,
@@ -59,6 +62,7 @@ export class Chat {
   #ids = new Ids();
   #ends = new AbortController();
   #header = h('header', { class: 'room-header' });
+  #people = h('span', { class: 'people' });
   // What changes each second is not read out each second.
   #lost = h('span', { role: 'status' });
   #when = h('span');
@@ -110,7 +114,17 @@ export class Chat {
         onEnded: (room, error) => this.#rooms.ended(room, error),
       },
     });
-    this.#rooms = new Rooms({ me: me.user, session: this.#session, onChange: () => this.#draw() });
+    this.#rooms = new Rooms({
+      me: me.user,
+      session: this.#session,
+      timers,
+      random: Math.random,
+      onChange: () => this.#draw(),
+      onOlder: (room, events) => {
+        for (const event of events) this.#outbox.seen(room, event);
+      },
+      mayForget: (room) => room !== this.#current || this.#timeline.atEnd,
+    });
     const nameOf = (/** @type {string} */ user) => this.#nameOf(user);
     this.#sidebar = new Sidebar(me, this.#rooms, nameOf, {
       signOut: () => this.#signOut(),
@@ -150,9 +164,10 @@ export class Chat {
     addEventListener('hashchange', () => this.#open(), { signal });
     addEventListener('online', again, { signal });
     // One cookie signs all windows of a browser in: they show one user at a time.
-    localStorage.setItem('folkmoot.user', this.#me.user);
+    localStorage.setItem(WHO, this.#me.user);
     addEventListener('storage', ({ key, newValue }) => {
-      if (key === 'folkmoot.user' && newValue !== this.#me.user) this.#end('Somebody else has signed in, in another window.');
+      if (key !== WHO || newValue === this.#me.user) return;
+      this.#end(newValue === null ? 'You have been signed out, in another window.' : 'Somebody else has signed in, in another window.');
     }, { signal });
     addEventListener('focus', again, { signal });
     document.addEventListener('visibilitychange', again, { signal });
@@ -186,6 +201,9 @@ export class Chat {
     clearTimeout(this.#quietly);
     clearTimeout(this.#leaving);
     this.#session.stop();
+    // Another window has signed this user out, and asked about what was not sent. A session that is over by
+    // itself is no reason to lose it.
+    if (localStorage.getItem(WHO) !== this.#me.user) this.#outbox.clear();
     document.title = 'Folkmoot';
     this.#signedOut(notice);
   }
@@ -202,7 +220,7 @@ export class Chat {
         return;
       }
     }
-    this.#outbox.clear();
+    localStorage.removeItem(WHO);
     this.#end();
   }
 
@@ -281,7 +299,6 @@ export class Chat {
     const taken = this.#rooms.take(room, event);
     if (event.sender === this.#me.user) this.#outbox.seen(room, event);
     if (!entry || taken !== 'new') return;
-    this.#outbox.shown(room, entry.log.last);
     if (isSeen) {
       this.#rooms.see(entry);
       if (isMessage(event) && event.sender !== this.#me.user) announce(`${this.#nameOf(event.sender)}: ${event.text}`);
@@ -323,13 +340,16 @@ export class Chat {
     const entry = this.#rooms.get(room);
     this.#current = entry ? room : '';
     if (entry) {
-      if (!isIn(entry.part)) this.#rooms.follow(room);
+      this.#rooms.open(room);
       this.#rooms.noteNew(entry);
       if (entry.log.events.length < 30) this.#rooms.loadOlder(room);
     }
     this.#drawNow();
     this.#looked();
-    if (entry && matchMedia('(min-width: 721px)').matches) this.#composer.focus();
+    if (!entry) return;
+    // On a small screen a keyboard would come up.
+    if (matchMedia('(min-width: 721px)').matches && this.#mayPost(entry)) this.#composer.focus();
+    else this.#header.querySelector('h1')?.focus();
   }
 
   /** Draws what has changed, once for all that has before the next frame. */
@@ -360,6 +380,7 @@ export class Chat {
     refill(this.#room, ['room'], () => [this.#header, this.#banner, this.#timeline.element, this.#typing, this.#foot]);
     this.#drawFoot(entry);
     this.#drawTyping(entry);
+    this.#outbox.shown(this.#current, entry.log.last);
     this.#timeline.show({ entry, drafts: this.#outbox.of(this.#current), mayPost: this.#mayPost(entry) });
   }
 
@@ -381,10 +402,11 @@ export class Chat {
     const people = other ? presenceWords(other, new Date()) : `${count(room.participant_count, 'person', 'people')}${here}`;
     const canLeave = isIn(part) && room.kind !== 'direct';
     const title = this.#titleOf(room);
-    refill(this.#header, [room.room, room.kind, title, room.topic, people, canLeave], () => [
+    refill(this.#people, people, () => [people]);
+    refill(this.#header, [room.room, room.kind, title, room.topic, canLeave], () => [
       h('a', { class: 'back', href: '#/', 'aria-label': 'All rooms' }, '‹'),
-      h('div', { class: 'title' }, h('h1', {}, signOf(room), title), room.topic && h('p', { class: 'topic', title: room.topic }, room.topic)),
-      h('span', { class: 'people' }, people),
+      h('div', { class: 'title' }, h('h1', { tabindex: -1 }, signOf(room), title), room.topic && h('p', { class: 'topic', title: room.topic }, room.topic)),
+      this.#people,
       canLeave && h('button', { class: 'plain', onclick: () => this.#leave(room.room) }, 'Leave'),
     ]);
   }

@@ -68,6 +68,94 @@ export const initial = (name) => [...new Intl.Segmenter().segment(name)][0]?.seg
 
 /** Where a link in a text might begin. What follows it is checked by `URL`. */
 const LINK = /\bhttps?:\/\/[^\s<>"]+/giu;
+/** What an address says before its path: the host, and whom it is asked as. */
+const AUTHORITY = /^https?:[/\\]*([^/\\?#]*)/iu;
+/** No host is longer, and to look into one that is takes `URL` long. */
+const AUTHORITY_MAX = 1000;
+/** At the end of an address these belong to the sentence. */
+const AFTER_LINKS = '.,;:!?\'")]}';
+
+/**
+ * A text without what is at its end. In a loop: an expression that ends in `$` looks for its end from
+ * each place in a text, and a text of nothing else takes seconds.
+ * @param {string} text
+ * @param {string} chars
+ */
+const withoutEnd = (text, chars) => {
+  let end = text.length;
+  while (end > 0 && chars.includes(text.charAt(end - 1))) end--;
+  return text.slice(0, end);
+};
+
+/** So many users a text mentions at most. */
+const MENTIONS_MAX = 50;
+/** Before a mention there is no letter and no digit. */
+const IN_WORD = /[\p{Alphabetic}\p{N}]$/u;
+/** What might be a user's id: a character more than an id has, for one that is too long to be none. */
+const NAME = /[A-Za-z0-9._-]{0,65}/y;
+const ID = /^[a-z0-9][a-z0-9._-]{0,63}$/u;
+
+/**
+ * Where a text mentions somebody, by the rules by which the server counts (src/chat/mention.rs).
+ * @param {string} text
+ * @param {string} user
+ * @returns {{ from: number, to: number }[]}
+ */
+const mentionsOf = (text, user) => {
+  const places = [];
+  const found = new Set();
+  for (let from = text.indexOf('@'); from >= 0; from = text.indexOf('@', from + 1)) {
+    if (IN_WORD.test(text.slice(Math.max(0, from - 2), from))) continue;
+    NAME.lastIndex = from + 1;
+    const name = withoutEnd(NAME.exec(text)?.[0] ?? '', '.-');
+    const id = name.toLowerCase();
+    if (!ID.test(id)) continue;
+    if (found.size < MENTIONS_MAX) found.add(id);
+    if (id === user && found.has(id)) places.push({ from, to: from + 1 + name.length });
+  }
+  return places;
+};
+
+/**
+ * A stretch of a text, which is a link or is none; its parts are mentions of the reader or are none.
+ * @typedef {{ href: string | null, parts: { text: string, own: boolean }[] }} Piece
+ */
+
+/**
+ * What a text is made of.
+ * @param {string} text
+ * @param {string} me
+ * @returns {Piece[]}
+ */
+export const pieces = (text, me) => {
+  const places = mentionsOf(text, me);
+  let next = 0;
+  /** @type {Piece[]} */
+  const all = [];
+  const add = (/** @type {number} */ from, /** @type {number} */ to, /** @type {string | null} */ href) => {
+    const parts = [];
+    let at = from;
+    for (let place = places[next]; place && place.from < to; place = places[++next]) {
+      if (place.from > at) parts.push({ text: text.slice(at, place.from), own: false });
+      parts.push({ text: text.slice(place.from, place.to), own: true });
+      at = place.to;
+    }
+    if (to > at) parts.push({ text: text.slice(at, to), own: false });
+    if (parts.length > 0) all.push({ href, parts });
+  };
+  let from = 0;
+  for (const { 0: found, index } of text.matchAll(LINK)) {
+    const address = withoutEnd(found, AFTER_LINKS);
+    if ((AUTHORITY.exec(address)?.[1]?.length ?? 0) > AUTHORITY_MAX) continue;
+    const url = URL.parse?.(address) ?? (URL.canParse(address) ? new URL(address) : null);
+    if (!url || !['http:', 'https:'].includes(url.protocol)) continue;
+    add(from, index, null);
+    from = index + address.length;
+    add(index, from, url.href);
+  }
+  add(from, text.length, null);
+  return all;
+};
 
 /**
  * A text with its links, mentions of the reader marked.
@@ -75,26 +163,8 @@ const LINK = /\bhttps?:\/\/[^\s<>"]+/giu;
  * @param {string} me
  * @returns {Node[]}
  */
-export const rich = (text, me) => {
-  const nodes = [];
-  let from = 0;
-  for (const { 0: found, index } of text.matchAll(LINK)) {
-    // Punctuation at the end belongs to the sentence.
-    const address = found.replace(/[.,;:!?'")\]}]+$/u, '');
-    const url = URL.parse?.(address) ?? (URL.canParse(address) ? new URL(address) : null);
-    if (!url || !['http:', 'https:'].includes(url.protocol)) continue;
-    nodes.push(...mentions(text.slice(from, index), me));
-    nodes.push(h('a', { href: url.href, target: '_blank', rel: 'noopener noreferrer nofollow' }, address));
-    from = index + address.length;
-  }
-  nodes.push(...mentions(text.slice(from), me));
-  return nodes;
-};
-
-/** @param {string} text @param {string} me @returns {Node[]} */
-const mentions = (text, me) =>
-  text.split(/(?<![\w@.-])(@[a-z0-9][a-z0-9._-]*)/u).map((part, i) => {
-    if (i % 2 === 0) return document.createTextNode(part);
-    const own = part.slice(1).replace(/[._-]+$/u, '') === me;
-    return own ? h('mark', { class: 'mention' }, part) : document.createTextNode(part);
+export const rich = (text, me) =>
+  pieces(text, me).flatMap(({ href, parts }) => {
+    const nodes = parts.map(({ text, own }) => (own ? h('mark', { class: 'mention' }, text) : document.createTextNode(text)));
+    return href === null ? nodes : [h('a', { href, target: '_blank', rel: 'noopener noreferrer nofollow' }, ...nodes)];
   });

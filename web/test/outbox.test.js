@@ -106,6 +106,39 @@ test('what is acknowledged is shown as sent until the room shows it', () => {
   assert.deepEqual(outbox.of('tea'), []);
 });
 
+test('signing out takes what other tabs have not sent, and nothing of other users', () => {
+  const storage = new FakeStorage();
+  storage.setItem('folkmoot.outbox.ann.b.x', '{"id":"x","room":"tea","text":"hi","at":1}');
+  const one = setup(storage);
+  const two = setup(storage);
+  one.outbox.post('tea', 'here');
+  two.outbox.post('tea', 'in another tab');
+  assert.deepEqual([one.outbox.size, two.outbox.size], [2, 2]);
+  two.outbox.connected(two.send);
+  two.ack(1);
+  assert.deepEqual([one.outbox.size, two.outbox.size], [1, 1], 'what is acknowledged is sent');
+  two.outbox.post('tea', 'in another tab, too');
+  one.outbox.clear();
+  assert.deepEqual([one.outbox.size, one.outbox.of('tea')], [0, []]);
+  assert.deepEqual([...storage.rows.keys()], ['folkmoot.outbox.ann.b.x']);
+  // The other tab is told, and what it has is of no more use to anybody.
+  two.outbox.clear();
+  two.outbox.refused(two.last().id, NO);
+  assert.equal(storage.length, 1);
+});
+
+test('what storage does not take counts too', () => {
+  const storage = new FakeStorage();
+  storage.setItem = () => {
+    throw new Error('it is full');
+  };
+  const { outbox } = setup(storage);
+  outbox.post('tea', 'one');
+  assert.equal(outbox.size, 1);
+  outbox.clear();
+  assert.equal(outbox.size, 0);
+});
+
 test('a temporary error: again with the same id, not before retry_after, and nothing overtakes', () => {
   const { outbox, send, sent, texts, timers, last } = setup();
   outbox.connected(send);

@@ -16,6 +16,10 @@ test('what is told of people adds up, until the room is followed anew', () => {
   people.take({ type: 'receipts', marks: [{ user: 'bob', seq: 5 }, { user: 'ann', seq: 7 }] });
   people.take({ type: 'receipts', marks: [{ user: 'bob', seq: 7 }] });
   assert.deepEqual([people.typing, people.readersOf(7), people.readersOf(8)], [['bob'], ['ann', 'bob'], []]);
+  people.take({ type: 'presence', present: 300, people: [] });
+  assert.deepEqual([people.present, people.of('ann').status, people.readersOf(1)], [300, 'offline', []]);
+  people.take({ type: 'presence', present: 250, people: [{ user: 'ann', status: 'online' }] });
+  people.take({ type: 'receipts', marks: [{ user: 'bob', seq: 7 }] });
   people.reset();
   assert.deepEqual([people.present, people.typing, people.readersOf(1), people.of('ann').status], [null, [], [], 'offline']);
 });

@@ -11,7 +11,7 @@ import { FakeSocket, FakeStorage, FakeTimers, event } from './fake.js';
 const FAILURE = { message: '', temporary: true, may_have_applied: false };
 
 /** A session whose one room, `tea`, is kept in a log. @param {{ token?: string }} [more] */
-const setup = (more = {}) => {
+const setup = (more = {}, log = new RoomLog('e', 0), storage = new FakeStorage()) => {
   const timers = new FakeTimers();
   /** @type {FakeSocket[]} */
   const sockets = [];
@@ -19,10 +19,10 @@ const setup = (more = {}) => {
   const standings = [];
   /** @type {[string, Failure][]} */
   const ended = [];
+  /** @type {[string, boolean][]} */
+  const recoveries = [];
   /** @type {[string, string][]} */
   const people = [];
-  const log = new RoomLog('e', 0);
-  const storage = new FakeStorage();
   const outbox = new Outbox({ user: 'ann', storage, timers, random: () => 0.5, onChange: () => {} });
   const session = new Session({
     user: 'ann',
@@ -36,7 +36,7 @@ const setup = (more = {}) => {
     outbox,
     listener: {
       onStanding: ({ at }) => standings.push(at),
-      onFollowed: () => {},
+      onFollowed: (room, { recovered }) => recoveries.push([room, recovered]),
       onEvent: (room, event) => {
         if (log.add(event) === 'gap') session.refollow(room);
         outbox.seen(room, event);
@@ -66,7 +66,7 @@ const setup = (more = {}) => {
     socket().ends(1006);
     while (sockets.length === length) timers.pass(100);
   };
-  return { failAndComeBack, timers, sockets, standings, ended, log, storage, outbox, session, socket, open, followed, says, seqs, people };
+  return { failAndComeBack, timers, sockets, standings, ended, log, storage, outbox, session, socket, open, followed, says, seqs, people, recoveries };
 };
 
 /** The same, with `tea` being followed from its cursor. */
@@ -264,6 +264,59 @@ test('a room that ends for a while is followed again; one that ends for good is 
   timers.pass(10_000);
   assert.equal(socket().of('follow').length, 2);
   assert.deepEqual(ended.map(([room, error]) => [room, error.code]), [['tea', 'banned']]);
+});
+
+test('a room that is cut while it is followed goes on, and says that something is missing', () => {
+  const { timers, socket, says, recoveries, ended } = following();
+  says(1);
+  says(2);
+  recoveries.length = 0;
+  socket().says({ type: 'ended', room: 'tea', seq: 2, error: { ...FAILURE, code: 'unavailable', retry_after_ms: 300 } });
+  timers.pass(600);
+  const { ref, rooms } = socket().of('follow').at(-1);
+  assert.deepEqual(rooms, [{ room: 'tea', after: 'e:2' }]);
+  socket().says({ type: 'followed', ref, room: 'tea', epoch: 'e', first_seq: 40, head: 42, recovered: false });
+  assert.deepEqual([recoveries, ended], [[['tea', false]], []]);
+});
+
+test('after a reload, a message that was on its way is shown once, whatever is heard of it first', () => {
+  const before = following();
+  before.outbox.post('tea', 'one');
+  const { client_msg_id } = before.socket().of('post')[0];
+  // It was applied as 7, without an answer; the next page's list says that 7 is the head.
+  const { log, open, outbox, session, socket } = setup({}, new RoomLog('e', 7), before.storage);
+  session.follow('tea', () => log.cursor);
+  session.start();
+  open();
+  const shown = () => {
+    outbox.shown('tea', log.last);
+    return [...log.events.map(({ text }) => text), ...outbox.of('tea').map(({ state }) => state)];
+  };
+  assert.deepEqual(shown(), ['sending']);
+  const ack = () => {
+    const { ref } = socket().of('post').at(-1);
+    socket().says({ type: 'ack', ref, seq: 7, epoch: 'e', at: '', duplicate: true });
+  };
+  ack();
+  assert.deepEqual(shown(), [], 'no event comes for it: it is in the history, which begins before it');
+
+  // Where history comes first, its events are answers.
+  before.outbox.post('tea', 'two');
+  const again = setup({}, new RoomLog('e', 8), before.storage);
+  const own = event(8, { client_msg_id: before.outbox.of('tea').at(-1)?.id ?? '', text: 'two' });
+  const first = event(7, { client_msg_id, text: 'one' });
+  again.session.start();
+  again.open();
+  again.log.prepend({ epoch: 'e', first_seq: 1, head: 8, recovered: true, events: [first, own] });
+  for (const each of again.log.events) again.outbox.seen('tea', each);
+  assert.deepEqual([again.outbox.of('tea'), again.storage.length], [[], 0]);
+});
+
+test('whoever asks is told which rooms are followed', () => {
+  const { session, socket } = following();
+  assert.deepEqual([session.follows('tea'), session.follows('rum')], [true, false]);
+  socket().says({ type: 'ended', room: 'tea', seq: 0, error: { ...FAILURE, code: 'forbidden', temporary: false } });
+  assert.equal(session.follows('tea'), false);
 });
 
 test('what is no frame, or of a type that is not known, is ignored', () => {

@@ -47,6 +47,8 @@ struct Recovery<'h> {
 
 /// Operations in a room of which none was ok yet.
 struct Waiting {
+    /// The line from which on it counts: the first one's, or where the faults ended, if that is later.
+    since: usize,
     /// The first one's line.
     first: usize,
     /// How many wait for an answer.
@@ -59,8 +61,8 @@ impl Waiting {
     /// How long somebody had waited at a line, or was refused again and again. What comes after the last
     /// refusal does not count while nobody asks: nothing says that they would have been refused again.
     fn until(&self, history: &History, line: usize) -> Duration {
-        let end = if self.open > 0 { line } else { self.refused.unwrap_or(self.first) };
-        since(history, self.first, end)
+        let end = if self.open > 0 { line } else { self.refused.unwrap_or(self.since) };
+        since(history, self.since, end)
     }
 }
 
@@ -88,6 +90,8 @@ pub(super) fn check(
     let mut faults = Faults::default();
     let mut recovery: Option<Recovery> = None;
     let mut slowest: Option<Duration> = None;
+    // The lines of what has begun, and not ended yet.
+    let mut open: BTreeSet<usize> = BTreeSet::new();
     // For each line that begins something: the changes before it, if all was well then.
     let mut healthy_since: Vec<(usize, u64)> = Vec::new();
     let mut change_before_line = vec![0_u64; history.len()];
@@ -99,17 +103,18 @@ pub(super) fn check(
             }
             if faults.take(op) {
                 measured.heals += 1;
-                recovery = Some(Recovery {
-                    heal: line,
-                    waiting: BTreeMap::new(),
-                    served: BTreeSet::new(),
-                });
+                recovery = Some(Recovery::new(history, line, &open));
             }
             continue;
         }
         let Some(room) = op.room.as_ref().filter(|_| counts(history, line, op)) else { continue };
-        if op.kind == Kind::Invoke && faults.healthy() {
-            healthy_since.push((line, faults.changes));
+        if op.kind == Kind::Invoke {
+            open.insert(line);
+            if faults.healthy() {
+                healthy_since.push((line, faults.changes));
+            }
+        } else if let Some(invoke) = history.partner(line) {
+            open.remove(&invoke);
         }
         if let Some(recovery) = &mut recovery
             && let Some(took) = recovery.take(history, line, op, room, recover_within, findings)
@@ -138,6 +143,18 @@ fn since(history: &History, from: usize, to: usize) -> Duration {
 }
 
 impl<'h> Recovery<'h> {
+    /// The faults end, and what is open then waits from there on.
+    fn new(history: &'h History, heal: usize, open: &BTreeSet<usize>) -> Recovery<'h> {
+        let mut waiting: BTreeMap<&Name, Waiting> = BTreeMap::new();
+        for first in open.iter().copied() {
+            if let Some(room) = &history.ops()[first].room {
+                let new = Waiting { since: heal, first, open: 0, refused: None };
+                waiting.entry(room).or_insert(new).open += 1;
+            }
+        }
+        Recovery { heal, waiting, served: BTreeSet::new() }
+    }
+
     /// How long the room took, if this is its first ok: since the faults ended, or since somebody
     /// first asked it after that. A room is not slow while nobody asks.
     fn take(
@@ -153,18 +170,18 @@ impl<'h> Recovery<'h> {
             return None;
         }
         if op.kind == Kind::Invoke {
-            let first = Waiting { first: line, open: 0, refused: None };
-            self.waiting.entry(room).or_insert(first).open += 1;
+            let new = Waiting { since: line, first: line, open: 0, refused: None };
+            self.waiting.entry(room).or_insert(new).open += 1;
             return None;
         }
-        // What was asked before the end of the faults waited from then on.
-        let invoke = history.partner(line).filter(|invoke| *invoke > self.heal);
         if op.kind != Kind::Ok {
-            if let (Some(waiting), Some(_)) = (self.waiting.get_mut(room), invoke) {
+            if let Some(waiting) = self.waiting.get_mut(room) {
                 (waiting.open, waiting.refused) = (waiting.open - 1, Some(line));
             }
             return None;
         }
+        // What was asked before the end of the faults waited from then on.
+        let invoke = history.partner(line).filter(|invoke| *invoke > self.heal);
         let waiting = self.waiting.remove(room);
         self.served.insert(room);
         let took = match (waiting, invoke) {
@@ -172,14 +189,14 @@ impl<'h> Recovery<'h> {
                 let alone = |refused: &usize| *refused < invoke && waiting.open == 1;
                 let silence = waiting.refused.filter(alone);
                 let silence = silence.map(|refused| since(history, refused, invoke));
-                since(history, waiting.first, line) - silence.unwrap_or_default()
+                since(history, waiting.since, line) - silence.unwrap_or_default()
             }
             _ => since(history, self.heal, line),
         };
         if took > recover_within {
             findings.add(Anomaly::Unavailable, Some(room), &[self.heal, line], || {
                 format!(
-                    "after the faults ended, the first ok came {:.1} s after somebody asked",
+                    "after the faults ended, somebody waited {:.1} s for the first ok",
                     took.as_secs_f64()
                 )
             });
@@ -201,7 +218,7 @@ fn give_up(
         if waited > recover_within {
             findings.add(Anomaly::Unavailable, Some(room), &[recovery.heal, waiting.first], || {
                 format!(
-                    "after the faults ended nothing was ok within {:.1} s of being asked",
+                    "after the faults ended, somebody waited {:.1} s, and nothing was ok",
                     waited.as_secs_f64()
                 )
             });

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 mod availability;
+mod heads;
 mod log;
 mod order;
 mod presence;
@@ -16,6 +17,7 @@ pub(crate) mod witness;
 pub use report::{Anomaly, Availability, Counts, Report, Verdict, Violation, Witness};
 
 use crate::history::{F, History, Kind};
+use heads::Heads;
 use report::Findings;
 
 /// What the caller asks of a history.
@@ -44,9 +46,9 @@ pub fn check(history: &History, options: &Options) -> Report {
     for room in &mut rooms {
         let log = log::bind(room, &mut findings);
         order::check(room, &log, &mut findings);
-        let ends = presence::ends(room);
-        presence::check(room, &ends, &mut findings);
-        replicas::final_reads(room, &log, &ends, &mut findings);
+        let (ends, heads) = (presence::ends(room), Heads::of(room));
+        presence::check(room, &heads, &mut findings);
+        replicas::final_reads(room, &log, (&ends, &heads), &mut findings);
         replicas::unverified(room, &ends, &mut findings);
         resend::check(room, &mut findings);
         all_ends.push((room.name, ends));

@@ -10,7 +10,7 @@ use std::cmp::{Ordering, Reverse};
 use crate::check::log::Log;
 use crate::check::report::{Anomaly, Findings};
 use crate::check::room::{Hold, NONE, Room};
-use crate::history::Value;
+use crate::history::{Id, Value};
 
 /// What an element of the order is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(super) fn check(room: &Room, log: &Log, findings: &mut Findings) {
             line: reading.line,
         });
     }
-    fill_holes(room, log, findings, &mut elements);
+    let fillers = fill_holes(room, log, findings, &mut elements);
     elements.sort_unstable_by(|a, b| match a.key().cmp(&b.key()) {
         Ordering::Equal => a.line.cmp(&b.line),
         order => order,
@@ -68,7 +68,7 @@ pub(super) fn check(room: &Room, log: &Log, findings: &mut Findings) {
     for group in elements.chunk_by(|a, b| a.key() == b.key()) {
         if let Some(holder) = &holder {
             for element in group.iter().filter(|element| i64::from(element.ret) < holder.call) {
-                report(room, findings, element, holder);
+                report((room, log, &fillers), findings, element, holder);
             }
         }
         let latest = group.iter().max_by_key(|element| element.call);
@@ -78,16 +78,21 @@ pub(super) fn check(room: &Room, log: &Log, findings: &mut Findings) {
 
 /// Every place up to the highest that is known of has a send. What is not bound is given to the
 /// unresolved sends that nobody saw, the earliest first: no other choice does better, as they may
-/// all have taken effect arbitrarily late.
-fn fill_holes(room: &Room, log: &Log, findings: &mut Findings, elements: &mut Vec<Element>) {
+/// all have taken effect arbitrarily late. Returns the lines on which those sends began, in order.
+fn fill_holes(
+    room: &Room,
+    log: &Log,
+    findings: &mut Findings,
+    elements: &mut Vec<Element>,
+) -> Vec<u32> {
     let bound = log.last().map(|(seq, slot)| (seq, slot.line));
     let readings = room.readings.iter().map(|reading| (reading.head, reading.line));
     // The highest, and of those that reach it the first.
     let highest = readings.chain(bound).max_by_key(|(seq, line)| (*seq, Reverse(*line)));
-    let Some((highest, line)) = highest else { return };
+    let Some((highest, line)) = highest else { return Vec::new() };
     let holes = log.holes(highest);
     if holes == 0 {
-        return;
+        return Vec::new();
     }
     let unseen = |send: &&crate::check::room::Send| {
         send.possible() && send.ret == NONE && send.shown == NONE
@@ -105,28 +110,59 @@ fn fill_holes(room: &Room, log: &Log, findings: &mut Findings, elements: &mut Ve
             )
         });
     }
-    for (seq, line) in (1..=highest).filter(empty).zip(fillers) {
+    for (seq, line) in (1..=highest).filter(empty).zip(fillers.iter().copied()) {
         let call = i64::from(line);
         elements.push(Element { seq, sort: Sort::Filler, call, ret: NONE, line });
     }
+    fillers
+}
+
+/// The first try of the send at a place, if it was refused for certain: then what was shown there before any
+/// other try began can only be of one that was refused.
+fn refused(room: &Room, log: &Log, seq: u64) -> Option<(Id, u32)> {
+    let send = room.sends.get(log.slot(seq).send as usize)?;
+    (send.invoked < send.call).then_some((send.id, send.invoked))
 }
 
 /// `early` returned before `late` was called, and yet comes after it in the log.
-fn report(room: &Room, findings: &mut Findings, early: &Element, late: &Element) {
+fn report(
+    (room, log, fillers): (&Room, &Log, &[u32]),
+    findings: &mut Findings,
+    early: &Element,
+    late: &Element,
+) {
     let shown = |seq: u64| match &room.op(early.line).value {
         Value::Page { events, .. } => events.iter().any(|event| event.seq == seq),
         Value::Delivery { seq: delivered, .. } => *delivered == seq,
         _ => false,
     };
-    let (anomaly, what) = match (early.sort, late.sort) {
-        (_, Sort::Filler) => (
-            Anomaly::Gap,
+    if matches!((early.sort, late.sort), (Sort::Reading(_), Sort::Send))
+        && shown(late.seq)
+        && let Some((id, first)) = refused(room, log, late.seq)
+        && first < early.line
+    {
+        let lines = [first as usize, early.line as usize];
+        findings.add(Anomaly::AbortedRead, Some(room.name), &lines, || {
             format!(
-                "the log had reached seq {} before any send could be at seq {}, the first of \
-                 unknown outcome included",
-                early.seq, late.seq
-            ),
-        ),
+                "{id} at seq {}, when each send of it that had begun failed for certain",
+                late.seq
+            )
+        });
+        return;
+    }
+    let (anomaly, what) = match (early.sort, late.sort) {
+        (_, Sort::Filler) => {
+            let begun = match fillers.partition_point(|call| *call < early.ret) {
+                0 => "none".into(),
+                begun => format!("only {begun}"),
+            };
+            let what = format!(
+                "the log had reached seq {} when {begun} of the sends of unknown outcome had begun that \
+                 could be at the places up to there that nobody saw",
+                early.seq
+            );
+            (Anomaly::Gap, what)
+        }
         (Sort::Reading(_), Sort::Reading(_)) => (
             Anomaly::StaleRead,
             format!(

@@ -8,11 +8,12 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use crate::check::heads::{self, Heads};
 use crate::check::report::{Anomaly, Findings};
 use crate::check::room::{Hold, NONE, Reading, Room, Send};
 use crate::history::Name;
 
-/// How a room ended on a node, by its final reads, which may be many pages.
+/// How a room ended: on a node, by all pages of its final reads; or by one reading.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
     /// The invoke of the first page.
@@ -22,71 +23,95 @@ pub(super) struct End {
     pub(super) head: u64,
 }
 
+impl End {
+    fn of(reading: &Reading) -> End {
+        End { call: reading.call, line: reading.line, head: reading.head }
+    }
+}
+
 /// How a room ended, node by node.
 pub(super) fn ends<'h>(room: &Room<'h>) -> BTreeMap<&'h Name, End> {
     let mut ends: BTreeMap<&Name, End> = BTreeMap::new();
-    for reading in room.readings.iter().filter(|reading| reading.hold == Hold::Final) {
-        let Some(node) = &room.op(reading.call).node else { continue };
-        let Reading { line, call, head, .. } = *reading;
-        let end = ends.entry(node).or_insert(End { call, line, head });
-        end.call = end.call.min(call);
-        end.line = line;
-        end.head = end.head.max(head);
+    for (node, page) in heads::final_pages(room) {
+        let end = ends.entry(node).or_insert(End::of(page));
+        end.call = end.call.min(page.call);
+        end.line = page.line;
+        end.head = end.head.max(page.head);
     }
     ends
 }
 
-/// Reports acknowledged messages that are missing.
-pub(super) fn check(room: &Room, ends: &BTreeMap<&Name, End>, findings: &mut Findings) {
+/// Reports acknowledged messages that are missing. Each page of a final read is held to what there was
+/// when it began: a node may lose its log's end between two of them.
+pub(super) fn check(room: &Room, heads: &Heads, findings: &mut Findings) {
     let mut missing = vec![false; room.sends.len()];
     passed_over(room, findings, &mut missing);
-    let mut lasts: Vec<End> = ends.values().copied().collect();
-    if lasts.is_empty() {
-        lasts.extend(last_read(room));
+    let pages = heads::final_pages(room);
+    let mut pages: Vec<End> = pages.map(|(_, page)| End::of(page)).collect();
+    if pages.is_empty() {
+        pages.extend(last_read(room));
     }
-    for last in lasts {
-        let acknowledged = |send: &Send| send.ret != NONE && send.ret < last.call;
-        for (at, send) in room.sends.iter().enumerate() {
-            if acknowledged(send) && send.seq > last.head && !missing[at] {
-                missing[at] = true;
-                let (anomaly, and) = if send.shown == NONE {
-                    (Anomaly::Unseen, "nobody was ever shown it")
-                } else {
-                    (Anomaly::LostWrite, "it had been shown")
-                };
-                let lines = [send.ret, send.shown, last.line].map(|line| line as usize);
-                let lines = if send.shown == NONE { &[lines[0], lines[2]][..] } else { &lines };
-                findings.add(anomaly, Some(room.name), lines, || {
-                    format!(
-                        "{} was acknowledged as seq {}, {and}, and the room ends at seq {}",
-                        send.id, send.seq, last.head
-                    )
-                });
-            }
+    let lowest = lowest(pages);
+    for (at, send) in room.sends.iter().enumerate() {
+        if send.ret == NONE || missing[at] {
+            continue;
         }
+        // Of the pages that began after the acknowledgement, the one that goes least far.
+        let next = lowest.partition_point(|(call, _)| *call <= send.ret);
+        let Some((_, end)) = lowest.get(next).filter(|(_, end)| end.head < send.seq) else {
+            continue;
+        };
+        missing[at] = true;
+        let (anomaly, and) = if send.shown == NONE {
+            (Anomaly::Unseen, "nobody was ever shown it")
+        } else {
+            (Anomaly::LostWrite, "it had been shown")
+        };
+        let lines = [send.ret, send.shown, end.line].map(|line| line as usize);
+        let lines = if send.shown == NONE { &[lines[0], lines[2]][..] } else { &lines };
+        findings.add(anomaly, Some(room.name), lines, || {
+            format!(
+                "{} was acknowledged as seq {}, {and}, and the room ends at seq {}",
+                send.id, send.seq, end.head
+            )
+        });
     }
-    forgotten(room, ends, &missing, findings);
+    forgotten(room, heads, &missing, findings);
 }
 
-/// Whether a node's final read ends before what somebody had seen when it began, though no acknowledgement
-/// says so. What another final read had is said where replicas are compared.
-fn forgotten(room: &Room, ends: &BTreeMap<&Name, End>, missing: &[bool], findings: &mut Findings) {
+/// For each page, in the order in which they began: its invoke, and which page goes least far of it and all
+/// that began later; of those that do, the first.
+fn lowest(mut pages: Vec<End>) -> Vec<(u32, End)> {
+    pages.sort_unstable_by_key(|page| Reverse(page.call));
+    let mut lowest: Vec<(u32, End)> = Vec::with_capacity(pages.len());
+    for page in pages {
+        let least = match lowest.last() {
+            Some((_, later)) if later.head < page.head => *later,
+            _ => page,
+        };
+        lowest.push((page.call, least));
+    }
+    lowest.reverse();
+    lowest
+}
+
+/// Whether a page of a final read ends before what somebody had seen when it began, a client or the same
+/// node, though no acknowledgement says so. What another node had is said where replicas are compared.
+fn forgotten(room: &Room, heads: &Heads, missing: &[bool], findings: &mut Findings) {
     if missing.contains(&true) {
         return;
     }
-    for (node, end) in ends {
-        let before = room.readings.iter().take_while(|reading| reading.line < end.call);
-        let before = before.filter(|reading| reading.hold != Hold::Final);
+    for (node, page) in heads::final_pages(room) {
+        let own = heads.nodes.get(node).and_then(|own| own.before(page.call));
+        let seen = [heads.clients.before(page.call), own].into_iter().flatten();
         // Of those that saw the most, the first.
-        let Some(seen) = before.max_by_key(|seen| (seen.head, Reverse(seen.line))) else {
-            continue;
-        };
-        if seen.head > end.head {
-            let lines = [seen.line as usize, end.line as usize];
+        let Some(seen) = seen.max_by_key(|seen| (seen.head, Reverse(seen.line))) else { continue };
+        if seen.head > page.head {
+            let lines = [seen.line as usize, page.line as usize];
             findings.add(Anomaly::LostWrite, Some(room.name), &lines, || {
                 format!(
                     "the log had been seen to reach seq {}, and {node} ends at seq {}",
-                    seen.head, end.head
+                    seen.head, page.head
                 )
             });
             return;
@@ -140,8 +165,7 @@ fn covered(room: &Room) -> Vec<(u64, u64)> {
 /// Without final reads: the linearizable read that began last, unless something saw more later.
 fn last_read(room: &Room) -> Option<End> {
     let linear = room.readings.iter().filter(|reading| reading.hold == Hold::Linear);
-    let last = linear.max_by_key(|reading| reading.call)?;
-    let Reading { line, call, head, .. } = *last;
-    let more = room.readings.iter().any(|reading| reading.line > call && reading.head > head);
-    (!more).then_some(End { call, line, head })
+    let last = End::of(linear.max_by_key(|reading| reading.call)?);
+    let goes_on = |seen: &Reading| seen.line > last.call && seen.head > last.head;
+    (!room.readings.iter().any(goes_on)).then_some(last)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::check::heads::{self, Heads};
 use crate::check::log::Log;
 use crate::check::presence::End;
 use crate::check::report::{Anomaly, Findings};
@@ -12,28 +13,36 @@ use crate::history::{Event, F, History, Id, Kind, Name, Value};
 pub(super) fn final_reads(
     room: &Room,
     log: &Log,
-    ends: &BTreeMap<&Name, End>,
+    (ends, heads): (&BTreeMap<&Name, End>, &Heads),
     findings: &mut Findings,
 ) {
     different_events(room, log, findings);
-    for (node, end) in ends {
-        // Whoever has caught up has what another node had before.
-        let earlier = ends.iter().filter(|(_, other)| other.line < end.call);
-        if let Some((longer, other)) = earlier.max_by_key(|(_, other)| other.head)
-            && other.head > end.head
-        {
-            let lines = [other.line as usize, end.line as usize];
-            findings.add(Anomaly::Diverged, Some(room.name), &lines, || {
-                format!(
-                    "at the end, {node} has the log up to seq {}, and {longer} had it up to seq {}",
-                    end.head, other.head
-                )
-            });
-        }
-    }
+    shorter(room, heads, findings);
     for node in ends.keys() {
         if let Some(problem) = incomplete(room, node, ends[*node].head) {
             findings.unknown(problem);
+        }
+    }
+}
+
+/// A page of a node's final read goes less far than another node's that had been read when it began: whoever
+/// has caught up has what another node had before. Each node once.
+fn shorter(room: &Room, heads: &Heads, findings: &mut Findings) {
+    let mut said: BTreeSet<&Name> = BTreeSet::new();
+    for (node, page) in heads::final_pages(room) {
+        let others = heads.nodes.iter().filter(|(other, _)| **other != node);
+        let earlier = others.filter_map(|(other, seen)| Some((other, seen.before(page.call)?)));
+        if let Some((longer, seen)) = earlier.max_by_key(|(_, seen)| seen.head)
+            && seen.head > page.head
+            && said.insert(node)
+        {
+            let lines = [seen.line as usize, page.line as usize];
+            findings.add(Anomaly::Diverged, Some(room.name), &lines, || {
+                format!(
+                    "at the end, {node} has the log up to seq {}, and {longer} had it up to seq {}",
+                    page.head, seen.head
+                )
+            });
         }
     }
 }
@@ -120,24 +129,25 @@ fn incomplete(room: &Room, node: &Name, head: u64) -> Option<String> {
     })
 }
 
-/// Every room was read to its end on every node that clients asked anything, if any was anywhere.
+/// Every room was read to its end on every node that clients asked anything, if that was asked for anywhere.
 pub(super) fn everywhere(
     history: &History,
     ends: &[(&Name, BTreeMap<&Name, End>)],
     findings: &mut Findings,
 ) {
-    if ends.iter().all(|(_, ends)| ends.is_empty()) {
+    let none = ends.iter().all(|(_, ends)| ends.is_empty());
+    if none && !history.ops().iter().any(|op| op.f == F::FinalRead) {
         return;
     }
+    let why =
+        if none { "though some were asked for" } else { "but on other nodes or of other rooms" };
     let nodes = left(history);
     for (room, ends) in ends {
         let missing: Vec<&str> =
             nodes.iter().filter(|node| !ends.contains_key(*node)).map(|n| n.as_str()).collect();
         if !missing.is_empty() {
-            findings.unknown(format!(
-                "room {room}: no final read on {}, but on other nodes or of other rooms",
-                missing.join(", ")
-            ));
+            findings
+                .unknown(format!("room {room}: no final read on {}, {why}", missing.join(", ")));
         }
     }
 }
@@ -175,7 +185,7 @@ pub(super) fn chains(history: &History, findings: &mut Findings) {
     for (line, op) in history.ops().iter().enumerate() {
         let (Value::Chain { seq, chain }, Some(room)) = (&op.value, &op.room) else { continue };
         let (other, before) = *known.entry((room, *seq)).or_insert((chain, line));
-        if other != &**chain {
+        if !other.eq_ignore_ascii_case(chain) {
             findings.add(Anomaly::Diverged, Some(room), &[before, line], || {
                 format!("two replicas' hash chains differ at seq {seq}")
             });

@@ -156,12 +156,8 @@ impl<'h> Room<'h> {
                 _ => reading(*head, call, Hold::Linear),
             },
             (Value::Delivery { seq, .. }, _) => reading(*seq, NONE, Hold::Delivery),
-            (Value::Subscription { after, head, .. }, Kind::Ok) if op.f == F::Subscribe => {
-                let from_head = matches!(
-                    partner.map(|partner| &self.history.ops()[partner].value),
-                    Some(Value::Subscription { after: None, .. })
-                );
-                if let Some(head) = head.or(after.filter(|_| from_head)) {
+            (Value::Subscription { .. }, _) => {
+                if let Some(head) = self.history.head_told(index) {
                     reading(head, call, Hold::Linear);
                 }
             }

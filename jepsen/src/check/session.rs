@@ -27,9 +27,9 @@ pub(super) fn check(history: &History, findings: &mut Findings) {
             (F::Subscribe, Kind::Invoke, Value::Subscription { subscription, after, .. }) => {
                 sessions.insert(*subscription, Session { at: *after, line, early: None });
             }
-            (F::Subscribe, Kind::Ok, Value::Subscription { subscription, after, .. }) => {
+            (F::Subscribe, Kind::Ok, Value::Subscription { subscription, after, head }) => {
                 if let Some(session) = sessions.get_mut(subscription) {
-                    session.begins(op, line, *after, findings);
+                    session.begins(op, line, (*after, *head), findings);
                 }
             }
             (F::Deliver, _, Value::Delivery { subscription, seq, .. }) => {
@@ -59,8 +59,25 @@ pub(super) fn check(history: &History, findings: &mut Findings) {
 }
 
 impl Session {
-    /// The node says where a subscription from the head on begins.
-    fn begins(&mut self, op: &Op, line: usize, after: Option<u64>, findings: &mut Findings) {
+    /// The node says where a subscription from the head on begins, and where the head is.
+    fn begins(
+        &mut self,
+        op: &Op,
+        line: usize,
+        (after, head): (Option<u64>, Option<u64>),
+        findings: &mut Findings,
+    ) {
+        let from_head = self.at.is_none() || self.early.is_some();
+        if let (true, Some(after), Some(head)) = (from_head, after, head)
+            && after != head
+        {
+            let anomaly = if after > head { Anomaly::PollSkip } else { Anomaly::NonmonotonicPoll };
+            findings.add(anomaly, op.room.as_ref(), &[line], || {
+                format!(
+                    "a subscription was to begin at the head, which was {head}, and began after seq {after}"
+                )
+            });
+        }
         match (self.early, after) {
             (Some((first, delivery)), Some(after)) => {
                 if after.checked_add(1) != Some(first) {

@@ -4,7 +4,8 @@
 //! That checker follows what each process polls and holds it to going on from there. A read may
 //! begin anywhere, so each read is a process of its own; a subscription is a new one each time
 //! that it is resumed. It takes a value as failed when any send of it failed, so all tries with
-//! one id are one send, of a process of its own if there were several.
+//! one id are one send, of a process of its own if there were several. An acknowledgement that names
+//! another place than the first one of its id is a poll, of a process of its own as well.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -84,6 +85,12 @@ impl<'h, W: Write> Export<'h, W> {
     }
 
     fn take_send(&mut self, line: usize, op: &Op, room: &'h Name) -> io::Result<()> {
+        if let Some(event) = sends::told_again(self.history, &self.sends, line) {
+            let process = self.fresh.process();
+            self.write(op, process, Kind::Invoke, ":poll", "[[:poll]]")?;
+            let value = self.polled(room, &[event])?;
+            return self.write(op, process, Kind::Ok, ":poll", &value);
+        }
         let start = self.history.partner(line).map_or(line, |partner| partner.min(line));
         let Some((id, _)) = self.history.ops()[start].value.written() else { return Ok(()) };
         let Some(send) = self.sends.get(&(room, id)).copied() else { return Ok(()) };

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use crate::export::sends;
-use crate::history::{F, History, Kind, Name, Process, Value};
+use crate::history::{Event, F, History, Kind, Name, Process, Value};
 
 /// As Go's `porcupine.Operation` has it.
 #[derive(Serialize)]
@@ -45,14 +45,22 @@ pub fn porcupine(history: &History, mut out: impl Write) -> io::Result<()> {
             ret,
             room,
         };
+        let deliver = |event: Event| {
+            let input = json!({ "op": "deliver", "seq": event.seq, "id": event.id });
+            operation(input, 0, json!({}), times[line])
+        };
         let partner = history.partner(line);
         let operation = match (op.f, op.kind, &op.value) {
-            (F::Deliver, _, Value::Delivery { seq, id, .. }) => operation(
-                json!({ "op": "deliver", "seq": seq, "id": id }),
-                0,
-                json!({}),
-                times[line],
-            ),
+            (F::Deliver, _, Value::Delivery { seq, id, .. }) => {
+                deliver(Event { seq: *seq, id: *id })
+            }
+            (F::Subscribe, Kind::Invoke, _) => {
+                let told = partner.and_then(|end| Some((end, history.head_told(end)?)));
+                let Some((end, head)) = told else { continue };
+                let input = json!({ "op": "read", "after": head, "limit": 0 });
+                let output = json!({ "head": head, "events": [] });
+                operation(input, times[line], output, times[end])
+            }
             (f, Kind::Invoke, Value::Range { after, limit }) if f.reads() => {
                 let Some(page) = partner.filter(|end| history.ops()[*end].kind == Kind::Ok) else {
                     continue;
@@ -79,6 +87,10 @@ pub fn porcupine(history: &History, mut out: impl Write) -> io::Result<()> {
                 };
                 operation(input, times[line], output, ret)
             }
+            (_, Kind::Ok, _) => match sends::told_again(history, &sends, line) {
+                Some(event) => deliver(event),
+                None => continue,
+            },
             _ => continue,
         };
         write_operation(&mut out, operation)?;

@@ -1,8 +1,9 @@
-//! All tries with one id as one send, for checkers that do not know of retries.
+//! All tries with one id as one send, for checkers that do not know of retries. A later acknowledgement
+//! that names another place than the first is no send of theirs: it shows what is there.
 
 use std::collections::HashMap;
 
-use crate::history::{History, Id, Kind, Name};
+use crate::history::{Event, History, Id, Kind, Name};
 
 /// The lines of one id's send.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,21 @@ pub(super) fn merge(history: &History) -> HashMap<(&Name, Id), Merged> {
         sends.entry((room, id)).and_modify(|send| send.merge(this)).or_insert(this);
     }
     sends
+}
+
+/// What a line acknowledges, if it is a later acknowledgement of its id, and names another place than the
+/// first.
+pub(super) fn told_again<'h>(
+    history: &'h History,
+    sends: &HashMap<(&'h Name, Id), Merged>,
+    line: usize,
+) -> Option<Event> {
+    let op = &history.ops()[line];
+    let (id, seq) = op.value.written().filter(|_| op.kind == Kind::Ok)?;
+    let (seq, room) = (seq?, op.room.as_ref()?);
+    let first = sends.get(&(room, id))?.end().filter(|first| *first != line)?;
+    let (_, told) = history.ops()[first].value.written()?;
+    (told != Some(seq)).then_some(Event { seq, id })
 }
 
 impl Merged {

@@ -171,6 +171,12 @@ impl History {
         let (Value::Delivery { subscription, .. }, Some(room)) = (&op.value, &op.room) else {
             return Ok(());
         };
+        if let Some(Doing::Retired(at)) = self.processes.get(&op.process) {
+            return Err(Malformed::new(format_args!(
+                "process {} has a delivery, but retired with the info of operation {at}",
+                op.process
+            )));
+        }
         if !self.subscriptions.contains_key(subscription) {
             return Err(Malformed::new(format_args!(
                 "a delivery on subscription {subscription}, which nobody subscribed"
@@ -199,6 +205,16 @@ impl History {
     #[must_use]
     pub fn partner(&self, index: usize) -> Option<usize> {
         self.partners.get(index).filter(|partner| **partner != NONE).map(|p| *p as usize)
+    }
+
+    /// The room's head, as the `ok` of a subscribe on this line tells it: by itself, or as where a new
+    /// subscription begins.
+    pub(crate) fn head_told(&self, index: usize) -> Option<u64> {
+        let op = self.ops.get(index).filter(|op| op.f == F::Subscribe && op.kind == Kind::Ok)?;
+        let Value::Subscription { after, head, .. } = &op.value else { return None };
+        let asked = self.partner(index).map(|invoke| &self.ops[invoke].value);
+        let from_head = matches!(asked, Some(Value::Subscription { after: None, .. }));
+        head.or(after.filter(|_| from_head))
     }
 
     /// Whether nothing can be missing at its end. Of a file without header and end nobody knows.

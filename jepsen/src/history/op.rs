@@ -163,7 +163,7 @@ pub enum Value {
     Chain {
         /// The seq it covers.
         seq: u64,
-        /// In hex.
+        /// In hex, small or capital.
         chain: Box<str>,
     },
     /// A fault.

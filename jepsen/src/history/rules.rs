@@ -35,6 +35,11 @@ pub(super) fn shape(op: &Op) -> Result<(), Malformed> {
     if matches!(op.f, F::FinalRead | F::Chain) && op.node.is_none() {
         return Err(Malformed::new(format_args!("a {f} has a node")));
     }
+    if let Value::Chain { chain, .. } = &op.value
+        && (chain.is_empty() || !chain.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    {
+        return Err(Malformed::new(format_args!("the chain {chain:?} is not hex")));
+    }
     if !fits(op) {
         return Err(Malformed::new(format_args!("the value is not that of a {f} of type {kind}")));
     }

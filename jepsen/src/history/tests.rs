@@ -120,6 +120,7 @@ fn lines(middles: &[&str]) -> String {
 const SEND: &str = r#""process":0,"type":"invoke","f":"send","value":{"id":"a"}"#;
 const SENT: &str = r#""process":0,"type":"ok","f":"send","value":{"id":"a","seq":1}"#;
 const INFO: &str = r#""process":0,"type":"info","f":"send""#;
+const CHAIN: &str = r#""process":0,"type":"invoke","f":"chain""#;
 const FOLLOW: &str =
     r#""process":0,"type":"invoke","f":"subscribe","value":{"subscription":7,"after":0}"#;
 
@@ -150,6 +151,22 @@ fn what_makes_no_sense_is_refused_with_its_line() {
                 r#""process":0,"type":"ok","f":"deliver","value":{"subscription":7,"seq":1,"id":"a"}"#,
             ],
             "line 1: a delivery on subscription 7, which nobody subscribed",
+        ),
+        (
+            &[
+                FOLLOW,
+                r#""process":0,"type":"info","f":"subscribe""#,
+                r#""process":0,"type":"ok","f":"deliver","value":{"subscription":7,"seq":1,"id":"a"}"#,
+            ],
+            "line 3: process 0 has a delivery, but retired with the info of operation 1",
+        ),
+        (
+            &[CHAIN, r#""process":0,"type":"ok","f":"chain","value":{"seq":3,"chain":""}"#],
+            "line 2: the chain \"\" is not hex",
+        ),
+        (
+            &[CHAIN, r#""process":0,"type":"ok","f":"chain","value":{"seq":3,"chain":"0x1"}"#],
+            "line 2: the chain \"0x1\" is not hex",
         ),
         (
             &[

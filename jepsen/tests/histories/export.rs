@@ -29,8 +29,15 @@ fn story() -> Story {
 }
 
 fn exported(export: impl Fn(&History, &mut Vec<u8>) -> io::Result<()>) -> Vec<String> {
+    exported_of(&story(), export)
+}
+
+fn exported_of(
+    story: &Story,
+    export: impl Fn(&History, &mut Vec<u8>) -> io::Result<()>,
+) -> Vec<String> {
     let mut text = Vec::new();
-    export(&story().history, &mut text).unwrap();
+    export(&story.history, &mut text).unwrap();
     String::from_utf8(text).unwrap().lines().map(String::from).collect()
 }
 
@@ -50,6 +57,48 @@ fn kafka_micro_operations() {
 fn porcupine_operations() {
     let lines = exported(|history, out| export::porcupine(history, out));
     assert_eq!(lines, PORCUPINE.lines().collect::<Vec<_>>(), "\n{}", lines.join("\n"));
+}
+
+/// An id that is acknowledged at two places is so for other checkers, too.
+#[test]
+fn a_later_acknowledgement_of_another_place_is_exported() {
+    let mut story = Story::new();
+    story.send("a", 1);
+    story.resend("a", 2);
+    story.resend("a", 1);
+    let lines = exported_of(&story, |history, out| export::porcupine(history, out));
+    let expected = [
+        r#"{"ClientId":0,"Input":{"id":"a","op":"send","room":"tea"},"Call":1000000,"Output":{"seq":1},"Return":2000000}"#,
+        r#"{"ClientId":1,"Input":{"id":"a","op":"deliver","room":"tea","seq":2},"Call":0,"Output":{},"Return":4000000}"#,
+    ];
+    assert_eq!(lines, expected, "\n{}", lines.join("\n"));
+    let lines = exported_of(&story, |history, out| export::kafka(history, out));
+    let expected = [
+        r#"; key 0: room "tea""#,
+        r#"; value 0: "a""#,
+        "{:index 0, :time 1000000, :process 3, :type :invoke, :f :send, :value [[:send 0 0]]}",
+        "{:index 1, :time 2000000, :process 3, :type :ok, :f :send, :value [[:send 0 [1 0]]]}",
+        "{:index 2, :time 4000000, :process 4, :type :invoke, :f :poll, :value [[:poll]]}",
+        "{:index 3, :time 4000000, :process 4, :type :ok, :f :poll, :value [[:poll {0 [[2 0]]}]]}",
+    ];
+    assert_eq!(lines, expected, "\n{}", lines.join("\n"));
+}
+
+/// The head that a subscribe's answer tells is a read's, also where a new one says only where it begins.
+#[test]
+fn porcupine_is_told_the_heads_of_subscriptions() {
+    let mut story = Story::new();
+    story.send("a", 1);
+    story.subscribe_at_head(7, 1, Some(1));
+    story.subscribe_at_head(8, 1, None);
+    story.subscribe(9, 0);
+    let lines = exported_of(&story, |history, out| export::porcupine(history, out));
+    let expected = [
+        r#"{"ClientId":0,"Input":{"id":"a","op":"send","room":"tea"},"Call":1000000,"Output":{"seq":1},"Return":2000000}"#,
+        r#"{"ClientId":1,"Input":{"after":1,"limit":0,"op":"read","room":"tea"},"Call":3000000,"Output":{"events":[],"head":1},"Return":4000000}"#,
+        r#"{"ClientId":2,"Input":{"after":1,"limit":0,"op":"read","room":"tea"},"Call":5000000,"Output":{"events":[],"head":1},"Return":6000000}"#,
+    ];
+    assert_eq!(lines, expected, "\n{}", lines.join("\n"));
 }
 
 #[test]

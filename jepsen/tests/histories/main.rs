@@ -12,4 +12,5 @@ mod cli;
 mod export;
 mod page;
 mod planted;
+mod planted_again;
 mod report;

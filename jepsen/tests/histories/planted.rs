@@ -8,10 +8,10 @@ use folkmoot_jepsen::check::{Anomaly, Verdict};
 use folkmoot_jepsen::history::{F, Phase, Value};
 
 /// A planted history: the anomalies that must be found, and the lines of the first one's witness.
-struct Planted {
-    found: &'static [&'static str],
-    witness: &'static [&'static [usize]],
-    tell: fn(&mut Story),
+pub struct Planted {
+    pub found: &'static [&'static str],
+    pub witness: &'static [&'static [usize]],
+    pub tell: fn(&mut Story),
 }
 
 const PLANTED: &[Planted] = &[
@@ -359,9 +359,9 @@ fn until_faults_end(s: &mut Story) {
     s.fault("kill", Phase::Stop, None);
 }
 
-#[test]
-fn each_planted_anomaly_is_found_under_its_name() {
-    for (number, planted) in PLANTED.iter().enumerate() {
+/// Each is found under its names only, with its witness.
+pub fn are_found(planted: &[Planted]) {
+    for (number, planted) in planted.iter().enumerate() {
         let mut story = Story::new();
         (planted.tell)(&mut story);
         let report = story.check();
@@ -374,6 +374,11 @@ fn each_planted_anomaly_is_found_under_its_name() {
         );
         assert_eq!(witness, planted.witness, "{number}: {report}");
     }
+}
+
+#[test]
+fn each_planted_anomaly_is_found_under_its_name() {
+    are_found(PLANTED);
     for anomaly in Anomaly::ALL {
         let name = anomaly.as_str();
         let fires = PLANTED.iter().any(|planted| planted.found.contains(&name));

@@ -119,6 +119,18 @@ fn final_reads_are_due_on_every_node_that_was_asked() {
     assert_eq!(story.check().unknown, [missing]);
 }
 
+/// What was asked for and refused everywhere is as little read as what was asked for on one node only.
+#[test]
+fn final_reads_that_all_failed_are_missed() {
+    let failed = why_unknown(|s| {
+        s.send("a", 1);
+        s.read(0, "a");
+        let op = s.begin(F::FinalRead, Value::range(0, None));
+        s.fail(&op);
+    });
+    assert_eq!(failed, "room tea: no final read on n1, though some were asked for");
+}
+
 /// What a node answers late, or had delivered, does not bring it back.
 #[test]
 fn what_a_node_had_said_before_it_was_gone_makes_no_final_read_due() {
@@ -289,6 +301,21 @@ stale-read in room tea: a read that began when seq 2 was acknowledged has the lo
 100.00 % ok while a majority was healthy
 ";
     assert_eq!(report.to_string(), text);
+}
+
+#[test]
+fn a_gap_says_how_many_sends_could_have_filled_it() {
+    let mut story = Story::new();
+    story.send_unanswered("a");
+    story.send("c", 3);
+    story.send_unanswered("b");
+    let report = story.check();
+    assert_eq!(report.violations.len(), 1, "{report}");
+    assert_eq!(
+        report.violations[0].what,
+        "the log had reached seq 3 when only 1 of the sends of unknown outcome had begun that could be at \
+         the places up to there that nobody saw"
+    );
 }
 
 #[test]

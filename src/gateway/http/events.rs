@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::gateway::app::App;
 use crate::gateway::caller::StaleCaller;
 use crate::gateway::convert;
@@ -43,24 +43,20 @@ pub async fn page_or_stream(
     let room = extract::room(&room)?;
     let after = params.after.as_deref().map(Cursor::parse).transpose()?;
     let before = params.before.as_deref().map(Cursor::parse).transpose()?;
+    let limit = extract::limit(params.limit.as_deref())?;
+    let wait = extract::wait(params.wait.as_deref())?;
+    let consistency = extract::consistency(params.consistency.as_deref())?;
     if accepts_stream(&headers) {
         if before.is_some() {
             return Err(Error::invalid("a stream goes forward: use `after`"));
         }
         // A browser that reconnects sends both: its first address and where it was.
-        let last = extract::header(&headers, "last-event-id").filter(|id| !id.is_empty());
-        let after = last.map(Cursor::parse).transpose()?.or(after);
+        let after = last_event_id(&headers)?.or(after);
         caller.certain_for(Consistency::Linearizable)?;
         return sse::stream(app, caller, room, after).await;
     }
-    let query = EventsQuery {
-        room,
-        page: convert::page(after, before)?,
-        limit: extract::limit(params.limit.as_deref())?,
-        wait: extract::wait(params.wait.as_deref())?,
-        consistency: extract::consistency(params.consistency.as_deref())?,
-    };
-    let consistency = query.consistency;
+    let page = convert::page(after, before)?;
+    let query = EventsQuery { room, page, limit, wait, consistency };
     let events = app.events(&caller, query).await?;
     Ok(json(StatusCode::OK, &EventsJson::new(&events, consistency)))
 }
@@ -94,6 +90,15 @@ pub async fn thread(
     let consistency = query.consistency;
     let events = app.thread(&caller, query).await?;
     Ok(json(StatusCode::OK, &EventsJson::new(&events, consistency)))
+}
+
+/// Where a stream that broke off was. An empty one is none.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, Error> {
+    let Some(id) = headers.get("last-event-id").filter(|id| !id.is_empty()) else {
+        return Ok(None);
+    };
+    let no_text = |_| Error::new(Code::InvalidCursor, "`Last-Event-ID` is no cursor");
+    Ok(Some(Cursor::parse(id.to_str().map_err(no_text)?)?))
 }
 
 fn accepts_stream(headers: &HeaderMap) -> bool {

@@ -30,6 +30,8 @@ pub struct RoomPresence {
     members: Arc<BTreeMap<UserId, Participant>>,
     /// How many of them are there, online or away.
     pub present: usize,
+    /// Whether they are too many for anybody to be named.
+    pub large: bool,
     /// Those who are there, or of whom it is known when they were; nobody where they are too many.
     pub people: BTreeMap<UserId, Seen>,
     /// How far they have read; nobody where they are too many.
@@ -55,6 +57,27 @@ impl RoomPresence {
         };
         Ok(judge(room, self.members.get(&actor.user), actor, now_ms, action)?)
     }
+
+    /// Whom to name to somebody who was told this before: all of whom something else is known now; `None`
+    /// where there is nothing to tell. In a large room that is nobody, and says nothing of those who were
+    /// named before; once it is small again, they are all named anew.
+    pub fn news_since(&self, before: &RoomPresence) -> Option<Vec<(UserId, Seen)>> {
+        let people = match self.large {
+            true => Vec::new(),
+            false => changed(&before.people, &self.people),
+        };
+        let same = (before.present, before.large) == (self.present, self.large);
+        let nothing = same && people.is_empty();
+        (!nothing).then_some(people)
+    }
+}
+
+/// Those of whom something else is known now than before.
+fn changed(before: &BTreeMap<UserId, Seen>, now: &BTreeMap<UserId, Seen>) -> Vec<(UserId, Seen)> {
+    let new = now.iter().filter(|(user, seen)| before.get(*user) != Some(*seen));
+    let new = new.map(|(user, seen)| (user.clone(), *seen));
+    let gone = before.keys().filter(|user| !now.contains_key(*user));
+    new.chain(gone.map(|user| (user.clone(), Seen::default()))).collect()
 }
 
 /// A room that is followed here.
@@ -171,6 +194,7 @@ impl Watched {
             room: self.room.clone(),
             members: self.members.clone(),
             present,
+            large: self.is_large(),
             people,
             reads: self.reads.clone(),
             typing,
@@ -269,6 +293,28 @@ mod tests {
             assert_eq!(told.has_changed().unwrap(), hurries);
             told.borrow_and_update();
         }
+    }
+
+    #[test]
+    fn a_room_that_grows_large_names_nobody_and_all_once_it_is_small_again() {
+        let presence = Presence::new(Arc::new(SystemClock));
+        let (mut watched, told) = watched(PEOPLE_MAX);
+        let _devices: Vec<_> = (0..3).map(|n| presence.enter(user(n), Status::Online)).collect();
+        let mut before = Arc::<RoomPresence>::default();
+        let mut news = |watched: &mut Watched| {
+            (0..TELL_LARGE_TICKS).for_each(|_| watched.tick(&tea(), &presence));
+            let now = told.borrow().clone();
+            let before = std::mem::replace(&mut before, now.clone());
+            let named = now.news_since(&before)?.into_iter();
+            Some(named.map(|(user, seen)| (user, seen.status)).collect::<Vec<_>>())
+        };
+        let all: Vec<_> = (0..3).map(|n| (user(n), Status::Online)).collect();
+        assert_eq!(news(&mut watched), Some(all.clone()));
+        watched.loaded(Ok(view(PEOPLE_MAX + 1)));
+        assert_eq!(news(&mut watched), Some(Vec::new()), "numbers only");
+        assert_eq!(news(&mut watched), None, "nothing has changed");
+        watched.loaded(Ok(view(PEOPLE_MAX)));
+        assert_eq!(news(&mut watched), Some(all));
     }
 
     #[test]

@@ -70,9 +70,7 @@ pub async fn perform<Tag>(app: Arc<App>, actor: Actor, tag: Tag, work: Work) -> 
     match work {
         Work::Post(post) => Outcome::Applied { tag, result: app.post(&actor, post).await },
         Work::Execute(id, command) => {
-            let id = app.id_or_mint(id);
-            let result = app.execute(&actor, Some(id), command).await;
-            Outcome::Applied { tag, result: result.map(|done| (done, id)) }
+            Outcome::Applied { tag, result: app.execute_as(&actor, id, command).await }
         }
         Work::Follow(asked) => {
             let after = asked.after.clone();

@@ -1,6 +1,5 @@
 //! Who is there in the rooms that a client follows: what it is told, and what it says of itself.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::chat::account::Scope;
@@ -10,7 +9,6 @@ use crate::gateway::presence::RoomPresence;
 use crate::gateway::session::Said;
 use crate::gateway::session::dialog::{Dialog, People};
 use crate::id::{RoomId, Seq, UserId};
-use crate::presence::Seen;
 
 /// What somebody told of counts for, in bytes.
 const PERSON_BYTES: usize = 64;
@@ -36,8 +34,7 @@ impl<Tag: Default> Dialog<Tag> {
             People::Known(before) => (false, before),
             _ => (true, Arc::default()),
         };
-        let people = changed(&before.people, &now.people);
-        if first || !people.is_empty() || before.present != now.present {
+        if let Some(people) = now.news_since(&before).or(first.then(Vec::new)) {
             self.count_bytes(people.len() * PERSON_BYTES);
             let present = now.present;
             self.say(Tag::default(), Said::Present { room: room.clone(), present, people });
@@ -84,12 +81,4 @@ impl<Tag: Default> Dialog<Tag> {
         self.app.backend.presence().typing(room, &actor.user, types);
         Ok(())
     }
-}
-
-/// Those of whom something else is known now than before.
-fn changed(before: &BTreeMap<UserId, Seen>, now: &BTreeMap<UserId, Seen>) -> Vec<(UserId, Seen)> {
-    let new = now.iter().filter(|(user, seen)| before.get(*user) != Some(*seen));
-    let new = new.map(|(user, seen)| (user.clone(), *seen));
-    let gone = before.keys().filter(|user| !now.contains_key(*user));
-    new.chain(gone.map(|user| (user.clone(), Seen::default()))).collect()
 }

@@ -10,10 +10,10 @@ use super::streams::stream;
 use crate::gateway::http::ROUTES;
 use crate::gateway::limits::{AccountLimits, GatewayLimits, Registration};
 
-const PASSWORD: &str = "correct horse";
+pub(super) const PASSWORD: &str = "correct horse";
 
 /// Gives a user, whose token this is, a password.
-async fn set_password(server: &Server, token: &str, user: &str) {
+pub(super) async fn set_password(server: &Server, token: &str, user: &str) {
     let path = format!("/v1/users/{user}/password");
     let body = json!({ "password": PASSWORD }).to_string();
     assert_eq!(server.send(token, "PUT", &path, &body).await.status, 200);
@@ -26,7 +26,7 @@ async fn open_to(registration: Registration) -> Server {
 
 impl Server {
     /// A request with a JSON body and these headers, without a token.
-    async fn post_with(&self, path: &str, headers: &str, body: Value) -> Reply {
+    pub(super) async fn post_with(&self, path: &str, headers: &str, body: Value) -> Reply {
         let headers = format!("content-type: application/json\r\n{headers}");
         self.send_raw("POST", path, &headers, body.to_string().as_bytes()).await
     }
@@ -36,7 +36,7 @@ impl Server {
     }
 
     /// A session's token.
-    async fn session(&self, user: &str) -> String {
+    pub(super) async fn session(&self, user: &str) -> String {
         let reply = self.login(user, PASSWORD).await;
         assert_eq!(reply.status, 200, "{reply:?}");
         reply.json()["token"].as_str().unwrap().to_owned()

@@ -98,6 +98,11 @@ impl Fake {
         events[at..].iter().take(1000).cloned().collect()
     }
 
+    /// So much time passes, for accounts.
+    pub fn pass(&self, ms: u64) {
+        self.state.lock().unwrap().passed_ms += ms;
+    }
+
     /// Counts a revocation of something that nobody in these tests has.
     pub fn revoke_one(&self) {
         self.state.lock().unwrap().revocations += 1;
@@ -115,6 +120,19 @@ impl Fake {
         let room = state.rooms.get_mut(&RoomId::parse(room).unwrap()).unwrap();
         room.room.first_seq = Seq(first_seq);
         room.events.retain(|event| event.event.seq.0 >= first_seq);
+    }
+
+    /// What is asked for happens, and the room drops its oldest events, before any feed has read them;
+    /// the feeds end.
+    pub fn overtake(&self, requests: Vec<Request>, room: &str, first_seq: u64) {
+        let mut state = self.state.lock().unwrap();
+        for request in requests {
+            state.apply(request).unwrap();
+        }
+        drop(state);
+        self.trim(room, first_seq);
+        let gone = Error::new(Code::InvalidCursor, "these events are no longer kept");
+        self.feeds_end.send_replace(Some(gone));
     }
 }
 

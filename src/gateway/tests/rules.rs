@@ -14,7 +14,7 @@ use crate::chat::state::{Notes, Participant, Room, State as _, StateMut as _, To
 use crate::delivery::encoded::Encoded;
 use crate::error::{Code, Error};
 use crate::id::{Cursor, RequestId, RoomId, Seq, UserId};
-use crate::limits::CLOCK_SKEW_MS_MAX;
+use crate::limits::{CLOCK_SKEW_MS_MAX, DEDUP_HORIZON_MS};
 
 /// A room with everything in it.
 pub struct FakeRoom {
@@ -31,6 +31,8 @@ pub struct State {
     pub users: BTreeMap<UserId, User>,
     pub rooms: BTreeMap<RoomId, FakeRoom>,
     pub time_ms: u64,
+    /// How long after `NOW_MS` it is, for accounts.
+    pub passed_ms: u64,
     pub revocations: u64,
 }
 
@@ -65,6 +67,9 @@ impl FakeRoom {
     ) -> Result<Done, Rejection> {
         if request_id.unix_ms() > NOW_MS + CLOCK_SKEW_MS_MAX {
             return Err(Rejection::ClockSkew { server_time_ms: NOW_MS });
+        }
+        if request_id.unix_ms() < NOW_MS - DEDUP_HORIZON_MS {
+            return Err(Rejection::Expired { horizon_ms: DEDUP_HORIZON_MS });
         }
         if let Command::MarkRead { seq, .. } = command {
             return self.mark_read(at_ms, actor, *seq);
@@ -305,7 +310,7 @@ impl State {
     /// As the rules of chat have it, at the time of these tests.
     fn change_user(&mut self, user: UserId, request: Request) -> Result<Done, Rejection> {
         let mut memory = Memory::default();
-        memory.advance_log_time(NOW_MS);
+        memory.advance_log_time(NOW_MS + self.passed_ms);
         if let Some(row) = self.users.get(&user) {
             memory.put_user(row.clone());
         }

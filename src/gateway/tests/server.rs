@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -24,14 +25,15 @@ use crate::gateway::limits::{GatewayLimits, SharedLimits};
 use crate::gateway::metrics;
 use crate::id::{RequestId, RoomId, UserId};
 
-/// The time at which these tests happen.
+/// The time at which these tests begin.
 pub const NOW_MS: u64 = 1_700_000_000_000;
 
-struct FixedClock;
+/// Stands, but for [`Server::pass`] and [`Server::set_clock`].
+struct TestClock(AtomicU64);
 
-impl Clock for FixedClock {
+impl Clock for TestClock {
     fn now_ms(&self) -> u64 {
-        NOW_MS
+        self.0.load(Ordering::SeqCst)
     }
 }
 
@@ -52,6 +54,7 @@ pub struct Server {
     pub ann: String,
     pub bob: String,
     pub serving: JoinHandle<()>,
+    clock: Arc<TestClock>,
 }
 
 /// A whole response.
@@ -94,20 +97,34 @@ impl Server {
         let shutdown = CancellationToken::new();
         let drain = Drain::new(shutdown.clone());
         let limits = SharedLimits::new(limits);
+        let clock = Arc::new(TestClock(AtomicU64::new(NOW_MS)));
         let gateway = Gateway::new(
             Arc::new(fake.clone()),
-            Arc::new(FixedClock),
+            clock.clone(),
             limits.clone(),
             recorder(),
             drain.clone(),
         );
         let serving = tokio::spawn(gateway.serve(listener));
-        let server = Server { address, fake, shutdown, drain, limits, root, ann, bob, serving };
+        let server =
+            Server { address, fake, shutdown, drain, limits, root, ann, bob, serving, clock };
         let created = server
             .send(&server.ann, "POST", "/v1/rooms", r#"{"room":"general","kind":"public"}"#)
             .await;
         assert_eq!(created.status, 201);
         server
+    }
+
+    /// So much time passes, for the gateway and for the accounts.
+    pub fn pass(&self, time: Duration) {
+        let ms = time.as_millis() as u64;
+        self.clock.0.fetch_add(ms, Ordering::SeqCst);
+        self.fake.pass(ms);
+    }
+
+    /// The gateway's clock is wrong from now on.
+    pub fn set_clock(&self, now_ms: u64) {
+        self.clock.0.store(now_ms, Ordering::SeqCst);
     }
 
     pub async fn connect(&self) -> TcpStream {

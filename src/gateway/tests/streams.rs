@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::server::{Server, read_until, soon, until};
+use super::server::{Server, posted, read_until, soon, until};
 use crate::error::{Code, Error};
 use crate::gateway::limits::GatewayLimits;
 
@@ -73,7 +73,11 @@ async fn bad_streams_are_refused_before_they_begin() {
     for (query, headers, code) in [
         ("?after=9", "", "invalid_cursor"),
         ("?after=0", "last-event-id: nonsense\r\n", "invalid_cursor"),
+        ("?after=0", "last-event-id: né\r\n", "invalid_cursor"),
         ("?before=1", "", "invalid_argument"),
+        ("?limit=0", "", "invalid_argument"),
+        ("?after=0&wait=61s", "", "invalid_argument"),
+        ("?consistency=eventual", "", "invalid_argument"),
     ] {
         let mut refused = stream(&server, &server.ann, query, headers).await;
         read_until(&mut refused, |text| text.contains(&format!("\"code\":\"{code}\""))).await;
@@ -148,6 +152,22 @@ async fn a_stream_ends_when_it_may_not_go_on_elsewhere() {
         assert!(text.contains(&format!("\"code\":\"{code}\"")), "{text}");
         assert!(text.contains("\"seq\":1"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_reader_whom_retention_overtakes_is_told_to_come_again() {
+    let server = Server::start().await;
+    let mut events = stream(&server, &server.bob, "?after=0", "").await;
+    let text = read_until(&mut events, |text| text.contains("event: caught_up")).await;
+    let id = text.lines().find_map(|line| line.trim_end().strip_prefix("id: ")).unwrap();
+    let last = format!("last-event-id: {id}\r\n");
+    server.fake.overtake((2..=5).map(|_| posted("more")).collect(), "general", 4);
+    let text = read_until(&mut events, |text| text.contains("event: ended")).await;
+    assert!(text.contains("\"code\":\"unavailable\"") && text.contains("retry: 0"), "{text}");
+    let mut again = stream(&server, &server.bob, "", &last).await;
+    let text = read_until(&mut again, |text| text.contains("event: caught_up")).await;
+    assert!(text.contains("\"recovered\":false"), "{text}");
+    assert_eq!(seqs(&text), [4, 5]);
 }
 
 #[tokio::test]

@@ -74,7 +74,8 @@ pub async fn connect(
     };
     let (mut parts, body) = request.into_parts();
     let is_signed = parts.headers.contains_key(AUTHORIZATION);
-    let admitted = if is_signed || cookie::token(&parts.headers).is_some() {
+    let behind_proxy = app.limits().accounts.behind_proxy;
+    let admitted = if is_signed || cookie::token(&parts.headers, behind_proxy).is_some() {
         match Caller::from_request_parts(&mut parts, &app).await {
             Ok(caller) => Some((caller, app.take_seat()?)),
             // A browser goes on sending the cookie of a session that has ended: the first frame tells.

@@ -39,6 +39,12 @@ impl Lane {
     }
 }
 
+/// Frames of a stream that wait for its reader: with more, all streams of its lane wait with it.
+pub const STREAM_FRAMES: usize = 256;
+/// A frame's size limit in bytes: a snapshot chunk or 2 MiB of entries, with room. The connection that a
+/// larger one is sent on breaks.
+pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// The other end is gone, or cannot be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the peer cannot be reached")]

@@ -67,7 +67,7 @@ fn a_crash_at_any_operation_leaves_an_older_state_that_replay_completes() {
                 apply_to(&mut state, seed, 200);
                 base.fail_after(Some(operation));
                 let failed = match state.begin_checkpoint().unwrap().write() {
-                    Ok(written) => written.clean_error().is_some(),
+                    Ok(written) => !written.uncleaned().is_empty(),
                     Err(_) => true,
                 };
                 base.crash_keeping(kept);

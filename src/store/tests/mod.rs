@@ -1,5 +1,6 @@
 //! Tests of the replicated state as a whole: against a model, with crashes, and its speed.
 
+mod cleaning;
 mod crash;
 mod golden;
 mod model;
@@ -44,7 +45,7 @@ fn index(applied: &Applied) -> u64 {
 fn checkpoint(state: &mut ShardState) {
     if let Some(checkpoint) = state.begin_checkpoint() {
         let written = checkpoint.write().unwrap();
-        assert!(written.clean_error().is_none());
+        assert!(written.uncleaned().is_empty());
         state.finish_checkpoint(written);
     }
 }

@@ -42,7 +42,7 @@ impl Follower {
         Follower { world, rng, process, subscription, room: None, delivered: None }
     }
 
-    /// Follows until the world is over, then to the head that each room has.
+    /// Follows until nothing is sent any more, then to the head that its room has.
     pub async fn run(mut self) {
         while self.room.is_none() {
             self.room = self.world.rooms().choose(&mut self.rng).cloned();
@@ -54,9 +54,11 @@ impl Follower {
         let Some(room) = self.room.clone() else { return };
         let mut last = None;
         loop {
-            if self.world.is_over() && last.is_none() {
+            if self.world.is_quiet() && last.is_none() {
                 last = self.world.head(&room).await.map(|seq| seq.0);
                 if last.is_none() {
+                    let why = format!("liveness: nobody told a follower the head of room {room}");
+                    self.world.cluster.violation(why);
                     return;
                 }
             }

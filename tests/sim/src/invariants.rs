@@ -10,6 +10,7 @@ use folkmoot::meta::ClusterMap;
 use folkmoot::shard::{Shard, Stamp};
 
 use crate::cluster::{Cluster, Excuse, Node};
+use crate::log_matching::Entries;
 use crate::placement::Placements;
 use crate::runtime::{Process, Sim};
 
@@ -25,6 +26,8 @@ struct Known {
     stamp: Option<Stamp>,
     /// Its last committed entry (index, term).
     committed: Option<(u64, u64)>,
+    /// Its term, and where its log ends, for which what is not committed was read.
+    tail: Option<(u64, u64)>,
 }
 
 /// Which processes there are, and which of them have a replica of which shard.
@@ -36,7 +39,9 @@ pub struct Invariants {
     /// Who led a group in a term.
     leaders: BTreeMap<(ShardId, u64), NodeId>,
     committed: BTreeMap<(ShardId, u64), Committed>,
-    /// Up to where the entries of each process' logs were read.
+    /// Every entry that was in a log, committed or not.
+    entries: Entries,
+    /// Up to where the entries of each process' logs were read that are committed.
     read: BTreeMap<(ShardId, String), u64>,
     /// The head of each room of each process, up to which its events were looked at.
     heads: BTreeMap<(RoomId, String), Seq>,
@@ -183,8 +188,12 @@ impl Invariants {
         let last = finals.map(|(term, index)| (index, term)).max();
         if let Some((last, _)) = last {
             let read = self.read.entry((id, process)).or_insert(0);
-            let entries = shard.entries(*read + 1, last);
-            *read = entries.last().map_or(*read, |entry| entry.index);
+            let before = *read;
+            let entries = shard.entries(before + 1, last);
+            *read = entries.last().map_or(before, |entry| entry.index);
+            let before = self.committed.get(&(id, before)).map(|(term, _)| (before, *term));
+            let found = entries.iter().map(|entry| (entry.index, entry.term, entry.carried));
+            self.matching(cluster, (node, id), before, found);
             for entry in entries {
                 let at = (id, entry.index);
                 self.committed(cluster, node, at, entry.term, Some(entry.carried));
@@ -194,7 +203,38 @@ impl Invariants {
                 }
             }
         }
+        // What is not committed may still be replaced, so it is read anew whenever it may be another; with
+        // the one before it, which this log may have purged, or have otherwise than the state.
+        let tail = Some((status.term, status.last_log));
+        let known = self.replicas.entry((id, node)).or_default();
+        let changed = known.tail != tail;
+        known.tail = tail;
+        let committed = last.map_or(0, |(index, _)| index);
+        if changed && status.last_log > committed {
+            let entries = shard.entries(committed.max(1), status.last_log);
+            let found = entries.iter().map(|entry| (entry.index, entry.term, entry.carried));
+            self.matching(cluster, (node, id), None, found);
+        }
         last
+    }
+
+    /// Entries of a log, in order, and the one before them (index, term), if it is known, match what other
+    /// logs have had.
+    fn matching(
+        &mut self,
+        cluster: &Cluster,
+        (node, shard): (NodeId, ShardId),
+        mut before: Option<(u64, u64)>,
+        entries: impl Iterator<Item = (u64, u64, [u8; 32])>,
+    ) {
+        for (index, term, carried) in entries {
+            // A log that was purged meanwhile begins later.
+            let next = before.filter(|(before, _)| before + 1 == index).map(|(_, term)| term);
+            before = Some((index, term));
+            if let Some(wrong) = self.entries.note(node, (shard, index, term), carried, next) {
+                cluster.violation(wrong);
+            }
+        }
     }
 
     /// A committed entry is the same in every log, at any time.

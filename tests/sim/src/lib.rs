@@ -14,6 +14,7 @@ pub mod follower;
 pub mod invariants;
 pub mod kept;
 pub mod life;
+pub mod log_matching;
 pub mod mutants;
 pub mod nemesis;
 pub mod network;

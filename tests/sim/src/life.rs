@@ -378,6 +378,7 @@ impl Life {
         let mut wrong = equal::replicas(&self.cluster, &self.world.sent(), true);
         wrong.extend(placement::amiss(&self.cluster));
         wrong.extend(self.send_again().await);
+        self.world.fall_quiet();
         self.final_reads().await;
         wrong
     }

@@ -159,10 +159,11 @@ impl Args {
             return Err(format!("{option} needs one --seed"));
         }
         let hunts = self.mutant.is_some() || self.mutants_list;
-        if hunts && (self.shrink || self.twice || self.until_failure || self.history.is_some()) {
+        let more = self.shrink || self.twice || self.until_failure || self.history.is_some();
+        if hunts && (more || self.at_most.is_some()) {
             return Err(
                 "a hunt for a mutant ends at the first seed that shows it, and does no more: \
-                        leave --shrink, --twice, --until-failure and --history out"
+                        leave --shrink, --twice, --until-failure, --history and --at-most out"
                     .into(),
             );
         }

@@ -126,6 +126,7 @@ mod planted {
     const CHECKS: &[(&str, &str)] = &[
         ("election safety", "election safety"),
         ("committed entry", "log matching"),
+        ("log matching: ", "log matching"),
         ("on the disks of", "quorum of disks"),
         ("has purged the log", "purged what is on disk"),
         ("opened a log", "lost end refused"),

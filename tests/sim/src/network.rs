@@ -13,7 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use folkmoot::id::NodeId;
 use folkmoot::shard::runtime::{AsyncRuntime, Instant, Select2};
-use folkmoot::shard::transport::{Accept, Closed, FrameSink, Lane, Stream, Transport};
+use folkmoot::shard::transport::{
+    Accept, Closed, FrameSink, Lane, STREAM_FRAMES, Stream, Transport,
+};
 use futures_util::future::{self, BoxFuture};
 use openraft_rt_sim::SimInstant;
 use rand::Rng;
@@ -26,8 +28,6 @@ use crate::trace::Trace;
 
 /// Frames waiting in a connection, as in the TCP transport.
 const QUEUE_FRAMES: usize = 1024;
-/// Frames waiting for a stream's reader, as in the TCP transport.
-const STREAM_FRAMES: usize = 256;
 
 /// What the network is like.
 #[derive(Debug, Clone)]

@@ -12,14 +12,24 @@ const TRIES_MAX: usize = 400;
 /// Shrinks what makes a run of one seed fail, in whatever way it looks for that: a run that lives each life
 /// twice also shrinks what differs between the two. `tried` is told of each smaller life that fails.
 pub fn shrink(seed: u64, run: &Run, tried: &mut dyn FnMut(&Wishes)) -> Wishes {
-    let wishes = &run.wishes;
-    let mut shrunk = wishes.clone();
     let mut tries = 0;
     let mut fails = |candidate: &Wishes| {
         tries += 1;
         let smaller = Run { wishes: candidate.clone(), trace: false, ..run.clone() };
         tries <= TRIES_MAX && !smaller.life(seed).failures.is_empty()
     };
+    smallest(seed, &run.wishes, &mut fails, tried)
+}
+
+/// The smallest wishes that still fail, as far as they were tried. All that is tried can be asked for on the
+/// command line, and is the same life there.
+fn smallest(
+    seed: u64,
+    wishes: &Wishes,
+    fails: &mut dyn FnMut(&Wishes) -> bool,
+    tried: &mut dyn FnMut(&Wishes),
+) -> Wishes {
+    let mut shrunk = wishes.clone();
     let mut accept = |shrunk: &mut Wishes, change: &dyn Fn(&mut Wishes)| {
         let mut candidate = shrunk.clone();
         change(&mut candidate);
@@ -61,7 +71,47 @@ pub fn shrink(seed: u64, run: &Run, tried: &mut dyn FnMut(&Wishes)) -> Wishes {
     {}
     while let time = Plan::draw(seed, &shrunk).time
         && time > Duration::from_millis(500)
-        && accept(&mut shrunk, &|wishes| wishes.time = Some(time * 3 / 4))
+        && accept(&mut shrunk, &|wishes| shorten(seed, wishes, time * 3 / 4))
     {}
     shrunk
+}
+
+/// Of that time whole milliseconds, and of the strikes those that are drawn for it.
+fn shorten(seed: u64, wishes: &mut Wishes, time: Duration) {
+    wishes.time = Some(Duration::from_millis(time.as_millis() as u64));
+    let drawn = Plan::draw(seed, &Wishes { strikes: None, ..wishes.clone() }).strikes.len();
+    if let Some(strikes) = &mut wishes.strikes {
+        strikes.retain(|strike| *strike < drawn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With whole milliseconds, and no strikes but those that a life so short has.
+    #[test]
+    fn whatever_is_tried_can_be_asked_for() {
+        let mut fewer = 0;
+        for seed in 0..50 {
+            let before = Plan::draw(seed, &Wishes::default());
+            let mut lived = vec![];
+            let mut fails = |wishes: &Wishes| {
+                lived.push(wishes.clone());
+                let plan = Plan::draw(seed, wishes);
+                // So a strike is left that only a longer life has.
+                !plan.strikes.is_empty() || plan.time < before.time
+            };
+            let found = smallest(seed, &Wishes::default(), &mut fails, &mut |_| {});
+            for wishes in lived.iter().chain([&found]) {
+                let time = Plan::draw(seed, wishes).time;
+                assert_eq!(time.subsec_nanos() % 1_000_000, 0, "seed {seed}: {wishes:?}");
+                let all = Plan::draw(seed, &Wishes { strikes: None, ..wishes.clone() }).strikes;
+                let mut asked = wishes.strikes.iter().flatten();
+                assert!(asked.all(|strike| *strike < all.len()), "seed {seed}: {wishes:?}");
+                fewer += u64::from(wishes.time.is_some() && all.len() < before.strikes.len());
+            }
+        }
+        assert!(fewer > 0, "no life was so short that it lost strikes");
+    }
 }

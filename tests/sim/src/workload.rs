@@ -89,6 +89,7 @@ pub struct World {
     /// When the latest of the messages was sent that were acknowledged.
     served: Mutex<Option<Duration>>,
     over: AtomicBool,
+    quiet: AtomicBool,
     text_bytes: usize,
     think: Duration,
 }
@@ -103,6 +104,7 @@ impl World {
             sent: Mutex::default(),
             served: Mutex::default(),
             over: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
             text_bytes: plan.text_bytes,
             think: plan.think,
         })
@@ -136,6 +138,16 @@ impl World {
     /// Whether clients come to an end.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
+    }
+
+    /// Nothing is sent from here on: rooms have the heads that they end with.
+    pub fn fall_quiet(&self) {
+        self.quiet.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing is sent any more, by nobody.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Relaxed)
     }
 
     /// A random node.

@@ -7,6 +7,8 @@
 import assert from 'node:assert/strict';
 import { connect, createServer } from 'node:net';
 import { createInterface } from 'node:readline';
+import '../node.js';
+import { Ids } from '../../client/uuid.js';
 import { browse, connected, expect, signInThere, until } from './browser.js';
 
 /** @import { Page } from '@playwright/test' */
@@ -67,6 +69,22 @@ const settled = (page, all) =>
     assert.deepEqual(seen.sort(), [...all].sort());
     assert.equal(await page.locator('.draft').count(), 0);
   });
+
+/**
+ * Leaves a message of hers that is not sent in the browser, as another page would.
+ * @param {Page} page
+ * @param {string} user
+ * @param {string} text
+ */
+const leave = async (page, user, text) => {
+  const at = Date.now();
+  const id = new Ids().mint(at);
+  const row = JSON.stringify({ id, room: 'tea-i-cake-i', text, at, state: 'sending' });
+  await page.evaluate(([key = '', row = '']) => localStorage.setItem(key, row), [`folkmoot.outbox.${user}.${id}`, row]);
+};
+
+/** @param {Page} page */
+const left = (page) => page.evaluate(() => Object.keys(localStorage).filter((key) => key.includes('outbox')));
 
 const balancer = await balance([nodes[0] ?? '', nodes[2] ?? '']);
 /** What was said. @type {string[]} */
@@ -150,11 +168,39 @@ await browse(chromium, async (open) => {
     assert.equal((await texts(page)).filter((text) => text.startsWith('past ')).length, past);
     const seqs = await page.locator('.events [data-seq]').evaluateAll((nodes) => nodes.map((node) => Number(node.getAttribute('data-seq'))));
     assert.deepEqual(seqs, seqs.map((_, i) => (seqs[0] ?? 0) + i), 'no gap');
-    assert.deepEqual(await page.evaluate(() => Object.keys(localStorage).filter((key) => key.includes('outbox'))), []);
+    assert.deepEqual(await left(page), []);
   }
 
+  // What a page has left is sent by the next one, and shown once.
+  await leave(ann, 'ann', 'From before');
+  all.push('From before');
+  await ann.reload();
+  await ann.locator('.message').first().waitFor();
+  for (const page of both) await until(async () => assert.equal((await texts(page)).filter((text) => text === 'From before').length, 1));
+  await expect(ann.locator('.draft')).toHaveCount(0);
+  assert.deepEqual(await left(ann), []);
+
+  // On a phone: who is there is to be seen, and whoever opens a room is told so.
+  await ann.setViewportSize({ width: 390, height: 800 });
+  await ann.locator('.back').click();
+  await ann.locator('.rooms a', { hasText: 'Tea & <i>cake</i>' }).click();
+  await expect(ann.locator('.room-header .people')).toBeVisible();
+  await expect(ann.locator('.room-header h1')).toBeFocused();
+  await ann.setViewportSize({ width: 1280, height: 800 });
+
+  // Signing out ends her other window too, and takes what is not sent, whichever has left it.
+  const other = await ann.context().newPage();
+  await other.goto(balancer.url);
+  await connected(other);
+  await leave(other, 'ann', 'Never sent');
+  ann.once('dialog', (dialog) => {
+    assert.match(dialog.message(), /^1 message not sent yet/);
+    dialog.accept();
+  });
   await ann.getByRole('button', { name: 'Sign out' }).click();
   await ann.locator('input[name=user]').waitFor();
+  await other.locator('input[name=user]').waitFor();
+  assert.deepEqual(await left(ann), []);
   await ann.reload();
   await ann.locator('input[name=user]').waitFor();
 });

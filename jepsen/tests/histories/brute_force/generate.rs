@@ -176,10 +176,14 @@ fn spoil(rng: &mut Rng, plan: &mut [Planned]) {
             }
         }
         Value::Page { head, events } => spoil_page(rng, head, events, other),
-        Value::Subscription { after, head, .. } => {
-            *after = after.map(|seq| step(rng, seq));
-            *head = head.and(*after);
-        }
+        Value::Subscription { after, head, .. } => match rng.below(3) {
+            0 => *head = head.map(|seq| step(rng, seq)),
+            1 => *after = after.map(|seq| step(rng, seq)),
+            _ => {
+                *after = after.map(|seq| step(rng, seq));
+                *head = head.and(*after);
+            }
+        },
         _ => {}
     }
 }

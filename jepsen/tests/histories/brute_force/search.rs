@@ -26,7 +26,8 @@ enum Does {
         events: Vec<Event>,
     },
     Show(Event),
-    Head(u64),
+    /// A new subscription begins at the head: where it begins, and where the head was said to be.
+    Begin(u64, Option<u64>),
 }
 
 impl Does {
@@ -53,7 +54,10 @@ impl Does {
                 let moves = !events.is_empty() || behind.is_empty() || *limit == Some(0);
                 (*head == log.len() as u64 && same && moves).then(|| log.to_vec())
             }
-            Does::Head(head) => (*head == log.len() as u64).then(|| log.to_vec()),
+            Does::Begin(after, head) => {
+                let at_head = |seq: u64| seq == log.len() as u64;
+                (at_head(*after) && head.is_none_or(at_head)).then(|| log.to_vec())
+            }
             Does::Show(event) => {
                 (log.get(event.seq as usize - 1) == Some(&event.id)).then(|| log.to_vec())
             }
@@ -84,10 +88,11 @@ fn steps(history: &History) -> Vec<Step> {
                 }
             },
             (Value::Subscription { .. }, Kind::Invoke) => {
-                if let Some(Value::Subscription { after: Some(after), .. }) =
+                if let Some(Value::Subscription { after: Some(after), head, .. }) =
                     ended.map(|end| &end.value)
                 {
-                    steps.push(Step { call: Some(i), ret: end, does: Does::Head(*after) });
+                    let does = Does::Begin(*after, *head);
+                    steps.push(Step { call: Some(i), ret: end, does });
                 }
             }
             (Value::Range { after, limit }, Kind::Invoke) => {

@@ -19,12 +19,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{DATA, END, Frame, FrameReader, OPEN, PING, put_frame, read_frame};
-use crate::shard::transport::{Closed, FrameSink, Stream};
+use crate::shard::transport::{Closed, FrameSink, STREAM_FRAMES, Stream};
 
 /// Frames waiting for a connection's writer.
 const QUEUE_FRAMES: usize = 1024;
-/// Frames waiting for a stream's reader.
-const STREAM_FRAMES: usize = 256;
 /// What the writer gathers before a write, in bytes.
 const WRITE_BYTES: usize = 256 * 1024;
 /// A connection on which nothing is heard for this long is dead.

@@ -11,8 +11,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
-/// A frame's size limit in bytes: a snapshot chunk or 2 MiB of entries, with room.
-pub(super) const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+use crate::shard::transport::FRAME_BYTES_MAX;
 
 /// Opens a stream; its body is the first frame.
 pub(super) const OPEN: u8 = 1;

@@ -45,6 +45,7 @@ fn the_impossible_is_refused() {
         (&["--seed", "1", "--log", "garbage=="], "as in \"folkmoot=debug\""),
         (&["--seed", "1", "--at-most", "0"], "--at-most"),
         (&["--mutant", "x", "--twice"], "a hunt"),
+        (&["--mutant", "x", "--at-most", "60"], "a hunt"),
         (&["--mutant", "log-not-synced"], "--cfg mutants"),
     ] {
         let output = sim(args);
@@ -103,11 +104,19 @@ fn it_ends_quietly_where_nobody_reads() {
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(141), String::new()));
 }
 
-/// The arguments in the command that is printed after `label`.
+/// The arguments in each of the commands that are printed after `label`.
+fn all_arguments(output: &str, label: &str) -> Vec<Vec<String>> {
+    let of_command = |command: &str| {
+        let (_, arguments) = command.split_once(" -- ").unwrap();
+        arguments.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let commands = output.lines().filter_map(|line| Some(line.split_once(label)?.1));
+    commands.map(of_command).collect()
+}
+
+/// The arguments in the first of them.
 fn arguments(output: &str, label: &str) -> Vec<String> {
-    let line = output.lines().find_map(|line| line.split_once(label)).unwrap().1;
-    let (_, arguments) = line.split_once(" -- ").unwrap();
-    arguments.split_whitespace().map(str::to_owned).collect()
+    all_arguments(output, label).swap_remove(0)
 }
 
 /// How many strikes a life had, and how long its clients sent, all together, in milliseconds.
@@ -134,8 +143,14 @@ fn a_failing_life_is_shrunk_and_lived_again() {
     let first = live(&again);
     assert_eq!(first.status.code(), Some(1), "{again:?}");
     again.push("--shrink".into());
-    let shrunk = text(&live(&again).stdout);
-    let smallest = arguments(&shrunk, "smallest found: ");
+    let shrunk = live(&again);
+    // What was found on the way fails as well, as it was printed.
+    let smaller = all_arguments(&text(&shrunk.stderr), "smaller: ");
+    for args in &smaller {
+        assert_eq!(live(args).status.code(), Some(1), "{args:?}");
+    }
+    let smallest = arguments(&text(&shrunk.stdout), "smallest found: ");
+    assert_eq!(smaller.last(), Some(&smallest));
     let second = live(&smallest);
     assert_eq!(second.status.code(), Some(1), "{smallest:?}: {}", text(&second.stdout));
     assert!(text(&second.stderr).contains("FAILED seed"), "{}", text(&second.stderr));

@@ -4,3 +4,4 @@
 
 mod command;
 mod failover;
+mod followers;
