@@ -124,6 +124,19 @@ fn refused(room: &Room, log: &Log, seq: u64) -> Option<(Id, u32)> {
     (send.invoked < send.call).then_some((send.id, send.invoked))
 }
 
+/// That sends which could fill what nobody saw had not begun when the log reached beyond.
+fn too_few(fillers: &[u32], early: &Element) -> String {
+    let begun = match fillers.partition_point(|call| *call < early.ret) {
+        0 => "none".into(),
+        begun => format!("only {begun}"),
+    };
+    format!(
+        "the log had reached seq {} when {begun} of the sends of unknown outcome had begun that could be \
+         at the places up to there that nobody saw",
+        early.seq
+    )
+}
+
 /// `early` returned before `late` was called, and yet comes after it in the log.
 fn report(
     (room, log, fillers): (&Room, &Log, &[u32]),
@@ -151,18 +164,7 @@ fn report(
         return;
     }
     let (anomaly, what) = match (early.sort, late.sort) {
-        (_, Sort::Filler) => {
-            let begun = match fillers.partition_point(|call| *call < early.ret) {
-                0 => "none".into(),
-                begun => format!("only {begun}"),
-            };
-            let what = format!(
-                "the log had reached seq {} when {begun} of the sends of unknown outcome had begun that \
-                 could be at the places up to there that nobody saw",
-                early.seq
-            );
-            (Anomaly::Gap, what)
-        }
+        (_, Sort::Filler) => (Anomaly::Gap, too_few(fillers, early)),
         (Sort::Reading(_), Sort::Reading(_)) => (
             Anomaly::StaleRead,
             format!(
