@@ -231,7 +231,8 @@ fn delivery(state: &Mutex<State>, fault: &Fault, follow: pb::Follow) -> Vec<Answ
     let (end, why) = match fault {
         Fault::EndFollowAt(seq) => (*seq, Some(Error::new(Code::Unavailable, "moving"))),
         Fault::Overtake { at, .. } if lost.is_none() => {
-            (*at, Some(Error::new(Code::InvalidCursor, "these events are no longer kept")))
+            let kept = Error::new(Code::Unavailable, "what comes next is not kept any more");
+            (*at, Some(kept.retry_after(0)))
         }
         _ => (head, None),
     };

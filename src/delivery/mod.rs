@@ -32,7 +32,7 @@ mod ring;
 pub mod subscription;
 
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]

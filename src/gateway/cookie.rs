@@ -72,6 +72,12 @@ pub fn set(token: Option<&str>, max_age: Duration, secure: bool) -> Option<Heade
     Some(value)
 }
 
+/// The `Set-Cookie` headers that take the session's cookie back; under TLS also the one that has no prefix.
+pub fn gone(secure: bool) -> Vec<HeaderValue> {
+    let names: &[bool] = if secure { &[true, false] } else { &[false] };
+    names.iter().filter_map(|secure| set(None, Duration::ZERO, *secure)).collect()
+}
+
 /// Whether the client speaks TLS: by the word of a proxy that is trusted, or as it sends a cookie that a
 /// browser sends under TLS only. The callback of a provider may set that one where no proxy is trusted.
 pub fn is_secure(headers: &HeaderMap, behind_proxy: bool) -> bool {

@@ -28,7 +28,7 @@ use crate::shard::transport::{Closed, Lane, STREAM_FRAMES, Stream};
 /// Events that may be on their way, for one follower.
 const CREDIT: u32 = 240;
 /// Their bytes; the last one may go beyond.
-const CREDIT_BYTES: u64 = 256 * 1024;
+const CREDIT_BYTES: i64 = 256 * 1024;
 
 /// Frames without events: where it starts, that it has caught up, how it ends.
 const OTHER_FRAMES: usize = 3;
@@ -55,7 +55,7 @@ pub(super) async fn subscribe<R: Runtime>(
         room: room.as_str().into(),
         after: after.map(|cursor| cursor.to_string()),
         credit: CREDIT,
-        credit_bytes: CREDIT_BYTES,
+        credit_bytes: CREDIT_BYTES as u64,
     };
     let mut maybe_applied = false;
     let ask = |node| begin(router, shard, node, room, request.clone());
@@ -107,7 +107,7 @@ async fn follow<R: Runtime>(mut stream: Stream, subscription: mpsc::Sender<Next>
             return;
         }
         if taken.events > 0 {
-            let (credit, credit_bytes) = (taken.events, taken.bytes);
+            let (credit, credit_bytes) = (taken.events, taken.bytes as u64);
             let grant = pb::RelayRequest { credit, credit_bytes, ..Default::default() };
             if stream.tx.send(grant.encode_to_vec().into()).await.is_err() {
                 return;
@@ -116,11 +116,11 @@ async fn follow<R: Runtime>(mut stream: Stream, subscription: mpsc::Sender<Next>
     }
 }
 
-/// Events, and their bytes as they are sent.
+/// Events, and their bytes as they are sent; fewer than none where the last one went beyond.
 #[derive(Debug, Clone, Copy, Default)]
 struct Credit {
     events: u32,
-    bytes: u64,
+    bytes: i64,
 }
 
 /// What a frame says, and what it took of the credit; `None` for one that makes no sense.
@@ -128,7 +128,7 @@ fn next_of(frame: bytes::Bytes) -> Option<(Next, Credit)> {
     let nothing = Credit::default();
     match pb::RelayFrame::decode(frame).ok()?.frame? {
         Frame::Events(events) => {
-            let bytes = events.events.iter().map(|event| event.len() as u64).sum();
+            let bytes = events.events.iter().map(|event| event.len() as i64).sum();
             let taken = Credit { events: events.events.len() as u32, bytes };
             let decode =
                 |bytes: bytes::Bytes| Some(Encoded::new(codec::decode_event(&bytes).ok()?));
@@ -145,7 +145,8 @@ fn next_of(frame: bytes::Bytes) -> Option<(Next, Credit)> {
 pub(super) async fn serve<R: Runtime>(router: Arc<Router<R>>, mut stream: Stream) {
     let Ok(request) = stream.recv().await else { return };
     let Ok(request) = pb::RelayRequest::decode(request) else { return };
-    let credit = Credit::granted(&request);
+    let mut credit = Credit::default();
+    credit.add(Credit::granted(&request));
     let subscription = match begin_here(&router, request).await {
         Ok(subscription) => subscription,
         Err(error) => {
@@ -181,7 +182,12 @@ async fn begin_here<R: Runtime>(
 
 impl Credit {
     fn granted(request: &pb::RelayRequest) -> Credit {
-        Credit { events: request.credit, bytes: request.credit_bytes }
+        // Some nodes count events only.
+        let bytes = match i64::try_from(request.credit_bytes) {
+            Ok(bytes @ 1..) => bytes,
+            Ok(_) | Err(_) => CREDIT_BYTES,
+        };
+        Credit { events: request.credit, bytes }
     }
 
     /// Adds what was granted; never more than a follower begins with.
@@ -199,7 +205,7 @@ impl Credit {
         {
             let event = codec::encode_event(&encoded.event);
             self.events -= 1;
-            self.bytes = self.bytes.saturating_sub(event.len() as u64);
+            self.bytes -= event.len() as i64;
             events.push(event);
         }
         events
@@ -256,4 +262,38 @@ fn ended(error: &Error) -> Frame {
 async fn send(stream: &Stream, frame: Frame) -> Result<(), Closed> {
     let frame = pb::RelayFrame { frame: Some(frame) };
     stream.tx.send(frame.encode_to_vec().into()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::event::EventKind;
+    use crate::delivery::model;
+
+    #[test]
+    fn what_went_beyond_the_credit_is_owed() {
+        let text = |seq: u64| if seq.is_multiple_of(2) { "x".repeat(60_000) } else { "x".into() };
+        let event = |seq| model::event(seq, EventKind::Message, None, &text(seq));
+        let mut waiting: VecDeque<_> = (1..=1000).map(|seq| Encoded::new(event(seq))).collect();
+        let mut credit = Credit::default();
+        credit.add(Credit { events: u32::MAX, bytes: i64::MAX });
+        let (mut under_way, mut sent) = (VecDeque::from(credit.take(&mut waiting)), 0);
+        // Each that was read is granted, and what then goes is sent.
+        while let Some(read) = under_way.pop_front() {
+            let bytes: usize = under_way.iter().map(bytes::Bytes::len).sum();
+            assert!(bytes + read.len() <= CREDIT_BYTES as usize + 61_000, "{bytes} after {sent}");
+            credit.add(Credit { events: 1, bytes: read.len() as i64 });
+            under_way.extend(credit.take(&mut waiting));
+            sent += 1;
+        }
+        assert_eq!((sent, waiting.len()), (1000, 0));
+    }
+
+    #[test]
+    fn a_node_that_counts_events_only_is_served() {
+        let request = pb::RelayRequest { credit: 512, ..Default::default() };
+        let mut credit = Credit::default();
+        credit.add(Credit::granted(&request));
+        assert_eq!((credit.events, credit.bytes), (CREDIT, CREDIT_BYTES));
+    }
 }

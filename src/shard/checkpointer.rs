@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::shard::Shard;
@@ -103,11 +104,17 @@ pub(crate) async fn write<R: Runtime>(replica: &Replica) -> io::Result<bool> {
     let Some(checkpoint) = replica.write().begin_checkpoint() else { return Ok(false) };
     let written = R::blocking(move || checkpoint.write()).await?;
     let written = written.inspect_err(|_| replica.write().abort_checkpoint())?;
-    for left in written.uncleaned() {
+    // Each checkpoint tries again: said once, until it is over.
+    let is_left = !written.uncleaned().is_empty();
+    let was_left = replica.keeps_uncleaned.swap(is_left, Ordering::Relaxed);
+    for left in written.uncleaned().iter().filter(|_| !was_left) {
         tracing::warn!(
             shard = %replica.group(), what = left.what, error = %left.error,
-            "the base keeps what should be gone from it; the next checkpoint tries again"
+            "the base keeps what should be gone from it; each checkpoint tries again"
         );
+    }
+    if was_left && !is_left {
+        tracing::info!(shard = %replica.group(), "what should be gone from the base is");
     }
     let retired = replica.write().finish_checkpoint(written);
     metrics::histogram!("folkmoot_checkpoint_duration_seconds").record(began.elapsed());

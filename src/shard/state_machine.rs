@@ -53,6 +53,8 @@ pub struct Replica {
     /// Bytes of a snapshot that have been received so far; 0 while none is.
     pub(crate) receiving_bytes: AtomicU64,
     pub(crate) acknowledged: Arc<Acknowledgements>,
+    /// The last checkpoint could not remove from the base all that should be gone from it.
+    pub(crate) keeps_uncleaned: AtomicBool,
     /// Held by a checkpoint, by the copying of a snapshot, and while one is received.
     pub(crate) maintenance: Arc<tokio::sync::Mutex<()>>,
 }
@@ -70,6 +72,7 @@ impl Replica {
             retired: AtomicBool::new(false),
             receiving_bytes: AtomicU64::new(0),
             acknowledged: Arc::default(),
+            keeps_uncleaned: AtomicBool::new(false),
             maintenance: Arc::default(),
         })
     }

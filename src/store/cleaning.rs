@@ -58,13 +58,22 @@ impl Checkpoint {
     }
 
     fn erase_in_room(&self, room: &RoomId, seqs: &[Seq], written: &mut Written) -> io::Result<()> {
-        let mut rest = seqs;
+        let (mut rest, mut all) = (seqs, Ok(()));
         while let Some(seq) = rest.first() {
-            let count = self.erase_in_block(room, *seq, rest)?;
-            written.cleaned.extend(rest[..count].iter().map(|seq| (room.clone(), *seq)));
+            let count = match self.erase_in_block(room, *seq, rest) {
+                Ok(count) => {
+                    written.cleaned.extend(rest[..count].iter().map(|seq| (room.clone(), *seq)));
+                    count
+                }
+                // What is in other blocks goes all the same.
+                Err(error) => {
+                    all = all.and(Err(error));
+                    1
+                }
+            };
             rest = &rest[count..];
         }
-        Ok(())
+        all
     }
 
     fn clean_trimmed(&self, written: &mut Written) -> io::Result<()> {
@@ -96,29 +105,44 @@ impl Checkpoint {
     fn trim_blocks(&self, room: &RoomId, first: Seq) -> io::Result<u64> {
         self.shared.lock_small().remove(room);
         let of_room = self.blocks(room);
-        let mut removed = 0;
+        let (mut removed, mut last, mut all) = (0, Seq(first.0.saturating_sub(1)), Ok(()));
         if let Some((begin, row)) = of_room.floor(self.base.as_ref(), first)?
             && begin < first
         {
-            let mut batch = Batch::new();
-            of_room.delete(&mut batch, begin, &row)?;
-            removed += row.len() as u64;
-            let run = of_room.decode(self.base.as_ref(), (begin, row))?;
-            let mut rest = Run::new(first);
-            run.events(first).for_each(|(_, event)| rest.push_encoded(event));
-            if rest.next() > first {
-                for block in Packer::default().pack(&rest) {
-                    removed = removed.saturating_sub(block.value.len() as u64);
-                    of_room.put(&mut batch, &block);
-                }
+            match self.trim_block(room, first, (begin, row)) {
+                Ok(bytes) => removed += bytes,
+                // The whole blocks below it go all the same.
+                Err(error) => (last, all) = (Seq(begin.0.saturating_sub(1)), Err(error)),
             }
-            self.base.write(batch)?;
         }
-        let last = Seq(first.0.saturating_sub(1));
         for tag in [tag::BLOCK, tag::BLOCK_PART] {
             let below = self.space.blocks(tag, room, of_room.lineage, Seq(0), last);
             removed += self.base.delete_range(&below)?;
         }
+        all.map(|()| removed)
+    }
+
+    /// Rewrites a block without its events below `first`; says how many bytes that made less.
+    fn trim_block(
+        &self,
+        room: &RoomId,
+        first: Seq,
+        (begin, row): (Seq, Vec<u8>),
+    ) -> io::Result<u64> {
+        let of_room = self.blocks(room);
+        let mut batch = Batch::new();
+        of_room.delete(&mut batch, begin, &row)?;
+        let mut removed = row.len() as u64;
+        let run = of_room.decode(self.base.as_ref(), (begin, row))?;
+        let mut rest = Run::new(first);
+        run.events(first).for_each(|(_, event)| rest.push_encoded(event));
+        if rest.next() > first {
+            for block in Packer::default().pack(&rest) {
+                removed = removed.saturating_sub(block.value.len() as u64);
+                of_room.put(&mut batch, &block);
+            }
+        }
+        self.base.write(batch)?;
         Ok(removed)
     }
 

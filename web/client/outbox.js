@@ -33,10 +33,12 @@ import { pause } from './backoff.js';
  * @typedef {(draft: Draft) => void} Send
  */
 
+/** @typedef {Pick<Storage, 'length' | 'key' | 'getItem' | 'setItem' | 'removeItem'>} Rows */
+
 /**
  * @typedef {object} Options
  * @property {string} user Whose messages these are: others of this browser have their own.
- * @property {Pick<Storage, 'length' | 'key' | 'getItem' | 'setItem' | 'removeItem'>} storage
+ * @property {Rows} storage
  * @property {Timers} timers
  * @property {() => number} random
  * @property {(room: string) => void} onChange What is on its way to a room has changed.
@@ -44,6 +46,33 @@ import { pause } from './backoff.js';
 
 /** Codes after which this id is of no use any more, and its attempts were certainly refused or are over. */
 const SPENT = new Set(['expired', 'id_reused']);
+
+/** @param {string} user */
+const prefixOf = (user) => `folkmoot.outbox.${user}.`;
+
+/**
+ * The keys of a user's rows, all tabs' among them, as they were minted.
+ * @param {Rows} storage
+ * @param {string} prefix
+ */
+const keysOf = (storage, prefix) => {
+  const found = [];
+  for (let i = 0; i < storage.length; i++) {
+    const key = storage.key(i);
+    // No id has a point in it: what has one is of a user whose name begins as this one's.
+    if (key?.startsWith(prefix) && !key.includes('.', prefix.length)) found.push(key);
+  }
+  return found.sort();
+};
+
+/**
+ * Leaves nothing on this machine of what a user has not sent, whichever tab it is of.
+ * @param {Rows} storage
+ * @param {string} user
+ */
+export const forget = (storage, user) => {
+  for (const key of keysOf(storage, prefixOf(user))) storage.removeItem(key);
+};
 
 export class Outbox {
   /** @type {Options} */
@@ -66,25 +95,13 @@ export class Outbox {
   /** @param {Options} options */
   constructor(options) {
     this.#options = options;
-    this.#prefix = `folkmoot.outbox.${options.user}.`;
+    this.#prefix = prefixOf(options.user);
     for (const draft of this.#rows()) this.#drafts.set(draft.id, draft);
-  }
-
-  /** The keys of this user's rows, other tabs' among them, as they were minted. */
-  #keys() {
-    const { storage } = this.#options;
-    const found = [];
-    for (let i = 0; i < storage.length; i++) {
-      const key = storage.key(i);
-      // No id has a point in it: what has one is of a user whose name begins as this one's.
-      if (key?.startsWith(this.#prefix) && !key.includes('.', this.#prefix.length)) found.push(key);
-    }
-    return found.sort();
   }
 
   /** The messages of these rows. */
   #rows() {
-    return this.#keys().flatMap((key) => {
+    return keysOf(this.#options.storage, this.#prefix).flatMap((key) => {
       const draft = parse(this.#options.storage.getItem(key));
       return draft && key === this.#prefix + draft.id ? [draft] : [];
     });
@@ -123,7 +140,7 @@ export class Outbox {
   /** Gives everything up, and leaves nothing of it on this machine, whichever tab it is of: its writer signs out. */
   clear() {
     this.#drafts.clear();
-    for (const key of this.#keys()) this.#options.storage.removeItem(key);
+    forget(this.#options.storage, this.#options.user);
   }
 
   /**

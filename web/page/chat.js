@@ -2,7 +2,7 @@
 
 import { ApiError, join, leave, logout, user as fetchUser } from '../client/api.js';
 import { Typing } from '../client/people.js';
-import { Outbox } from '../client/outbox.js';
+import { forget, Outbox } from '../client/outbox.js';
 import { isMessage } from '../client/roomlog.js';
 import { Session } from '../client/session.js';
 import { Ids } from '../client/uuid.js';
@@ -164,6 +164,8 @@ export class Chat {
     addEventListener('hashchange', () => this.#open(), { signal });
     addEventListener('online', again, { signal });
     // One cookie signs all windows of a browser in: they show one user at a time.
+    const former = localStorage.getItem(WHO);
+    if (former !== null && former !== this.#me.user) forget(localStorage, former);
     localStorage.setItem(WHO, this.#me.user);
     addEventListener('storage', ({ key, newValue }) => {
       if (key !== WHO || newValue === this.#me.user) return;
@@ -221,6 +223,8 @@ export class Chat {
       }
     }
     localStorage.removeItem(WHO);
+    // Whatever was heard first: this page may have ended already.
+    this.#outbox.clear();
     this.#end();
   }
 

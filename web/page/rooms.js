@@ -60,7 +60,8 @@ const change = (log, { seq, kind, sender, subject, role, withdrawn }) => {
   if (kind === 'join') return 1;
   if (kind !== 'leave' && (kind !== 'role' || role !== 'banned' || withdrawn)) return 0;
   const who = subject ?? sender;
-  const before = log.events.findLast((event) => event.seq < seq && (event.subject ?? event.sender) === who);
+  const decides = (/** @type {Event} */ event) => event.kind !== 'role' || event.role === 'banned';
+  const before = log.events.findLast((event) => event.seq < seq && decides(event) && (event.subject ?? event.sender) === who);
   // Who was invited declines, and who had left is banned, without having been in it.
   const wasOut = before && (before.kind === 'leave' || before.kind === 'invite' || before.role === 'banned');
   return wasOut ? 0 : -1;

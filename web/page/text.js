@@ -137,8 +137,8 @@ export const pieces = (text, me) => {
     let at = from;
     for (let place = places[next]; place && place.from < to; place = places[++next]) {
       if (place.from > at) parts.push({ text: text.slice(at, place.from), own: false });
-      parts.push({ text: text.slice(place.from, place.to), own: true });
-      at = place.to;
+      at = Math.min(place.to, to); // what might go on is a link
+      parts.push({ text: text.slice(place.from, at), own: true });
     }
     if (to > at) parts.push({ text: text.slice(at, to), own: false });
     if (parts.length > 0) all.push({ href, parts });

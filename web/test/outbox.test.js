@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import './node.js';
-import { Outbox } from '../client/outbox.js';
+import { forget, Outbox } from '../client/outbox.js';
 import { mintedAt } from '../client/uuid.js';
 import { FakeStorage, FakeTimers, event } from './fake.js';
 
@@ -125,6 +125,9 @@ test('signing out takes what other tabs have not sent, and nothing of other user
   two.outbox.clear();
   two.outbox.refused(two.last().id, NO);
   assert.equal(storage.length, 1);
+  one.outbox.post('tea', 'and does not come back');
+  forget(storage, 'ann');
+  assert.deepEqual([...storage.rows.keys()], ['folkmoot.outbox.ann.b.x'], 'somebody else has signed in');
 });
 
 test('what storage does not take counts too', () => {

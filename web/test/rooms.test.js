@@ -177,6 +177,10 @@ test('what others do in a room is told by its events, and nothing is read for it
   take({ kind: 'invite', subject: 'dan' });
   take({ kind: 'leave', sender: 'dan' });
   assert.equal(count(), 3, 'who was invited has declined');
+  take({ kind: 'invite', subject: 'fay' });
+  take({ kind: 'role', subject: 'fay', role: 'muted' });
+  take({ kind: 'leave', sender: 'fay' });
+  assert.equal(count(), 3, 'a role lets nobody in');
   take({ kind: 'leave', subject: 'cy' });
   take({ kind: 'role', subject: 'cy', role: 'banned' });
   assert.equal(count(), 2, 'who is banned had left');

@@ -11,6 +11,11 @@ const links = (text) => pieces(text, 'ann').filter(({ href }) => href !== null).
 /** All of a text. @param {string} text */
 const whole = (text) => pieces(text, 'ann').flatMap(({ parts }) => parts.map(({ text }) => text)).join('');
 
+test('what a link begins with is said once, also where it might be a mention', () => {
+  const text = 'see @https://x.example/ and @a.http://x.example/';
+  for (const me of ['https', 'a.http']) assert.equal(pieces(text, me).flatMap(({ parts }) => parts.map(({ text }) => text)).join(''), text);
+});
+
 test('what is marked is what the server takes for a mention', () => {
   /** The cases of src/chat/mention.rs, and what is at their edges. @type {[string, string[]][]} */
   const cases = [

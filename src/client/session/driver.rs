@@ -279,16 +279,14 @@ impl Driver {
         room: &str,
         error: Error,
     ) -> Result<(), Error> {
-        if error.temporary() {
-            return Err(error);
-        }
         let Ok(room) = RoomId::parse(room) else { return Ok(()) };
-        if error.code != Code::InvalidCursor || !self.follows.has_started(&room) {
+        if !error.temporary() {
             self.follows.fail(&room, error).await;
             return Ok(());
         }
-        // The cursor was good once: the room has dropped what comes next. Following again tells what is lost.
-        if !self.follows.overtake(&room) {
+        // At once, on this stream: the room has dropped what comes next. Following again tells what is lost.
+        let is_at_once = error.retry_after_ms == Some(0) && self.follows.has_started(&room);
+        if !is_at_once || !self.follows.overtake(&room) {
             return Err(error);
         }
         let number = self.next_number();

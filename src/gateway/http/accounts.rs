@@ -138,8 +138,8 @@ pub async fn logout(
 ) -> Result<Response, Error> {
     app.logout(&caller).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
-    if let Some(gone) = cookie::set(None, std::time::Duration::ZERO, source.secure) {
-        response.headers_mut().insert(SET_COOKIE, gone);
+    for gone in cookie::gone(source.secure) {
+        response.headers_mut().append(SET_COOKIE, gone);
     }
     Ok(response)
 }

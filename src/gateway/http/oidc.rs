@@ -115,8 +115,12 @@ pub async fn callback(
     let taken_back = cookie::set_pending(None, secure);
     match app.finish_login(&provider, returned, pending, source.from).await {
         Ok(LoggedIn { token, max_age, .. }) => {
-            let session = cookie::set(Some(&token), max_age, secure || source.secure);
-            see_other("/", &[session, taken_back])
+            let secure = secure || source.secure;
+            let session = cookie::set(Some(&token), max_age, secure);
+            // One without the prefix would count again once this one is signed out.
+            let others = cookie::gone(secure).into_iter().skip(1).map(Some);
+            let cookies: Vec<_> = [session, taken_back].into_iter().chain(others).collect();
+            see_other("/", &cookies)
         }
         // Another sign-in, which may still be under way, is not disturbed by what is not of it.
         Err(error) => refused(&app, &headers, error, &[]),

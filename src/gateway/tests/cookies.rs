@@ -66,6 +66,9 @@ async fn signing_out_takes_the_cookie_back_that_was_shown() {
         assert_eq!(out.status, 204);
         let gone = "__Host-folkmoot_session=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict; Secure";
         assert_eq!(set_cookie(&out), gone);
+        // One of before, without the prefix, would count again.
+        let plain = "set-cookie: folkmoot_session=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict";
+        assert!(out.head.lines().any(|line| line == plain), "{out:?}");
         assert_eq!(server.me(&cookie).await.status, 401);
     }
 }

@@ -14,8 +14,10 @@ const NOW: u64 = 1_700_000_000_000;
 const DAY_MS: u64 = 24 * 3_600_000;
 
 fn say(state: &mut ShardState, room: &RoomId, random: &mut Random) {
+    // Nothing that packs: a room has several blocks.
+    let text = (0..200).map(|_| RequestId::mint(1, random.bytes()).to_string()).collect();
     let id = RequestId::mint(state.log_time_ms(), random.bytes());
-    post(state, room, &user_id(1), id, random.bytes(), "a secret".into());
+    post(state, room, &user_id(1), id, random.bytes(), text);
 }
 
 fn forget(state: &mut ShardState, room: &RoomId, first: Seq) {
@@ -24,14 +26,18 @@ fn forget(state: &mut ShardState, room: &RoomId, first: Seq) {
     state.forget_events(room, first);
 }
 
-/// Puts something into the place of a room's blocks.
-fn damage(base: &MemoryBase, room: &RoomId) {
+/// The keys of a room's blocks, in order.
+fn blocks(base: &MemoryBase, room: &RoomId) -> Vec<Vec<u8>> {
+    let keys = rows_of(base).into_iter().map(|(key, _)| key);
+    let of_room =
+        |key: &Vec<u8>| matches!(key::decode(key), Some((_, Key::Block(of, ..))) if of == *room);
+    keys.filter(of_room).collect()
+}
+
+/// Puts something into the place of blocks.
+fn damage(base: &MemoryBase, keys: Vec<Vec<u8>>) {
     let mut batch = Batch::new();
-    for (key, _) in rows_of(base) {
-        if matches!(key::decode(&key), Some((_, Key::Block(of, ..))) if of == *room) {
-            batch.put(key, b"no block".to_vec());
-        }
-    }
+    keys.into_iter().for_each(|key| batch.put(key, b"no block".to_vec()));
     base.write(batch).unwrap();
 }
 
@@ -53,8 +59,8 @@ fn what_can_be_cleaned_is_although_something_else_cannot() {
     forget(&mut state, &bad_too, Seq(11));
     forget(&mut state, &trimmed, Seq(11));
     let running = state.begin_checkpoint().unwrap();
-    damage(&base, &bad);
-    damage(&base, &bad_too);
+    damage(&base, blocks(&base, &bad));
+    damage(&base, blocks(&base, &bad_too));
     let written = running.write().unwrap();
 
     let left: Vec<_> = written.uncleaned().iter().map(|it| it.what).collect();
@@ -71,4 +77,28 @@ fn what_can_be_cleaned_is_although_something_else_cannot() {
     // Only what failed is tried again.
     let again = state.begin_checkpoint().unwrap();
     assert_eq!((again.erasing, again.trimming), (vec![(bad, Seq(3))], vec![(bad_too, Seq(11))]));
+}
+
+#[test]
+fn a_damaged_block_keeps_nothing_of_its_room_but_what_is_in_it() {
+    let base = Arc::new(MemoryBase::new());
+    let mut state = open(&base);
+    let mut random = Random(12);
+    let [erased, trimmed] = [0, 1].map(room_id);
+    state.advance_log_time(NOW);
+    for room in [&erased, &trimmed] {
+        (0..60).for_each(|_| say(&mut state, room, &mut random));
+    }
+    checkpoint(&mut state);
+    let (first, last) = (blocks(&base, &erased).remove(0), blocks(&base, &trimmed).pop().unwrap());
+    assert!(blocks(&base, &trimmed).len() > 2);
+    [1, 59].iter().for_each(|seq| state.erase_body(&erased, Seq(*seq)));
+    forget(&mut state, &trimmed, Seq(60));
+    let running = state.begin_checkpoint().unwrap();
+    damage(&base, vec![first, last.clone()]);
+    let written = running.write().unwrap();
+    assert_eq!(written.uncleaned().len(), 2);
+    state.finish_checkpoint(written);
+    assert_eq!(blocks(&base, &trimmed), [last]);
+    assert_eq!(state.begin_checkpoint().unwrap().erasing, [(erased, Seq(1))]);
 }

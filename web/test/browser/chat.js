@@ -190,6 +190,7 @@ await browse(chromium, async (open) => {
 
   // Signing out ends her other window too, and takes what is not sent, whichever has left it.
   const other = await ann.context().newPage();
+  other.setDefaultTimeout(60_000);
   await other.goto(balancer.url);
   await connected(other);
   await leave(other, 'ann', 'Never sent');
