@@ -29,22 +29,12 @@ pub enum Fault {
     BreakAfter(usize),
     /// Delivers up to this seq, then ends the follow with a temporary error.
     EndFollowAt(u64),
-    /// Delivers up to a seq, then ends the follow, as the room has dropped what is below another one;
-    /// whoever follows from there is told so.
-    Overtake {
-        /// Up to where it delivers.
-        at: u64,
-        /// What the room keeps from then on.
-        first: u64,
-    },
     /// Leaves this seq out of the delivery.
     Skip(u64),
     /// Answers nothing at all.
     Silence,
     /// Says that the cursor was of another epoch: delivery starts at this seq.
     LoseUpTo(u64),
-    /// Answers each Follow so.
-    RefuseFollows(Error),
     /// Answers each post so, once.
     RefusePostsOnce(Error),
     /// Nothing.
@@ -180,13 +170,10 @@ async fn session(
                     _ => live(&followed, state.apply(&post.client_msg_id)),
                 }
             }
-            Some(Ask::Follow(follow)) => match &fault {
-                Fault::RefuseFollows(error) => vec![Answer::Error(wire(error))],
-                _ => {
-                    followed = Some(follow.room.clone());
-                    delivery(&state, &fault, follow)
-                }
-            },
+            Some(Ask::Follow(follow)) => {
+                followed = Some(follow.room.clone());
+                delivery(&state, &fault, follow)
+            }
             Some(Ask::Ping(_)) => vec![Answer::Pong(pb::Pong {})],
             Some(Ask::Unfollow(unfollow)) => {
                 vec![Answer::Ended(pb::Ended { room: unfollow.room, ..pb::Ended::default() })]
@@ -221,22 +208,10 @@ fn delivery(state: &Mutex<State>, fault: &Fault, follow: pb::Follow) -> Vec<Answ
     let after = follow.after.as_ref().map(|cursor| cursor.seq);
     state.cursors.push(after);
     let mut after = after.unwrap_or(head);
-    let lost = match fault {
-        Fault::LoseUpTo(first) => Some(*first),
-        Fault::Overtake { at, first } if after >= *at => Some(*first),
-        _ => None,
-    };
+    let lost = if let Fault::LoseUpTo(first) = fault { Some(*first) } else { None };
     let first_seq = lost.unwrap_or(1);
     after = lost.map_or(after, |first| first - 1);
-    let (end, why) = match fault {
-        Fault::EndFollowAt(seq) => (*seq, Some(Error::new(Code::Unavailable, "moving"))),
-        Fault::Overtake { at, .. } if lost.is_none() => {
-            let kept = Error::new(Code::Unavailable, "what comes next is not kept any more");
-            (*at, Some(kept.retry_after(0)))
-        }
-        _ => (head, None),
-    };
-    let end = end.min(head);
+    let end = if let Fault::EndFollowAt(seq) = fault { (*seq).min(head) } else { head };
     let event = |seq| pb::Event { seq, ..pb::Event::default() };
     let skipped = if let Fault::Skip(seq) = fault { *seq } else { 0 };
     let events: Vec<_> = (after + 1..=end).filter(|seq| *seq != skipped).map(event).collect();
@@ -251,10 +226,12 @@ fn delivery(state: &Mutex<State>, fault: &Fault, follow: pb::Follow) -> Vec<Answ
     for part in events.chunks(7) {
         answers.push(Answer::Delivery(pb::Delivery { room: room.clone(), events: part.to_vec() }));
     }
-    answers.push(match why {
-        Some(why) => Answer::Ended(pb::Ended { room, seq: end, error: Some(wire(&why)) }),
-        None => Answer::CaughtUp(pb::CaughtUp { room, seq: head }),
-    });
+    if matches!(fault, Fault::EndFollowAt(_)) {
+        let error = Some(wire(&Error::new(Code::Unavailable, "moving")));
+        answers.push(Answer::Ended(pb::Ended { room, seq: end, error }));
+    } else {
+        answers.push(Answer::CaughtUp(pb::CaughtUp { room, seq: head }));
+    }
     answers
 }
 

@@ -247,35 +247,6 @@ async fn lost_history_is_said() {
 }
 
 #[tokio::test]
-async fn a_reader_whom_retention_overtakes_is_told_what_is_lost_and_reads_on() {
-    let fake = Fake::new(10, [Fault::Overtake { at: 3, first: 8 }]);
-    let session = Session::open(&client(&fake).await).await.unwrap();
-    let from = Some(Cursor { epoch: None, seq: Seq(0) });
-    let mut follow = session.follow(&room(), from).await.unwrap();
-    for seq in 1..=3 {
-        assert_eq!(follow.next_event().await.unwrap().unwrap().seq, seq);
-    }
-    let lost = follow.next().await.unwrap().unwrap();
-    assert!(matches!(lost, Delivered::Lost { first_seq: Seq(8), .. }), "{lost:?}");
-    for seq in 8..=10 {
-        assert_eq!(follow.next_event().await.unwrap().unwrap().seq, seq);
-    }
-    assert_eq!(follow.next().await, Some(Ok(Delivered::CaughtUp(Seq(10)))));
-    // On the same stream: posts and other rooms are not disturbed.
-    assert_eq!(fake.state.lock().unwrap().cursors, [Some(0), Some(3)]);
-}
-
-#[tokio::test]
-async fn a_cursor_that_was_never_good_ends_a_follow() {
-    let fake = Fake::new(10, [Fault::RefuseFollows(Error::new(Code::InvalidCursor, "beyond"))]);
-    let session = Session::open(&client(&fake).await).await.unwrap();
-    let from = Some(Cursor { epoch: None, seq: Seq(99) });
-    let mut follow = session.follow(&room(), from).await.unwrap();
-    assert_eq!(follow.next().await.unwrap().unwrap_err().code, Code::InvalidCursor);
-    assert_eq!(follow.next().await, None);
-}
-
-#[tokio::test]
 async fn a_refused_session_says_why() {
     let refuse = Fault::Refuse(Error::new(Code::Unauthenticated, "unknown token"));
     let error = Session::open(&client(&Fake::new(0, [refuse])).await).await.unwrap_err();

@@ -264,36 +264,18 @@ impl Driver {
             Some(Response::Ended(ended)) => {
                 // Without one it answers an Unfollow.
                 let Some(error) = ended.error.map(wire::from_proto) else { return Ok(()) };
-                return self.on_ended(connection, &ended.room, error).await;
+                if error.temporary() {
+                    return Err(error);
+                }
+                if let Ok(room) = RoomId::parse(&ended.room) {
+                    self.follows.fail(&room, error).await;
+                }
             }
             // Who is there is not asked for.
             Some(Response::Presence(_) | Response::Typing(_) | Response::Receipts(_)) => {}
             Some(Response::Pong(_)) | None => {}
         }
         Ok(())
-    }
-
-    async fn on_ended(
-        &mut self,
-        connection: &Connection,
-        room: &str,
-        error: Error,
-    ) -> Result<(), Error> {
-        let Ok(room) = RoomId::parse(room) else { return Ok(()) };
-        if !error.temporary() {
-            self.follows.fail(&room, error).await;
-            return Ok(());
-        }
-        // At once, on this stream: the room has dropped what comes next. Following again tells what is lost.
-        let is_at_once = error.retry_after_ms == Some(0) && self.follows.has_started(&room);
-        if !is_at_once || !self.follows.overtake(&room) {
-            return Err(error);
-        }
-        let number = self.next_number();
-        match self.follows.request(&room, number) {
-            Some(request) => offer(&connection.requests, request),
-            None => Ok(()),
-        }
     }
 
     async fn on_error(&mut self, number: u64, error: Error) -> Result<(), Error> {

@@ -15,8 +15,6 @@ struct Followed {
     number: u64,
     /// The server has answered it on the present stream.
     started: bool,
-    /// The room has dropped what was to come next, and nothing has come since.
-    overtaken: bool,
     position: Position,
     queue: mpsc::Sender<Part>,
 }
@@ -58,7 +56,7 @@ impl Follows {
             return false;
         }
         let position = after.map_or(Position::Head, Position::At);
-        let followed = Followed { number, started: false, overtaken: false, position, queue };
+        let followed = Followed { number, started: false, position, queue };
         self.rooms.insert(room, followed).is_some()
     }
 
@@ -85,17 +83,6 @@ impl Follows {
         let follow = pb::Follow { room: room.to_string(), after, presence: false };
         let request = Some(pb::session_request::Request::Follow(follow));
         Some(pb::SessionRequest { id: number, request })
-    }
-
-    /// Whether the server delivers a room on the present stream.
-    pub(super) fn has_started(&self, room: &RoomId) -> bool {
-        self.rooms.get(room).is_some_and(|followed| followed.started)
-    }
-
-    /// Notes that a room has dropped what was to come next. False when it did so before, and nothing has
-    /// come since.
-    pub(super) fn overtake(&mut self, room: &RoomId) -> bool {
-        self.rooms.get_mut(room).is_some_and(|it| !std::mem::replace(&mut it.overtaken, true))
     }
 
     /// Every room, to be resumed on a new stream; abandoned ones are dropped.
@@ -169,10 +156,7 @@ impl Follows {
                 self.fail(&room, broken(&room, &what)).await;
                 false
             }
-            Ok(()) => {
-                followed.overtaken = false;
-                followed.queue.send(Part::Events(delivery.events)).await.is_ok()
-            }
+            Ok(()) => followed.queue.send(Part::Events(delivery.events)).await.is_ok(),
         }
     }
 

@@ -13,9 +13,7 @@ use crate::store::state::ShardState;
 const NOW: u64 = 1_700_000_000_000;
 const DAY_MS: u64 = 24 * 3_600_000;
 
-fn say(state: &mut ShardState, room: &RoomId, random: &mut Random) {
-    // Nothing that packs: a room has several blocks.
-    let text = (0..200).map(|_| RequestId::mint(1, random.bytes()).to_string()).collect();
+fn say(state: &mut ShardState, room: &RoomId, random: &mut Random, text: String) {
     let id = RequestId::mint(state.log_time_ms(), random.bytes());
     post(state, room, &user_id(1), id, random.bytes(), text);
 }
@@ -50,7 +48,7 @@ fn what_can_be_cleaned_is_although_something_else_cannot() {
     let [bad, erased, bad_too, trimmed] = [0, 1, 2, 3].map(room_id);
     state.advance_log_time(NOW);
     for room in [&erased, &bad, &trimmed, &bad_too] {
-        (0..20).for_each(|_| say(&mut state, room, &mut random));
+        (0..20).for_each(|_| say(&mut state, room, &mut random, "a secret".into()));
     }
     checkpoint(&mut state);
     state.advance_log_time(NOW + 8 * DAY_MS);
@@ -87,11 +85,15 @@ fn a_damaged_block_keeps_nothing_of_its_room_but_what_is_in_it() {
     let [erased, trimmed] = [0, 1].map(room_id);
     state.advance_log_time(NOW);
     for room in [&erased, &trimmed] {
-        (0..60).for_each(|_| say(&mut state, room, &mut random));
+        for _ in 0..60 {
+            // Nothing that packs: a room has several blocks, each with several events.
+            let text = (0..20).map(|_| RequestId::mint(1, random.bytes()).to_string()).collect();
+            say(&mut state, room, &mut random, text);
+        }
     }
     checkpoint(&mut state);
     let (first, last) = (blocks(&base, &erased).remove(0), blocks(&base, &trimmed).pop().unwrap());
-    assert!(blocks(&base, &trimmed).len() > 2);
+    assert!((3..30).contains(&blocks(&base, &trimmed).len()));
     [1, 59].iter().for_each(|seq| state.erase_body(&erased, Seq(*seq)));
     forget(&mut state, &trimmed, Seq(60));
     let running = state.begin_checkpoint().unwrap();
