@@ -82,7 +82,7 @@ async fn begin<R: Runtime>(
         }
         _ => return Err(odd_reply()),
     };
-    // What was taken out of it was taken by the subscription: only that is granted again.
+    // What is in it was granted again, though nobody has it yet: no more than one frame.
     let (tx, rx) = mpsc::channel(1);
     let _task = R::spawn(follow::<R>(stream, tx));
     let head = Seq(start.head);

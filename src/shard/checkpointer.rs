@@ -5,7 +5,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::shard::Shard;
@@ -104,17 +103,15 @@ pub(crate) async fn write<R: Runtime>(replica: &Replica) -> io::Result<bool> {
     let Some(checkpoint) = replica.write().begin_checkpoint() else { return Ok(false) };
     let written = R::blocking(move || checkpoint.write()).await?;
     let written = written.inspect_err(|_| replica.write().abort_checkpoint())?;
-    // Each checkpoint tries again: said once, until it is over.
-    let is_left = !written.uncleaned().is_empty();
-    let was_left = replica.keeps_uncleaned.swap(is_left, Ordering::Relaxed);
-    for left in written.uncleaned().iter().filter(|_| !was_left) {
-        tracing::warn!(
-            shard = %replica.group(), what = left.what, error = %left.error,
-            "the base keeps what should be gone from it; each checkpoint tries again"
-        );
-    }
-    if was_left && !is_left {
-        tracing::info!(shard = %replica.group(), "what should be gone from the base is");
+    for left in written.uncleaned() {
+        // Each checkpoint tries again; of each kind it is said once.
+        let mut said = replica.uncleaned_said.lock().expect("no holder of the lock panics");
+        if said.insert(left.what) {
+            tracing::warn!(
+                shard = %replica.group(), what = left.what, error = %left.error,
+                "the base keeps what should be gone from it; each checkpoint tries again"
+            );
+        }
     }
     let retired = replica.write().finish_checkpoint(written);
     metrics::histogram!("folkmoot_checkpoint_duration_seconds").record(began.elapsed());

@@ -4,9 +4,10 @@
 //! `applied` moves before the lock is released, so whoever holds the read lock sees state, `applied`
 //! and the hub's position agree. `apply` does no I/O but for rows that are not in memory.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -53,8 +54,8 @@ pub struct Replica {
     /// Bytes of a snapshot that have been received so far; 0 while none is.
     pub(crate) receiving_bytes: AtomicU64,
     pub(crate) acknowledged: Arc<Acknowledgements>,
-    /// The last checkpoint could not remove from the base all that should be gone from it.
-    pub(crate) keeps_uncleaned: AtomicBool,
+    /// Of what it has been said that a checkpoint could not remove it from the base.
+    pub(crate) uncleaned_said: Mutex<BTreeSet<&'static str>>,
     /// Held by a checkpoint, by the copying of a snapshot, and while one is received.
     pub(crate) maintenance: Arc<tokio::sync::Mutex<()>>,
 }
@@ -72,7 +73,7 @@ impl Replica {
             retired: AtomicBool::new(false),
             receiving_bytes: AtomicU64::new(0),
             acknowledged: Arc::default(),
-            keeps_uncleaned: AtomicBool::new(false),
+            uncleaned_said: Mutex::default(),
             maintenance: Arc::default(),
         })
     }

@@ -82,10 +82,9 @@ impl Checkpoint {
             if self.shared.sources.load(Ordering::SeqCst) > 0 {
                 break; // they read what was there when they began
             }
-            all = all.and(self.trim_blocks(room, *first).map(|removed| {
-                written.row.bytes = written.row.bytes.saturating_sub(removed);
-                written.trimmed.push((room.clone(), *first));
-            }));
+            let (removed, done) = self.trim_blocks(room, *first);
+            written.row.bytes = written.row.bytes.saturating_sub(removed);
+            all = all.and(done.map(|()| written.trimmed.push((room.clone(), *first))));
         }
         all
     }
@@ -101,14 +100,17 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Removes a room's events below `first` from the base; says how many bytes that were.
-    fn trim_blocks(&self, room: &RoomId, first: Seq) -> io::Result<u64> {
+    /// Removes a room's events below `first` from the base; says how many bytes that were, and whether it
+    /// is all.
+    fn trim_blocks(&self, room: &RoomId, first: Seq) -> (u64, io::Result<()>) {
         self.shared.lock_small().remove(room);
         let of_room = self.blocks(room);
         let (mut removed, mut last, mut all) = (0, Seq(first.0.saturating_sub(1)), Ok(()));
-        if let Some((begin, row)) = of_room.floor(self.base.as_ref(), first)?
-            && begin < first
-        {
+        let floor = match of_room.floor(self.base.as_ref(), first) {
+            Ok(floor) => floor.filter(|(begin, _)| *begin < first),
+            Err(error) => return (0, Err(error)),
+        };
+        if let Some((begin, row)) = floor {
             match self.trim_block(room, first, (begin, row)) {
                 Ok(bytes) => removed += bytes,
                 // The whole blocks below it go all the same.
@@ -117,9 +119,12 @@ impl Checkpoint {
         }
         for tag in [tag::BLOCK, tag::BLOCK_PART] {
             let below = self.space.blocks(tag, room, of_room.lineage, Seq(0), last);
-            removed += self.base.delete_range(&below)?;
+            match self.base.delete_range(&below) {
+                Ok(bytes) => removed += bytes,
+                Err(error) => all = all.and(Err(error)),
+            }
         }
-        all.map(|()| removed)
+        (removed, all)
     }
 
     /// Rewrites a block without its events below `first`; says how many bytes that made less.

@@ -55,27 +55,14 @@ struct Waiting {
     open: u32,
     /// Where one last ended without an ok.
     refused: Option<usize>,
-    /// For how long nobody asked in between: nothing says that they would have been refused.
-    silent: Duration,
 }
 
 impl Waiting {
-    fn new(since: usize, first: usize) -> Waiting {
-        Waiting { since, first, open: 0, refused: None, silent: Duration::ZERO }
-    }
-
-    /// Somebody asks.
-    fn ask(&mut self, history: &History, line: usize) {
-        if let Some(refused) = self.refused.filter(|_| self.open == 0) {
-            self.silent += since(history, refused, line);
-        }
-        self.open += 1;
-    }
-
-    /// How long somebody had waited at a line, or was refused again and again.
+    /// How long somebody had waited at a line, or was refused again and again. What comes after the last
+    /// refusal does not count while nobody asks: nothing says that they would have been refused again.
     fn until(&self, history: &History, line: usize) -> Duration {
         let end = if self.open > 0 { line } else { self.refused.unwrap_or(self.since) };
-        since(history, self.since, end) - self.silent
+        since(history, self.since, end)
     }
 }
 
@@ -161,7 +148,8 @@ impl<'h> Recovery<'h> {
         let mut waiting: BTreeMap<&Name, Waiting> = BTreeMap::new();
         for first in open.iter().copied() {
             if let Some(room) = &history.ops()[first].room {
-                waiting.entry(room).or_insert(Waiting::new(heal, first)).open += 1;
+                let new = Waiting { since: heal, first, open: 0, refused: None };
+                waiting.entry(room).or_insert(new).open += 1;
             }
         }
         Recovery { heal, waiting, served: BTreeSet::new() }
@@ -182,8 +170,8 @@ impl<'h> Recovery<'h> {
             return None;
         }
         if op.kind == Kind::Invoke {
-            let waiting = self.waiting.entry(room).or_insert(Waiting::new(line, line));
-            waiting.ask(history, line);
+            let new = Waiting { since: line, first: line, open: 0, refused: None };
+            self.waiting.entry(room).or_insert(new).open += 1;
             return None;
         }
         if op.kind != Kind::Ok {
@@ -197,7 +185,12 @@ impl<'h> Recovery<'h> {
         let waiting = self.waiting.remove(room);
         self.served.insert(room);
         let took = match (waiting, invoke) {
-            (Some(waiting), Some(_)) => waiting.until(history, line),
+            (Some(waiting), Some(invoke)) => {
+                let alone = |refused: &usize| *refused < invoke && waiting.open == 1;
+                let silence = waiting.refused.filter(alone);
+                let silence = silence.map(|refused| since(history, refused, invoke));
+                since(history, waiting.since, line) - silence.unwrap_or_default()
+            }
             _ => since(history, self.heal, line),
         };
         if took > recover_within {
