@@ -208,6 +208,12 @@ impl Response {
         if self.body.is_empty() { Value::Null } else { self.json() }
     }
 
+    /// What was made: 201, or 200 where a node had to ask a new leader again.
+    pub fn expect_made(&self) -> Value {
+        assert!(matches!(self.status, 200 | 201), "{self:?}");
+        self.json()
+    }
+
     /// The status, of an answer that need not be JSON.
     pub fn expect_status(&self, status: u16) {
         assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
